@@ -1,0 +1,156 @@
+"""The datasets as data: trees, labels, splits, evaluation protocols. The one place for these facts.
+
+A dataset of your own is one more `Dataset` entry; data/README.md shows how.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+NUM_FRAMES, SIZE = 6, 64  # frames a clip, pixels
+MIN_FRAMES = 11  # a sequence counts when it has more than 10 frames
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One walk: a folder of frames, and the folder of the same relative path in the tree of masks."""
+
+    subject: str  # "001"
+    label: int  # what fc_id is trained on
+    condition: str  # "nm-01"; Outdoor-Gait: the folder's name; SZU: "1".."8"
+    view: str  # "090"; "" where a dataset has one view only
+    path: str  # below the trees of frames and masks: "001/nm-01/090"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Who is compared with whom in evaluation (paper, section 4). Patterns are matched against the whole `Sequence.path`."""
+
+    groups: tuple[str, ...]  # rows and columns of the table
+    gallery: str
+    probe: str
+    grouped_by: str = ""  # its first group is the row or column; "": the only one there is
+
+    def role(self, seq):
+        """"gallery", "probe", or None for a sequence that takes no part."""
+        for role in ("gallery", "probe"):
+            if re.fullmatch(getattr(self, role), seq.path):
+                return role
+        return None
+
+    def group(self, seq):
+        """Row or column of the table that `seq` belongs to; None where it fits none of them."""
+        if not self.grouped_by:
+            return self.groups[0]
+        found = re.fullmatch(self.grouped_by, seq.path)
+        return found[1] if found and found[1] in self.groups else None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset: where it lies, how its tree is read, who trains and who is tested."""
+
+    name: str  # "casiab", what `dataset` in param_str says
+    title: str
+    folder: str  # below data_root()
+    im_dir: str
+    gt_dir: str
+    train_num: int  # subjects, of the sorted ids, that train; the others test
+    num_subjects: int
+    tree: tuple[str, ...]  # the levels of folders above the frames; the first is the subject
+    training: str  # sequences that train: a pattern for the whole `Sequence.path`
+    label_is_id: bool  # label int(id) - 1; else the index of the id among the sorted ids
+    protocol: Protocol
+    source: str  # where to get it
+
+    def subjects(self, root):
+        """Sorted ids found in the tree `root` (of frames or of masks)."""
+        return _folders(root)
+
+    def split(self, subjects, train_num=None):
+        """(training ids, test ids); `train_num` None takes the published split. Raises ValueError when there are too few ids."""
+        train_num = self.train_num if train_num is None else train_num
+        subjects = sorted(subjects)
+        if not 0 < train_num <= len(subjects):
+            raise ValueError(f"{self.name}: train_num is {train_num}, but {len(subjects)} subjects were found; set train_num to 1..{len(subjects)} or complete the dataset")
+        return subjects[:train_num], subjects[train_num:]
+
+    def sequences(self, root, subjects):
+        """Every sequence of `subjects` in the tree `root`, sorted by path, whatever its length."""
+        index = {subject: i for i, subject in enumerate(self.subjects(root))}
+        return [self._sequence(path, index) for subject in subjects for path in self._paths(root, subject)]
+
+    def trains(self, seq):
+        """Is `seq` of a condition that training uses? (CASIA-B and walkers: nm-01..nm-06.)"""
+        return re.fullmatch(self.training, seq.path) is not None
+
+    def _paths(self, root, subject):
+        paths = [subject]
+        for _ in self.tree[1:]:
+            paths = [f"{path}/{name}" for path in paths for name in _folders(os.path.join(root, path))]
+        return paths
+
+    def _sequence(self, path, index):
+        level = dict(zip(self.tree, path.split("/")))
+        subject = level["subject"]
+        label = index[subject]
+        if self.label_is_id:
+            try:
+                label = int(subject) - 1
+            except ValueError:
+                raise ValueError(f"{self.name}: the folder {subject!r} should be the number of a subject, such as 001; rename or remove it") from None
+        return Sequence(subject, label, level["condition"], level.get("view", ""), path)
+
+
+def data_root():
+    """The folder that holds the datasets: $GAITNET_DATA, or data/ of this repository."""
+    return Path(os.environ.get("GAITNET_DATA") or Path(__file__).resolve().parent.parent / "data")
+
+
+def _folders(root):
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+_VIEWS = tuple(f"{view:03d}" for view in range(0, 181, 18))
+_CROSS_VIEW = Protocol(
+    groups=_VIEWS,
+    gallery=r"[^/]+/nm-0[1-4]/[^/]+",
+    probe=r"[^/]+/nm-0[56]/[^/]+",
+    grouped_by=r".*/([^/]+)",
+)
+_SIX_NORMAL_WALKS = rf"[^/]+/nm-0[1-6]/({'|'.join(_VIEWS)})"
+
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset(
+            name="casiab", title="CASIA-B", folder="CASIA-B", im_dir="crop-im", gt_dir="crop-seg",
+            train_num=74, num_subjects=124, tree=("subject", "condition", "view"), training=_SIX_NORMAL_WALKS, label_is_id=True, protocol=_CROSS_VIEW,
+            source="CASIA Gait Database, dataset B, by application to the Institute of Automation, Chinese Academy of Sciences: http://www.cbsr.ia.ac.cn/english/Gait%20Databases.asp",
+        ),
+        Dataset(
+            name="outdoor", title="Outdoor-Gait", folder="Outdoor-Gait", im_dir="im", gt_dir="seg",
+            train_num=69, num_subjects=138, tree=("subject", "condition"), training=".*", label_is_id=False,
+            protocol=Protocol(
+                groups=("nm", "cl", "bg"),
+                gallery=r".*_(nm|cl|bg)_L_090_0?[12]",
+                probe=r".*_(nm|cl|bg)_L_090_0?[34]",
+                grouped_by=r".*_(nm|cl|bg)_L_090_\d+",
+            ),
+            source="Outdoor-Gait, by application to the authors of the GaitNet paper (Song, Huang, Huang, Jia, Wang: Pattern Recognition 96, 2019)",
+        ),
+        Dataset(
+            name="szu", title="SZU RGB-D Gait", folder="SZU-Gait", im_dir="crop-im", gt_dir="crop-seg",
+            train_num=49, num_subjects=99, tree=("subject", "condition"), training=".*", label_is_id=False,
+            protocol=Protocol(groups=("all",), gallery=r"[^/]+/[1-4]", probe=r"[^/]+/[5-8]"),
+            source="SZU RGB-D Gait Dataset, by application to Shenzhen University",
+        ),
+        Dataset(
+            name="walkers", title="Walkers", folder="Walkers", im_dir="crop-im", gt_dir="crop-seg",
+            train_num=24, num_subjects=34, tree=("subject", "condition", "view"), training=_SIX_NORMAL_WALKS, label_is_id=True, protocol=_CROSS_VIEW,
+            source="rendered on this machine: python tools/make_walkers.py",
+        ),
+    )
+}
