@@ -1,0 +1,189 @@
+"""Blob: an N-d array with a gradient of the same shape (Caffe's Blob over its SyncedMemory).
+
+The layers compute with torch tensors (`Memory.tensor`), users read and write NumPy arrays (`Blob.data`, `Blob.diff`).
+On the CPU both are the same memory. An array once shown to the user keeps its place: later results are copied into it,
+so a view taken before `net.forward()` shows the new values afterwards. What nobody looks at is never copied.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from caffe import device
+from caffe.errors import CaffeError
+
+MAX_AXES = 32
+INT_MAX = 2**31 - 1
+
+
+class Memory:
+    """The values of a blob: a tensor on the computing device and, once asked for, an array on the host."""
+
+    __slots__ = ("_shape", "_tensor", "_host", "_host_is_newer")
+
+    def __init__(self, shape):
+        self._shape = tuple(shape)
+        self._tensor = None  # None without a host array means: all zero, not yet allocated
+        self._host = None
+        self._host_is_newer = False
+
+    @property
+    def is_zero(self) -> bool:
+        """True while nothing was ever written (or since `zero`) and nobody holds the array."""
+        return self._tensor is None and self._host is None
+
+    @property
+    def exposed(self) -> bool:
+        """True once the user has seen the array."""
+        return self._host is not None
+
+    def tensor(self) -> torch.Tensor:
+        """The values for computing, on the current device."""
+        where = device.current()
+        if self._tensor is None and self._host is None:
+            self._tensor = torch.zeros(self._shape, device=where)
+        elif where.type == "cpu":
+            if self._host is not None and self._tensor is not self._host:
+                if not self._host_is_newer:
+                    self._host.copy_(self._tensor)
+                self._tensor = self._host
+                self._host_is_newer = False
+            elif self._tensor.device != where:
+                self._tensor = self._tensor.to(where)
+        else:
+            if self._tensor is None or self._tensor.device != where:
+                self._tensor = (self._host if self._host is not None else self._tensor).to(where)
+            elif self._host_is_newer:
+                self._tensor.copy_(self._host)
+            self._host_is_newer = False
+        return self._tensor
+
+    def array(self) -> np.ndarray:
+        """The values as a writable, C-contiguous float32 array; on the CPU without a copy."""
+        tensor = self.tensor()
+        if tensor.device.type == "cpu":
+            if self._host is None:
+                whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+                self._host = self._tensor = tensor.contiguous() if whole else tensor.contiguous().clone()
+        else:
+            if self._host is None:
+                self._host = tensor.to("cpu").contiguous()
+            else:
+                self._host.copy_(tensor)
+            self._host_is_newer = True  # the caller may write into it at any time
+        return self._host.numpy()
+
+    def assign(self, value: torch.Tensor) -> None:
+        """Take `value` as the new contents; copied only where the user holds the array."""
+        if self._host is not None and value.device.type == "cpu":
+            if self._host is not value:
+                self._host.copy_(value)
+            self._tensor = self._host
+        else:
+            self._tensor = value
+        self._host_is_newer = False
+
+    def zero(self) -> None:
+        if self._host is not None:
+            self._host.zero_()
+            self._host_is_newer = True
+        else:
+            self._tensor = None
+
+    def add(self, value: torch.Tensor) -> None:
+        """Accumulate; `value` must not be changed by its owner afterwards."""
+        if self.is_zero:
+            self._tensor = value
+        else:
+            self.tensor().add_(value)
+
+    def reshape(self, shape) -> None:
+        """Change the shape; values stay in their flat order as far as they reach (as in Caffe)."""
+        shape = tuple(shape)
+        count = math.prod(shape)
+        old, exposed = self.tensor() if not self.is_zero else None, self.exposed
+        self._shape, self._tensor, self._host = shape, None, None
+        if old is None:
+            return
+        flat = old.contiguous().view(-1)
+        if count > flat.numel():
+            return
+        value = flat[:count].view(shape)
+        if exposed and value.device.type == "cpu":
+            self._host = self._tensor = value
+        else:
+            self._tensor = value
+
+
+class Blob:
+    """An N-d float32 array `data` with its gradient `diff` (Caffe: blob.hpp).
+
+    Blob()             no axes chosen yet (count 0)
+    Blob((2, 3, 4))    zeros
+    """
+
+    __slots__ = ("_shape", "memory", "grad", "__weakref__")
+
+    def __init__(self, shape=(0,)):
+        self._shape = _checked(shape)
+        self.memory = Memory(self._shape)
+        self.grad = Memory(self._shape)
+
+    @property
+    def data(self) -> np.ndarray:
+        return self.memory.array().reshape(self._shape)
+
+    @property
+    def diff(self) -> np.ndarray:
+        return self.grad.array().reshape(self._shape)
+
+    def tensor(self) -> torch.Tensor:
+        """`data` for computing, on the current device."""
+        return self.memory.tensor().reshape(self._shape)
+
+    @property
+    def shape(self) -> tuple:
+        return self._shape
+
+    @property
+    def count(self) -> int:
+        return math.prod(self._shape)
+
+    def reshape(self, *dims) -> None:
+        """Set the shape: `blob.reshape(2, 3)`; growing drops the values, shrinking keeps the first ones."""
+        shape = _checked(dims)
+        if shape != self._shape:
+            self._shape = shape
+            self.memory.reshape(shape)
+            self.grad.reshape(shape)
+
+    def share(self, other: "Blob") -> None:
+        """Use the data and diff of `other` (the same memory, seen in this blob's shape)."""
+        if other.count != self.count:
+            raise CaffeError(f"cannot share a blob of shape {other.shape} with one of shape {self.shape}")
+        self.memory, self.grad = other.memory, other.grad
+
+    def _legacy(self, axis: int) -> int:
+        if len(self._shape) > 4:
+            raise CaffeError(f"Cannot use legacy accessors on Blobs with > 4 axes (shape {self._shape}).")
+        return self._shape[axis] if axis < len(self._shape) else 1
+
+    num = property(lambda self: self._legacy(0), doc="axis 0, or 1 where there is none (legacy)")
+    channels = property(lambda self: self._legacy(1), doc="axis 1, or 1 where there is none (legacy)")
+    height = property(lambda self: self._legacy(2), doc="axis 2, or 1 where there is none (legacy)")
+    width = property(lambda self: self._legacy(3), doc="axis 3, or 1 where there is none (legacy)")
+
+    def __repr__(self):
+        return f"<caffe.Blob {self._shape}>"
+
+
+def _checked(shape) -> tuple:
+    shape = tuple(int(d) for d in shape)
+    if len(shape) > MAX_AXES:
+        raise CaffeError(f"a blob has at most {MAX_AXES} axes, not {len(shape)}")
+    if any(d < 0 for d in shape):
+        raise CaffeError(f"blob shape {shape} has a negative dimension")
+    if math.prod(shape) > INT_MAX:
+        raise CaffeError(f"blob size exceeds INT_MAX: shape {shape} has {math.prod(shape)} elements")
+    return shape
