@@ -1,0 +1,16 @@
+"""Axes as prototxts give them and as old layers see them (Caffe: blob.hpp)."""
+
+
+def canonical_axis(layer, axis, shape, what="axis"):
+    """`axis` as an index 0 .. len(shape) - 1, counted from the end where negative; the layer fails when a blob of this
+    shape has no such axis."""
+    if not -len(shape) <= axis < len(shape):
+        layer.fail(f"{what} {axis} out of range for a {len(shape)}-D blob with shape {tuple(shape)}")
+    return axis % len(shape)
+
+
+def legacy_shape(layer, shape):
+    """`shape` as (num, channels, height, width), with ones for missing axes."""
+    if len(shape) > 4:
+        layer.fail(f"Cannot use legacy accessors on Blobs with > 4 axes (shape {tuple(shape)})")
+    return (*shape, *(1,) * (4 - len(shape)))

@@ -1,0 +1,110 @@
+"""Normalising layers: BatchNorm, LRN, MVN."""
+
+import torch
+import torch.nn.functional as F
+
+from caffe.layer import TorchLayer, register
+from caffe.ops.axes import legacy_shape
+from caffe.proto import caffe_pb2
+
+
+@register("BatchNorm")
+class BatchNorm(TorchLayer):
+    """top = (x - mean) / sqrt(variance + eps) for each channel (axis 1); no scale and bias of its own.
+
+    Blobs, each old moving_average_fraction + new: mean (C,), unbiased variance (C,), and their weight (1,), by which
+    the stored ones are divided (weight 0: mean and variance are 0). The stored statistics are used where
+    use_global_stats says so (by default in TEST); else those of the batch, with the biased variance, and the blobs
+    are updated, in TEST too. Caffe: batch_norm_layer.cpp."""
+
+    num_bottom = num_top = 1
+    saves_output = False
+
+    def configure(self, bottom):
+        p = self.param.batch_norm_param
+        self.stored = p.use_global_stats if p.HasField("use_global_stats") else self.phase == 1
+        self.channels = _channels(bottom[0].shape)
+        for shape in ((self.channels,), (self.channels,), (1,)):
+            self.add_blob(shape, caffe_pb2.FillerParameter(value=0))
+        for i in range(3):  # statistics are not learned
+            if i == len(self.param.param):
+                self.param.param.add(lr_mult=0)
+            elif self.param.param[i].lr_mult != 0:
+                self.fail("Cannot configure batch normalization statistics as layer parameters; set lr_mult: 0")
+
+    def top_shapes(self, shape):
+        if _channels(shape) != self.channels:
+            self.fail(f"bottom has shape {shape}; wanted {self.channels} channels on axis 1")
+        return [shape]
+
+    def compute(self, x):
+        p = self.param.batch_norm_param
+        rows = x if x.dim() > 1 else x[:, None]
+        if self.stored:
+            mean, variance, weight = (w.detach() for w in self.weights)
+            scale = torch.where(weight == 0, weight, 1 / weight)
+            top = torch.batch_norm(rows, None, None, mean * scale, variance * scale, False, 0.0, p.eps, True)
+        else:
+            # With momentum 1 torch leaves the statistics of this batch alone, the variance unbiased.
+            mean, variance = rows.new_zeros(self.channels), rows.new_zeros(self.channels)
+            top = torch.batch_norm(rows, None, None, mean, variance, True, 1.0, p.eps, True)
+            if rows.numel() == self.channels:
+                variance = torch.zeros_like(variance)  # a single value has none
+            with torch.no_grad():
+                for stored, new in zip(self.weights, (mean, variance, 1)):
+                    stored.mul_(p.moving_average_fraction).add_(new)
+        return top.view_as(x)
+
+
+def _channels(shape):
+    return shape[1] if len(shape) > 1 else 1
+
+
+@register("LRN")
+class LRN(TorchLayer):
+    """top = x / (k + alpha / n sum x^2)^beta, summed over n = local_size neighbouring channels (ACROSS_CHANNELS); or
+    top = x / (1 + alpha mean x^2)^beta over local_size x local_size positions (WITHIN_CHANNEL, where `k` is ignored).
+    Borders count as zeros. Caffe: lrn_layer.cpp."""
+
+    num_bottom = num_top = 1
+
+    def configure(self, bottom):
+        p = self.param.lrn_param
+        if p.local_size % 2 == 0:
+            self.fail(f"LRN only supports odd values for local_size, not {p.local_size}")
+
+    def top_shapes(self, shape):
+        if len(shape) != 4:
+            self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
+        return [shape]
+
+    def compute(self, x):
+        p, squares = self.param.lrn_param, x.square()
+        n, pad = p.local_size, p.local_size // 2
+        if p.norm_region == p.WITHIN_CHANNEL:
+            return x * (1 + p.alpha * F.avg_pool2d(squares, n, 1, pad)) ** -p.beta
+        means = F.avg_pool3d(squares[:, None], (n, 1, 1), 1, (pad, 0, 0))[:, 0]
+        return x * (p.k + p.alpha * means) ** -p.beta
+
+
+@register("MVN")
+class MVN(TorchLayer):
+    """top = (x - mean) / (std + eps) over each plane, or each item with across_channels; without normalize_variance
+    x - mean. The top always has four axes. Caffe: mvn_layer.cpp."""
+
+    num_bottom = num_top = 1
+
+    def top_shapes(self, shape):
+        return [legacy_shape(self, shape)]
+
+    def compute(self, x):
+        p = self.param.mvn_param
+        x = x.reshape(legacy_shape(self, x.shape))
+        axes = (1, 2, 3) if p.across_channels else (2, 3)
+        centred = x - x.mean(axes, keepdim=True)
+        if not p.normalize_variance:
+            return centred
+        variance = centred.square().mean(axes, keepdim=True)
+        # Equal to std + eps, but with the gradient that Caffe takes: eps enters the value, not the derivative of std.
+        std = variance.detach().sqrt()
+        return centred / (variance + ((std + p.eps).square() - std.square())).sqrt()

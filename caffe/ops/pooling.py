@@ -1,0 +1,179 @@
+"""Pooling and SPP: the largest, the mean or a random element of sliding windows."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from caffe.layer import TorchLayer, register
+
+MAX, AVE, STOCHASTIC = 0, 1, 2  # PoolingParameter.PoolMethod, and SPPParameter's
+TINY = torch.finfo(torch.float32).tiny
+
+
+def pooled_size(layer, size, kernel, stride, pad, round_up=True):
+    """Number of windows along one axis. Rounded up, so that the last may reach over the edge; with padding, a last
+    window that would start beyond the input is left out (pooling_layer.cpp)."""
+    span = size + 2 * pad - kernel
+    count = (math.ceil(span / stride) if round_up else math.floor(span / stride)) + 1
+    if pad and (count - 1) * stride >= size + pad:
+        count -= 1
+    if count < 1 or (count - 1) * stride - pad >= size:
+        # Caffe would give -FLT_MAX there, and write outside its memory on the way back.
+        layer.fail(f"an input of size {size} leaves a window empty: kernel {kernel}, stride {stride}, pad {pad}")
+    return count
+
+
+class Windows:
+    """The windows of one pooling: (height, width) of kernel, stride, padding and top."""
+
+    def __init__(self, layer, size, kernel, stride, pad, round_up=True):
+        if any(p >= k for p, k in zip(pad, kernel)):
+            layer.fail(f"pad {pad} must be smaller than the kernel {kernel}")
+        self.kernel, self.stride, self.pad, self.round_up = kernel, stride, pad, round_up
+        self.out = tuple(pooled_size(layer, *args, round_up) for args in zip(size, kernel, stride, pad))
+        # How far the last window reaches beyond the bottom and the right edge of the input.
+        self.over = [(n - 1) * s + k - p - i for n, s, k, p, i in zip(self.out, stride, kernel, pad, size)]
+
+    def padded(self, x, value):
+        """x with its border, exactly as large as the windows need."""
+        (top, left), (bottom, right) = self.pad, self.over
+        return F.pad(x, (left, right, top, bottom), value=value)
+
+    @property
+    def fused(self):
+        """True where torch's pooling takes this padding (at most half of the kernel)."""
+        return all(2 * p <= k for p, k in zip(self.pad, self.kernel))
+
+
+def max_pool(x, windows, with_index=False):
+    """Largest element of each window, the first in row order among equals; with its index h W + w if wanted."""
+    w = windows
+    if w.fused:
+        return F.max_pool2d(x, w.kernel, w.stride, w.pad, ceil_mode=w.round_up, return_indices=with_index)
+    wide = w.padded(x, -math.inf)
+    top, index = F.max_pool2d(wide, w.kernel, w.stride, return_indices=True)
+    row, column = index // wide.shape[3] - w.pad[0], index % wide.shape[3] - w.pad[1]
+    return (top, row * x.shape[3] + column) if with_index else top
+
+
+def ave_pool(x, windows):
+    """Sum of each window over its area, clipped to the padded input: padding counts as zeros."""
+    w = windows
+    if w.fused:
+        return F.avg_pool2d(x, w.kernel, w.stride, w.pad, ceil_mode=w.round_up)
+    top, left = w.pad
+    means = F.avg_pool2d(F.pad(x, (left, left, top, top)), w.kernel, w.stride, ceil_mode=w.round_up)
+    return means[..., : w.out[0], : w.out[1]]
+
+
+def stochastic_pool(x, windows, generator):
+    """An element of each window, drawn with probability proportional to its value (values must not be negative);
+    without a generator the expected value, sum x^2 / sum x."""
+    area = math.prod(windows.kernel)
+    cells = F.unfold(windows.padded(x, 0.0), windows.kernel, stride=windows.stride)
+    cells = cells.view(*x.shape[:2], area, *windows.out)
+    if generator is None:
+        return cells.square().sum(2) / (cells.sum(2) + TINY)
+    reached = cells.detach().cumsum(2)
+    threshold = torch.rand(reached[:, :, -1].shape, generator=generator, device=x.device) * reached[:, :, -1]
+    first = (reached >= threshold[:, :, None]).int().argmax(2, keepdim=True)
+    return cells.gather(2, first).squeeze(2)
+
+
+def pool(layer, x, method, windows):
+    """Pool x (N, C, H, W) to (N, C, H', W') by MAX, AVE or STOCHASTIC."""
+    if method == MAX:
+        return max_pool(x, windows)
+    if method == AVE:
+        return ave_pool(x, windows)
+    return stochastic_pool(x, windows, layer.random() if layer.phase == 0 else None)
+
+
+@register("Pooling")
+class Pooling(TorchLayer):
+    """top (N, C, H', W'), H' = (H + 2 pad - kernel) / stride + 1, rounded up (see `pooled_size`).
+
+    MAX may have a second top: the index h W + w of each winner in its plane; no gradient comes from it.
+    STOCHASTIC draws in TRAIN and gives the expected value in TEST. Caffe: pooling_layer.cpp."""
+
+    num_bottom = 1
+    saves_output = False
+
+    @property
+    def num_top(self):
+        return (1, 2) if self.param.pooling_param.pool == MAX else 1
+
+    def configure(self, bottom):
+        p = self.param.pooling_param
+        self.method, self.round_up = p.pool, p.round_mode == p.CEIL
+        self.stride = self._pair(p, "stride", ("stride_h", "stride_w"))
+        self.pad = self._pair(p, "pad", ("pad_h", "pad_w"))
+        self.kernel = None  # the whole plane
+        if not p.global_pooling:
+            self.kernel = self._pair(p, "kernel_size", ("kernel_h", "kernel_w"))
+            if min(self.kernel) < 1:
+                self.fail(f"Filter dimensions cannot be zero; kernel is {self.kernel}")
+        elif any(p.HasField(f) for f in ("kernel_size", "kernel_h", "kernel_w")):
+            self.fail("With global_pooling: true the filter size cannot be specified")
+        elif self.pad != (0, 0) or self.stride != (1, 1):
+            self.fail("With global_pooling: true, only pad = 0 and stride = 1 are possible")
+        if min(self.stride) < 1:
+            self.fail(f"stride must be at least 1, not {self.stride}")
+        if self.method == STOCHASTIC and self.pad != (0, 0):
+            self.fail("Padding implemented only for average and max pooling")
+
+    def _pair(self, p, one, two):
+        given = [p.HasField(f) for f in two]
+        if any(given):
+            if p.HasField(one) or not all(given):
+                self.fail(f"give either {one}, or {two[0]} and {two[1]}")
+            return getattr(p, two[0]), getattr(p, two[1])
+        if one == "kernel_size" and not p.HasField(one):
+            self.fail(f"give {one}, or {two[0]} and {two[1]}")
+        return getattr(p, one), getattr(p, one)
+
+    def top_shapes(self, shape):
+        if len(shape) != 4:
+            self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
+        self.windows = Windows(self, shape[2:], self.kernel or shape[2:], self.stride, self.pad, self.round_up)
+        return [(*shape[:2], *self.windows.out)] * 2
+
+    def reshape(self, bottom, top):
+        super().reshape(bottom, top)
+        self.with_index = len(top) > 1
+
+    def compute(self, x):
+        if self.with_index:
+            top, index = max_pool(x, self.windows, with_index=True)
+            return top, index.float()
+        return pool(self, x, self.method, self.windows)
+
+
+@register("SPP")
+class SPP(TorchLayer):
+    """Spatial pyramid pooling: level i = 0 .. pyramid_height - 1 pools the plane to 2^i x 2^i cells; the levels are
+    flattened and joined. top (N, C sum 4^i). Caffe: spp_layer.cpp."""
+
+    num_bottom = num_top = 1
+    saves_output = False
+
+    def configure(self, bottom):
+        self.levels = self.param.spp_param.pyramid_height
+        if self.levels < 1:
+            self.fail("pyramid_height must be at least 1")
+
+    def top_shapes(self, shape):
+        if len(shape) != 4:
+            self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
+        self.windows = [self._windows(shape[2:], 2**i) for i in range(self.levels)]
+        return [(shape[0], sum(shape[1] * math.prod(w.out) for w in self.windows))]
+
+    def _windows(self, size, bins):
+        kernel = tuple(math.ceil(s / bins) for s in size)
+        pad = tuple((k * bins - s + 1) // 2 for k, s in zip(kernel, size))
+        return Windows(self, size, kernel, kernel, pad)
+
+    def compute(self, x):
+        method = self.param.spp_param.pool
+        return torch.cat([pool(self, x, method, w).flatten(1) for w in self.windows], 1)
