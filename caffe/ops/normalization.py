@@ -44,15 +44,16 @@ class BatchNorm(TorchLayer):
             mean, variance, weight = (w.detach() for w in self.weights)
             scale = torch.where(weight == 0, weight, 1 / weight)
             top = torch.batch_norm(rows, None, None, mean * scale, variance * scale, False, 0.0, p.eps, True)
-        else:
+            return top.view_as(x)
+        mean, variance = rows.new_zeros(self.channels), rows.new_zeros(self.channels)
+        if rows.numel() > self.channels:
             # With momentum 1 torch leaves the statistics of this batch alone, the variance unbiased.
-            mean, variance = rows.new_zeros(self.channels), rows.new_zeros(self.channels)
             top = torch.batch_norm(rows, None, None, mean, variance, True, 1.0, p.eps, True)
-            if rows.numel() == self.channels:
-                variance = torch.zeros_like(variance)  # a single value has none
-            with torch.no_grad():
-                for stored, new in zip(self.weights, (mean, variance, 1)):
-                    stored.mul_(p.moving_average_fraction).add_(new)
+        else:  # a single value is its own mean, and has no variance
+            mean, top = rows.detach().reshape(-1), rows - rows
+        with torch.no_grad():
+            for stored, new in zip(self.weights, (mean, variance, 1)):
+                stored.mul_(p.moving_average_fraction).add_(new)
         return top.view_as(x)
 
 
