@@ -1,0 +1,1 @@
+"""Evaluation of gait features: extraction, scoring, metrics, baselines and reports."""

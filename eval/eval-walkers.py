@@ -1,0 +1,11 @@
+"""Evaluate GaitNet on this dataset; `python eval/eval-walkers.py --help` shows how."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from eval.command import main
+
+if __name__ == "__main__":
+    sys.exit(main("walkers"))

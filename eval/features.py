@@ -1,0 +1,128 @@
+"""Features of sequences: the table that scoring reads, the authors' feature files, and our own cache."""
+
+import json
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from eval.unpickle import UnsafePickleError, load_arrays
+
+FEATURE_DIM = 256
+
+
+class FeatureFileError(ValueError):
+    """A feature file that does not fit; the message names the file, what was found and what is wanted."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """One row a sequence, of N sequences.
+
+    vectors (N, D) float32; labels (N,) int64, equal for one person; groups (N,) int64, the row or column of the
+    dataset's table; roles (N,) "gallery", "probe" or ""; covariates (N,) "NM", "BG", "CL" of a probe, "" elsewhere;
+    names (N,), the sequence's path in the tree, or its place in the file.
+    """
+
+    vectors: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    roles: np.ndarray
+    covariates: np.ndarray
+    names: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+    def take(self, which):
+        return Features(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    def with_vectors(self, vectors):
+        """The same sequences described by other vectors, for instance by energy images."""
+        return Features(vectors, *(getattr(self, field.name) for field in fields(self)[1:]))
+
+    @property
+    def gallery(self):
+        return self.take(self.roles == "gallery")
+
+    @property
+    def probe(self):
+        return self.take(self.roles == "probe")
+
+
+def read_features(path, num_groups):
+    """Features from a file of ours (.npz) or of the original (pickle); FeatureFileError says what is wrong."""
+    try:
+        return read_cache(path)[0] if zipfile.is_zipfile(path) else read_original(path, num_groups)
+    except UnsafePickleError as e:
+        raise FeatureFileError(str(e)) from e
+    except OSError as e:
+        raise FeatureFileError(f"{path}: {e.strerror or e}; --features wants an existing feature file") from e
+
+
+def read_original(path, num_groups):
+    """The original's cache: for gallery and probe `_features` (T, G, D), `_labels` (T, G), `_valid` (T,).
+
+    T is the number of groups, or more (SZU has 3 rows and fills the first).
+    """
+    arrays = load_arrays(path)
+    parts = [one_side(path, arrays, role, num_groups) for role in ("gallery", "probe")]
+    return Features(*(np.concatenate(columns) for columns in zip(*parts)))
+
+
+def one_side(path, arrays, role, num_groups):
+    try:
+        vectors, labels, valid = (arrays[f"{role}_{part}"] for part in ("features", "labels", "valid"))
+    except KeyError as e:
+        raise FeatureFileError(f"{path}: no entry {e}; found {sorted(arrays)}") from None
+    if vectors.ndim != 3 or labels.shape != vectors.shape[:2] or valid.shape != vectors.shape[:1]:
+        raise FeatureFileError(f"{path}: {role}: features {vectors.shape}, labels {labels.shape}, valid {valid.shape} "
+                               "do not fit together; wanted (T, G, D), (T, G), (T,)")
+    counts = np.arange(vectors.shape[1] + 1)
+    if len(valid) < num_groups or not np.isin(valid, counts).all() or valid[num_groups:].any():
+        raise FeatureFileError(f"{path}: {role}_valid is {valid.tolist()}; this dataset has {num_groups} "
+                               f"groups of at most {vectors.shape[1]} sequences: is it another dataset's file?")
+    rows = [(t, n) for t in range(num_groups) for n in range(int(valid[t]))]
+    if not rows:
+        raise FeatureFileError(f"{path}: {role}_valid is {valid.tolist()}: no {role} sequence")
+    t, n = np.array(rows).T
+    if not np.isfinite(vectors[t, n]).all():
+        raise FeatureFileError(f"{path}: {role}_features holds numbers that are not finite")
+    return (vectors[t, n].astype(np.float32), labels[t, n].astype(np.int64), t, np.full(len(t), role),
+            np.full(len(t), ""), np.array([f"{role}[{a},{b}]" for a, b in rows]))
+
+
+def read_cache(path, key=None):
+    """(Features, extras) from our .npz; with a key, a file made from anything else is refused.
+
+    key: a JSON-able dict of all that determines the features. extras: the arrays stored beside them.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        found = json.loads(str(arrays.pop("key")))
+        features = Features(*(arrays.pop(field.name) for field in fields(Features)))
+    except (KeyError, ValueError, zipfile.BadZipFile) as e:
+        raise FeatureFileError(f"{path}: not a feature file of this project ({e}); delete it to extract anew") from e
+    if key is not None and found != json.loads(json.dumps(key)):
+        differing = sorted(k for k in key.keys() | found.keys() if key.get(k) != found.get(k))
+        raise FeatureFileError(f"{path}: made with another {', '.join(differing)}; delete it to extract anew")
+    return features, arrays
+
+
+def write_cache(path, features, key, **extras):
+    """Write `.npz`; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {field.name: getattr(features, field.name) for field in fields(features)}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, key=np.array(json.dumps(key, sort_keys=True)), **arrays, **extras)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

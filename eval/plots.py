@@ -1,0 +1,58 @@
+"""Pictures of a result: heat map of the rank-1 table, CMC and ROC curves."""
+
+import io
+import os
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+
+def heat_map(groups, table, title):
+    """Figure of a rank-1 table (T, T) in percent, every cell with its number."""
+    table = 100 * np.array(table)
+    size = max(3.2, 0.62 * len(groups) + 1.6)
+    figure, axes = plt.subplots(figsize=(size, size * 0.92), layout="constrained")
+    picture = axes.imshow(table, vmin=0, vmax=100, cmap="viridis")
+    axes.set(xlabel="gallery", ylabel="probe", title=title, xticks=range(len(groups)), yticks=range(len(groups)),
+             xticklabels=groups, yticklabels=groups)
+    for (i, j), cell in np.ndenumerate(table):
+        axes.text(j, i, f"{cell:.1f}", ha="center", va="center", fontsize=8, color="white" if cell < 60 else "black")
+    figure.colorbar(picture, ax=axes, shrink=0.8, label="rank-1 (%)")
+    return figure
+
+
+def curves(result, kind):
+    """Figure of the CMC curve (left) and the ROC curve (right)."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    names = {"with_identical": f"all {kind}s", "without_identical": f"without identical {kind}"}
+    for average, name in names.items():
+        if average in result["identification"]:
+            cmc = 100 * np.array(result["identification"][average]["cmc"])
+            left.plot(range(1, len(cmc) + 1), cmc, marker=".", label=name)
+        if average in result["verification"]:
+            curve = result["verification"][average]["roc"]
+            right.plot(curve["far"][1:], 100 * np.array(curve["tar"][1:]), label=name)
+    left.set(xlabel="rank", ylabel="identified (%)", title="CMC", xlim=(1, None), ylim=(None, 100.5))
+    right.set(xlabel="false accept rate", ylabel="true accept rate (%)", title="ROC", xscale="log", ylim=(0, 100.5))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right")
+    return figure
+
+
+def png(figure):
+    """The figure as PNG bytes; the figure is closed."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=130)
+    plt.close(figure)
+    return out.getvalue()
+
+
+def write_png(path, figure):
+    temporary = f"{path}.tmp"
+    with open(temporary, "wb") as file:
+        file.write(png(figure))
+    os.replace(temporary, path)

@@ -1,0 +1,53 @@
+"""Where a result comes from: hashes of what went in, versions of what computed it."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("numpy", "scipy", "opencv-python-headless", "torch", "matplotlib")
+
+
+def sha256(path):
+    """Hash of one file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def fingerprint(folders):
+    """Hash of the relative path, size and time of change of every file below the folders, which it does not open."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for place, subfolders, names in os.walk(folder):
+            subfolders.sort()
+            for name in sorted(names):
+                stat = os.stat(os.path.join(place, name))
+                digest.update(f"{os.path.relpath(place, folder)}/{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def versions():
+    """Versions of Python, the packages and this repository (its commit, with + when files differ from it)."""
+    found = {"python": platform.python_version(), "machine": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            pass
+    if commit := git("rev-parse", "HEAD"):
+        found["commit"] = commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    return found
+
+
+def git(*arguments):
+    try:
+        done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, timeout=20)
+        return done.stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

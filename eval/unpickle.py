@@ -1,0 +1,113 @@
+"""Reading a pickle of NumPy arrays without running anything that it says.
+
+The original release keeps features in Python pickles, and a pickle is a program. Here the program may name four
+things only, and gets classes of this file for them: nothing of NumPy, and nothing of Python, is ever called by it.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+
+import numpy as np
+
+NUMERIC_KINDS = "biuf"
+
+
+class UnsafePickleError(ValueError):
+    """The file is no pickle, is damaged, or asks for something other than plain numeric arrays."""
+
+
+def load_arrays(path):
+    """Read a pickled dict of numeric arrays, `{name: array}`, written by Python 2 or 3.
+
+    Raises UnsafePickleError, which names the file, for anything else, and OSError if it cannot be read.
+    """
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        check_memo(content)
+        value = ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+        if not isinstance(value, dict):
+            raise UnsafePickleError(f"it holds a {type(value).__name__}, not a dict of arrays")
+        return {str(name): as_array(name, item) for name, item in value.items()}
+    except Exception as e:  # a damaged pickle raises nearly any exception
+        reason = " ".join(str(e).split())
+        raise UnsafePickleError(f"{path}: not a feature file that may be read: {reason}") from e
+
+
+def check_memo(content):
+    """Refuse memo numbers that would make the unpickler reserve gigabytes."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if "PUT" in opcode.name and int(argument) > len(content):
+            raise UnsafePickleError(f"memo number {argument} in a file of {len(content)} bytes")
+
+
+def as_array(name, item):
+    if not isinstance(item, PickledArray) or item.value is None:
+        raise UnsafePickleError(f"entry '{name}' is a {type(item).__name__}, not an array")
+    return item.value
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        try:
+            return ADMITTED[module, name]
+        except KeyError:
+            raise UnsafePickleError(f"it asks for {module}.{name}; only NumPy arrays are admitted") from None
+
+
+class PickledType:
+    """Stands in for numpy.dtype: arguments as numpy.dtype pickles them, state (version, byte order, ...)."""
+
+    def __init__(self, code, *_flags):
+        self.value = np.dtype(str(code)[:8])
+        if self.value.kind not in NUMERIC_KINDS:
+            raise UnsafePickleError(f"array of type {self.value}; only numbers are admitted")
+
+    def __setstate__(self, state):
+        if str(state[1]) in "<>":
+            self.value = self.value.newbyteorder(str(state[1]))
+
+
+class PickledArray:
+    """Stands in for numpy.ndarray and its `_reconstruct`; the state is (version, shape, type, fortran, bytes)."""
+
+    def __init__(self, *_arguments):
+        self.value = None
+
+    def __setstate__(self, state):
+        _version, shape, pickled_type, fortran, content = state
+        self.value = build(content, pickled_type, shape, "F" if fortran else "C")
+
+
+class PickledBuffer(PickledArray):
+    """Stands in for NumPy's `_frombuffer`, which pickles of protocol 5 use."""
+
+    def __init__(self, content, pickled_type, shape, order):
+        self.value = build(content, pickled_type, shape, order)
+
+
+class PickledBytes(bytes):
+    """Stands in for `_codecs.encode(text, 'latin1')` and `bytes()`: so Python 3 puts bytes into an old pickle."""
+
+    def __new__(cls, text="", _encoding="latin1"):
+        return super().__new__(cls, text.encode("latin1"))
+
+
+def build(content, pickled_type, shape, order):
+    if isinstance(content, str):  # Python 2 strings arrive as latin1 text
+        content = content.encode("latin1")
+    if not isinstance(content, (bytes, bytearray)) or not isinstance(pickled_type, PickledType):
+        raise UnsafePickleError("an array that is not plain bytes")
+    wanted = math.prod(shape) * pickled_type.value.itemsize
+    if min(shape, default=0) < 0 or len(content) != wanted:
+        raise UnsafePickleError(f"an array of shape {tuple(shape)} takes {wanted} bytes, the file has {len(content)}")
+    return np.frombuffer(content, pickled_type.value).reshape(shape, order="F" if order == "F" else "C")
+
+
+ADMITTED = {("numpy", "ndarray"): PickledArray, ("numpy", "dtype"): PickledType,
+            ("_codecs", "encode"): PickledBytes, ("__builtin__", "bytes"): PickledBytes}
+for core in ("numpy.core", "numpy._core"):
+    ADMITTED[core + ".multiarray", "_reconstruct"] = PickledArray
+    ADMITTED[core + ".numeric", "_frombuffer"] = PickledBuffer

@@ -1,0 +1,109 @@
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def evaluate(name, *arguments, folder):
+    """Run eval-<name>.py from another folder, as a user may."""
+    return subprocess.run([sys.executable, str(ROOT / "eval" / f"eval-{name}.py"), *map(str, arguments)],
+                          cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def brute_force(arrays, rows):
+    """Rank-1 in percent by the original's double loop."""
+    table = np.zeros((rows, rows))
+    for i in range(rows):
+        for j in range(rows):
+            probes, items = arrays["probe_valid"][i], arrays["gallery_valid"][j]
+            for p in range(probes):
+                similarity = [np.exp(-np.linalg.norm((arrays["probe_features"][i, p] - arrays["gallery_features"][j, g])
+                                                     / np.float32(256)) ** 2) for g in range(items)]
+                label = arrays["gallery_labels"][j, int(np.argmax(similarity))]
+                table[i, j] += 100 * (label == arrays["probe_labels"][i, p]) / probes
+    return table
+
+
+@pytest.mark.parametrize("name, rows, filled, file_name, kind", [
+    ("casiab", 11, 11, "casiab_cross_view_results_tr74.txt", "view"),
+    ("outdoor", 3, 3, "outdoor_results_tr69.txt", "condition"),
+    ("szu", 3, 1, "szu_results_tr49.txt", None),
+])
+def test_scores_an_original_feature_file(tmp_path, original_arrays, python2_file, name, rows, filled, file_name, kind):
+    arrays = original_arrays(rows, filled)
+    done = evaluate(name, "--features", python2_file(arrays), "--out", tmp_path / "out", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    want = brute_force(arrays, filled)
+
+    lines = (tmp_path / "out" / file_name).read_text().splitlines()
+    assert lines[0].split("\t")[0] == "Prob\\Gallery" and len(lines) == 1 + filled
+    assert lines[0].split("\t")[1:] == [line.split("\t")[0] for line in lines[1:]]
+    cells = [line.split("\t")[1:] for line in lines[1:]]
+    assert cells == [[f"{cell:.3f}" for cell in row] for row in want]
+    assert 20 < want.mean() < 100
+
+    closing = f"mean rank-1 {want.mean():.3f}"
+    if kind:
+        others = want[~np.eye(filled, dtype=bool)].mean()
+        closing += f" (without identical {kind} {others:.3f})"
+    assert done.stdout.splitlines()[-1] == closing
+
+    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert result["provenance"]["features_sha256"] and result["provenance"]["versions"]["numpy"] == np.__version__
+    for picture in ("rank1.png", "curves.png"):
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+    assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+@pytest.mark.skipif("GAITNET_RELEASED_FEATURES" not in os.environ,
+                    reason="set GAITNET_RELEASED_FEATURES to the folder of the authors' outdoor_fea_tr69")
+@pytest.mark.parametrize("similarity", ["distance", "exp32"])
+def test_the_authors_features_give_the_published_table(tmp_path, similarity):
+    file = Path(os.environ["GAITNET_RELEASED_FEATURES"]) / "outdoor_fea_tr69"
+    done = evaluate("outdoor", "--features", file, "--similarity", similarity, "--out", tmp_path, folder=tmp_path)
+    assert done.stdout.splitlines()[-1] == "mean rank-1 77.904 (without identical condition 68.270)"
+    rows = [line.split("\t")[1:] for line in (tmp_path / "outdoor_results_tr69.txt").read_text().splitlines()[1:]]
+    want = [[98.55, 57.00, 91.30], [60.44, 96.60, 59.71], [87.65, 53.51, 96.37]]
+    # one probe of 412 is 0.243; the published table is rounded to 0.005
+    np.testing.assert_allclose(np.array(rows, float), want, atol=0.005 if similarity == "exp32" else 0.25)
+
+
+def test_expected_result(tmp_path, original_arrays, python2_file):
+    arrays = original_arrays(3, 1)
+    mean = brute_force(arrays, 1).mean()
+    file = python2_file(arrays)
+    met = evaluate("szu", "--features", file, "--out", tmp_path, "--expect", mean + 0.2, folder=tmp_path)
+    missed = evaluate("szu", "--features", file, "--out", tmp_path, "--expect", mean + 0.4, folder=tmp_path)
+    assert (met.returncode, missed.returncode) == (0, 1)
+    assert missed.stderr.startswith(f"error: mean rank-1 is {mean:.3f}, expected")
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch hacked",)
+
+
+@pytest.mark.parametrize("content, message", [
+    (pickle.dumps({"gallery_features": Hostile()}, 2), "only NumPy arrays are admitted"),
+    (b"no pickle", "not a feature file"),
+])
+def test_a_bad_file_gives_one_line(tmp_path, content, message):
+    (tmp_path / "bad").write_bytes(content)
+    done = evaluate("outdoor", "--features", "bad", "--out", "out", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: bad: ") and message in done.stderr and done.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
+
+
+def test_usage(tmp_path):
+    assert evaluate("outdoor", "--similarity", "cosine", folder=tmp_path).returncode == 2
+    assert evaluate("outdoor", "--train-num", "0", folder=tmp_path).returncode == 2
+    helped = evaluate("outdoor", "--help", folder=tmp_path)
+    assert helped.returncode == 0 and "example: " in helped.stdout
