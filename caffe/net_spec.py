@@ -17,7 +17,7 @@ from caffe.proto import caffe_pb2
 
 
 def param_name_dict():
-    """Which `<name>_param` belongs to a layer type: {"Convolution": "convolution", "InnerProduct": "inner_product", ...}"""
+    """The `<name>_param` of each layer type: {"Convolution": "convolution", "InnerProduct": "inner_product", ...}"""
     messages = [f for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields if f.name.endswith("_param")]
     return {f.message_type.name.removesuffix("Parameter"): f.name.removesuffix("_param") for f in messages}
 
@@ -26,7 +26,7 @@ _param_names = param_name_dict()
 
 
 def assign_proto(proto, name, value):
-    """Sets field `name` of message `proto`: a dict fills a message, a list a repeated field; one value is a list of one.
+    """Sets field `name` of message `proto`: a dict fills a message, a list a repeated field; one value is such a list.
 
     Raises AttributeError where the message has no such field."""
     field = proto.DESCRIPTOR.fields_by_name.get(name)
@@ -139,7 +139,7 @@ class NetSpec:
         return self.tops[name]
 
     def to_proto(self):
-        """The NetParameter: each layer after those it depends on, named after the attribute that holds its first top."""
+        """The NetParameter: each layer after those it needs, named as the attribute that holds its first top."""
         return _net(self.tops.values(), {top: name for name, top in self.tops.items()})
 
 
