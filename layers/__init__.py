@@ -1,1 +1,15 @@
-"""Data layers fed to the nets: dataset trees, clip sampling, the frame store."""
+"""Data layers fed to the nets: dataset trees, clip sampling, the frame store.
+
+Prototxts name this module and one of its three layers: `module: 'layers'  layer: 'GaitNet'`.
+"""
+
+__all__ = ["GaitNet", "GaitNet_Seg", "GaitNet_Sia"]
+
+
+def __getattr__(name):
+    # Imported on demand, so that tools can read datasets and frames without starting Caffe.
+    if name in __all__:
+        from layers import data_layers
+
+        return getattr(data_layers, name)
+    raise AttributeError(f"module 'layers' has no attribute {name!r}")

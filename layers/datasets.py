@@ -31,6 +31,7 @@ class Protocol:
     gallery: str
     probe: str
     grouped_by: str = ""  # its first group is the row or column; "": the only one there is
+    covariates: tuple[tuple[str, str], ...] = ()  # (name, probes) of further tables against the same gallery
 
     def role(self, seq):
         """"gallery", "probe", or None for a sequence that takes no part."""
@@ -45,6 +46,10 @@ class Protocol:
             return self.groups[0]
         found = re.fullmatch(self.grouped_by, seq.path)
         return found[1] if found and found[1] in self.groups else None
+
+    def covariate(self, seq):
+        """Name of the further table that `seq` is a probe of, or None."""
+        return next((name for name, pattern in self.covariates if re.fullmatch(pattern, seq.path)), None)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Dataset:
     source: str  # where to get it
 
     def subjects(self, root):
-        """Sorted ids found in the tree `root` (of frames or of masks)."""
+        """Sorted ids found in `root`: a tree of frames or of masks, or a pack."""
         return _folders(root)
 
     def split(self, subjects, train_num=None):
@@ -77,19 +82,20 @@ class Dataset:
         return subjects[:train_num], subjects[train_num:]
 
     def sequences(self, root, subjects):
-        """Every sequence of `subjects` in the tree `root`, sorted by path, whatever its length."""
+        """Every sequence of `subjects` in the tree or pack `root`, sorted by path, whatever its condition and length."""
         index = {subject: i for i, subject in enumerate(self.subjects(root))}
-        return [self._sequence(path, index) for subject in subjects for path in self._paths(root, subject)]
+        return [self._sequence(path, index) for path in self.paths(root, subjects)]
+
+    def paths(self, root, subjects=None):
+        """Path of every sequence of `subjects` (None: of all) in `root`, sorted."""
+        paths = self.subjects(root) if subjects is None else sorted(subjects)
+        for _ in self.tree[1:]:
+            paths = [f"{path}/{name}" for path in paths for name in _folders(root, path)]
+        return paths
 
     def trains(self, seq):
         """Is `seq` of a condition that training uses? (CASIA-B and walkers: nm-01..nm-06.)"""
         return re.fullmatch(self.training, seq.path) is not None
-
-    def _paths(self, root, subject):
-        paths = [subject]
-        for _ in self.tree[1:]:
-            paths = [f"{path}/{name}" for path in paths for name in _folders(os.path.join(root, path))]
-        return paths
 
     def _sequence(self, path, index):
         level = dict(zip(self.tree, path.split("/")))
@@ -108,8 +114,12 @@ def data_root():
     return Path(os.environ.get("GAITNET_DATA") or Path(__file__).resolve().parent.parent / "data")
 
 
-def _folders(root):
-    with os.scandir(root) as entries:
+def _folders(root, path=""):
+    from layers import pack  # here, not above: it needs this module
+
+    if pack.is_pack(root):
+        return pack.open_pack(root).folders(path)
+    with os.scandir(os.path.join(root, path)) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
@@ -119,6 +129,7 @@ _CROSS_VIEW = Protocol(
     gallery=r"[^/]+/nm-0[1-4]/[^/]+",
     probe=r"[^/]+/nm-0[56]/[^/]+",
     grouped_by=r".*/([^/]+)",
+    covariates=(("NM", r"[^/]+/nm-0[56]/[^/]+"), ("BG", r"[^/]+/bg-0[12]/[^/]+"), ("CL", r"[^/]+/cl-0[12]/[^/]+")),
 )
 _SIX_NORMAL_WALKS = rf"[^/]+/nm-0[1-6]/({'|'.join(_VIEWS)})"
 

@@ -1,0 +1,158 @@
+"""The data layers named in the prototxts: GaitNet_Seg, GaitNet, GaitNet_Sia (paper, section 4).
+
+    layer { name: "data"  type: "Python"  top: "im0" ... top: "im5"  top: "gt0" ... top: "gt5"  top: "label"
+            python_param { module: "layers"  layer: "GaitNet"  param_str:
+            "{'dataset': 'casiab', 'batch_size': 128, 'train_num': 74, 'im_path': ..., 'gt_path': ..., 'mode': 'TRAIN'}" } }
+
+They run in any Caffe: of `caffe` they use `Layer` and, where several solvers share the work, their number.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import caffe
+import numpy as np
+
+from layers.datasets import DATASETS, MIN_FRAMES, NUM_FRAMES, SIZE
+from layers.frames import PLANES, DataError, fill_image_blob, fill_mask_blob, open_frames
+from layers.params import parse
+from layers.prefetch import Prefetcher
+from layers.sampling import ClipSampler, PairSampler
+
+IMAGES = tuple(f"im{k}" for k in range(NUM_FRAMES))
+MASKS = tuple(f"gt{k}" for k in range(NUM_FRAMES))
+
+
+class DataLayer(caffe.Layer):
+    """Clips of six frames with their masks; what its subclasses share."""
+
+    tops = ()
+
+    def setup(self, bottom, top):
+        name = type(self).__name__
+        if len(bottom) or len(top) != len(self.tops):
+            raise DataError(f"{name}: has {len(bottom)} bottoms and {len(top)} tops, wanted no bottom and {len(self.tops)} tops: {' '.join(self.tops)}")
+        params = parse(self.param_str, name)
+        frames = open_frames(params.im_path, params.gt_path)
+        sequences, lengths = training_sequences(params, frames)
+        if "label" in self.tops and len({seq.subject for seq in sequences}) < 2:
+            raise DataError(f"{name}: all sequences in {params.im_path} are of one subject, {sequences[0].subject}; identification needs two or more")
+        seed = (_draw_seed() if params.seed is None else params.seed, int(self.phase))
+        self.batches = Prefetcher(Loader(frames, sequences, self.sampler(sequences, lengths, params.batch_size, seed)))
+
+    def sampler(self, sequences, lengths, num, seed):
+        return ClipSampler(lengths, num, seed)
+
+    def reshape(self, bottom, top):
+        """Draw the next batch. Caffe calls this before each forward, and once when the net is built: that batch is dropped, as in the original."""
+        self.batch = self.batches.get()
+        for i, name in enumerate(self.tops):
+            top[i].reshape(*self.batch.shape(name))
+
+    def forward(self, bottom, top):
+        for i, name in enumerate(self.tops):
+            self.batch.fill(name, top[i].data)
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+    def seek(self, batch):
+        """The next reshape draws batch number `batch`, where 0 is the first one after the net was built."""
+        self.batches.seek(batch + 1)
+
+
+class GaitNet_Seg(DataLayer):
+    """top: im0..im5 (N, 3, 64, 64) BGR minus 127.5; gt0..gt5 (N, 1, 64, 64) in 0..1."""
+
+    tops = (*IMAGES, *MASKS)
+
+
+class GaitNet(DataLayer):
+    """top: as GaitNet_Seg, then label (N,)."""
+
+    tops = (*IMAGES, *MASKS, "label")
+
+
+class GaitNet_Sia(DataLayer):
+    """N pairs. top: as GaitNet with 2N clips, the first halves of all pairs and then the second halves; then sim (N,): 1 for one subject, else 0."""
+
+    tops = (*IMAGES, *MASKS, "label", "sim")
+
+    def sampler(self, sequences, lengths, num, seed):
+        return PairSampler(lengths, [seq.subject for seq in sequences], num, seed)
+
+
+def training_sequences(params, frames):
+    """The sequences to draw from and their lengths: of the training subjects, more than 10 frames long, with as many masks as frames.
+
+    As in the original, `mode` makes no difference: phase TEST draws from the training subjects too."""
+    dataset = DATASETS[params.dataset]
+    try:
+        subjects, _ = dataset.split(dataset.subjects(params.im_path), params.train_num)
+        found = [seq for seq in dataset.sequences(params.im_path, subjects) if dataset.trains(seq)]
+    except (ValueError, OSError) as e:
+        raise DataError(f"im_path {params.im_path}: {e}") from e
+    lengths = {seq: frames.length(seq.path) for seq in found}
+    usable = [seq for seq in found if lengths[seq] >= MIN_FRAMES and lengths[seq] == frames.num_masks(seq.path)]
+    if not usable:
+        first = f", first {found[0].path}: {lengths[found[0]]} frames, {frames.num_masks(found[0].path)} masks" if found else ""
+        raise DataError(
+            f"im_path {params.im_path}: none of its {len(found)} training sequences has {MIN_FRAMES} frames or more and as many masks{first}; "
+            f"run python tools/check_data.py {params.dataset}"
+        )
+    if len(usable) < len(found):
+        unused = sorted({seq.path for seq in found} - {seq.path for seq in usable})
+        logging.getLogger("layers").warning(
+            "%s: %d of %d training sequences are left out, shorter than %d frames or without as many masks, first %s",
+            params.im_path, len(unused), len(found), MIN_FRAMES, unused[0],
+        )  # fmt: skip
+    return usable, [lengths[seq] for seq in usable]
+
+
+class Loader:
+    """Makes batch number n."""
+
+    def __init__(self, frames, sequences, sampler):
+        self.frames, self.sampler = frames, sampler
+        self.paths = [seq.path for seq in sequences]
+        self.labels = np.array([seq.label for seq in sequences], np.float32)
+        self.rank, self.count = _solver()
+
+    def __call__(self, number):
+        # Solvers that share the work take every count-th batch each: together one big batch, no clip twice.
+        index, start = self.sampler.batch(number * self.count + self.rank)
+        planes = np.empty((len(index), NUM_FRAMES, *PLANES), np.uint8)
+        self.frames.read_clips([self.paths[i] for i in index], start, planes)
+        return Batch(planes, self.labels[index])
+
+
+@dataclass(frozen=True)
+class Batch:
+    planes: np.ndarray  # uint8 (clips, 6, 4, 64, 64)
+    label: np.ndarray  # float32 (clips,)
+
+    def shape(self, top):
+        clips = len(self.label)
+        return {"im": (clips, 3, SIZE, SIZE), "gt": (clips, 1, SIZE, SIZE), "la": (clips,), "si": (clips // 2,)}[top[:2]]
+
+    def fill(self, top, out):
+        if top in IMAGES:
+            fill_image_blob(self.planes[:, IMAGES.index(top)], out)
+        elif top in MASKS:
+            fill_mask_blob(self.planes[:, MASKS.index(top)], out)
+        elif top == "label":
+            out[...] = self.label
+        else:
+            first, second = np.split(self.label, 2)
+            out[...] = first == second
+
+
+def _solver():
+    """(rank, count) of this solver among those that train together."""
+    count = getattr(caffe, "solver_count", lambda: 1)()
+    return (caffe.solver_rank() if count > 1 else 0), count
+
+
+def _draw_seed():
+    # as in the original: NumPy's global state, so that np.random.seed repeats a run
+    return int(np.random.randint(2**31))

@@ -1,0 +1,161 @@
+"""The one place that reads frames and masks, and turns them into what blobs hold (paper, section 4).
+
+Inside, frames travel as planes: uint8 of shape (n, 4, 64, 64), the channels B, G, R and mask. A tree of images and a pack
+(`layers/pack.py`) give the same planes, bit by bit.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+
+from layers.datasets import SIZE
+
+PLANES = (4, SIZE, SIZE)  # B, G, R, mask
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+_END_OF_FILE = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}  # magic -> what a whole file ends with
+
+
+class DataError(Exception):
+    """Data on disk that cannot be used: its text names the file or folder, what was found, what to do."""
+
+
+def open_frames(im_path, gt_path=None):
+    """Frames and masks of the two trees `im_path`, `gt_path`, or of the pack in the folder `im_path`.
+
+    A complete and fresh pack beside the tree of frames (`../pack`) is read in its place. Without `gt_path` a tree gives frames only.
+    Raises DataError where a folder is missing or the pack must not be served."""
+    from layers import pack
+
+    im_path, gt_path = expand(im_path), expand(gt_path) if gt_path else None
+    _require_folder("im_path", im_path)
+    if pack.is_pack(im_path):
+        if gt_path and os.path.realpath(gt_path) not in (os.path.realpath(im_path), pack.open_pack(im_path).gt_path):
+            raise DataError(f"gt_path {gt_path}: the pack {im_path} holds other masks; leave gt_path out or repeat im_path")
+        return pack.open_pack(im_path)
+    if gt_path:
+        _require_folder("gt_path", gt_path)
+    return pack.beside(im_path, gt_path) or Tree(im_path, gt_path)
+
+
+class Frames:
+    """What a tree and a pack share. Each has length(seq_path), num_masks(seq_path) and read(seq_path, start, planes)."""
+
+    def clip(self, seq_path, start, n):
+        """Frames start..start+n-1: uint8 (n, 64, 64, 3) BGR, and masks uint8 (n, 64, 64)."""
+        planes = self.read(seq_path, start, np.empty((n, *PLANES), np.uint8))
+        return planes[:, :3].transpose(0, 2, 3, 1), planes[:, 3]
+
+    def read_clips(self, seq_paths, starts, planes):
+        """Fill `planes` (clips, n, 4, 64, 64), one clip from each sequence and start."""
+        for clip in zip(seq_paths, starts, planes):
+            self.read(*clip)
+
+
+class Tree(Frames):
+    """Frames in folders `im_path`/<sequence>/, masks of the same names in `gt_path`/<sequence>/."""
+
+    def __init__(self, im_path, gt_path=None):
+        self.im_path, self.gt_path = im_path, gt_path
+        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="read")  # OpenCV decodes without the GIL
+
+    def length(self, seq_path):
+        """Number of frames."""
+        return len(image_names(os.path.join(self.im_path, seq_path)))
+
+    def num_masks(self, seq_path):
+        """Number of mask files; 0 where the folder of masks is missing."""
+        folder = os.path.join(self.gt_path, seq_path)
+        return len(image_names(folder)) if os.path.isdir(folder) else 0
+
+    def read(self, seq_path, start, planes):
+        """Fill `planes` (n, 4, 64, 64) with n frames from `start` on, and return it."""
+        names = image_names(os.path.join(self.im_path, seq_path))
+        if start + len(planes) > len(names):
+            raise DataError(f"{os.path.join(self.im_path, seq_path)}: holds {len(names)} frames, wanted {start}..{start + len(planes) - 1}; has the folder changed?")
+        for name, frame in zip(names[start:], planes):
+            self._read_frame(os.path.join(seq_path, name), frame)
+        return planes
+
+    def read_clips(self, seq_paths, starts, planes):
+        for _ in self._pool.map(self.read, seq_paths, starts, planes):
+            pass  # raises what a read raised
+
+    def _read_frame(self, file, planes):
+        image = _read_image(os.path.join(self.im_path, file), cv2.IMREAD_COLOR)
+        planes[:3] = _resize(image).transpose(2, 0, 1)
+        planes[3] = 0
+        if self.gt_path:
+            self._read_mask(os.path.join(self.gt_path, file), image.shape[:2], planes)
+
+    def _read_mask(self, path, shape, planes):
+        try:
+            mask = _read_image(path, cv2.IMREAD_GRAYSCALE)
+        except FileNotFoundError:
+            if not os.path.isdir(os.path.dirname(path)):
+                raise DataError(f"{os.path.dirname(path)}: the folder of masks is gone") from None
+            return  # as in the original: a missing mask counts as all zero
+        if mask.shape != shape:
+            raise DataError(f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]}, its frame {shape[1]}x{shape[0]}; crop both by the same box")
+        planes[3] = _resize(mask)
+
+
+def image_names(folder):
+    """Sorted file names of the images in `folder`. Hidden files and Thumbs.db are passed over; any other stranger raises DataError."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
+    except OSError as e:
+        raise DataError(f"{folder}: cannot be listed ({e.strerror})") from e
+    names = sorted(name for name in names if not name.startswith(".") and name != "Thumbs.db")
+    for name in names:
+        if not name.lower().endswith(IMAGE_SUFFIXES):
+            raise DataError(f"{os.path.join(folder, name)}: is not an image ({' '.join(IMAGE_SUFFIXES)}); remove it from the folder of frames")
+    return names
+
+
+def fill_image_blob(planes, out):
+    """planes uint8 (n, 4, 64, 64) -> out float32 (n, 3, 64, 64): BGR minus 127.5."""
+    np.copyto(out, planes[:, :3])
+    out -= np.float32(127.5)
+
+
+def fill_mask_blob(planes, out):
+    """planes uint8 (n, 4, 64, 64) -> out float32 (n, 1, 64, 64): mask in 0..1."""
+    np.copyto(out, planes[:, 3:])
+    out /= np.float32(255)
+
+
+def expand(path):
+    """`path` with ~ and $VARIABLES filled in; relative paths stay relative to the current folder, as in the original."""
+    return os.path.expanduser(os.path.expandvars(os.fspath(path)))
+
+
+def _require_folder(key, path):
+    if not os.path.isdir(path):
+        raise DataError(f"{key} {path}: no such folder (looked from {os.getcwd()}); data/README.md says where each dataset belongs")
+
+
+def _read_image(path, flags):
+    """Decoded image. A missing file raises FileNotFoundError, any other trouble DataError."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror})") from e
+    image = cv2.imdecode(data, flags) if len(data) and _is_whole(data) else None
+    if image is None:
+        raise DataError(f"{path}: is not a whole image ({len(data)} bytes); restore it, or remove it together with its frame or mask")
+    return image
+
+
+def _is_whole(data):
+    # Some versions of OpenCV give the upper part of a truncated file and say nothing.
+    head, tail = data[:4].tobytes(), data[-64:].tobytes()
+    return all(end in tail for magic, end in _END_OF_FILE.items() if head.startswith(magic))
+
+
+def _resize(image):
+    return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,171 @@
+"""Packs: a dataset decoded once into one LMDB of 64x64 frames, and read from there.
+
+A pack is a folder with `data.mdb` in it, written by tools/pack_frames.py. Keys: a sequence's path, its value the planes of all its frames,
+uint8 (F, 4, 64, 64), so that a clip is one stretch of bytes; and "index", JSON:
+
+    {"format": 1, "dataset": "casiab", "im_path": "../crop-im", "gt_path": "../crop-seg",   source, relative to the pack
+     "sequences": {"001/nm-01/000": {"frames": 83, "masks": 83, "crc32": 123, "im_mtime_ns": 1, "gt_mtime_ns": 1}, ...}}
+
+The index is written last, so a pack without one is half written.
+"""
+
+import json
+import logging
+import os
+import threading
+import weakref
+
+import lmdb
+import numpy as np
+
+from layers.datasets import DATASETS
+from layers.frames import PLANES, DataError, Frames
+
+FORMAT = 1
+FILE = "data.mdb"
+INDEX = b"index"
+FOLDER = "pack"  # beside the trees that it was made from
+MAPPED = 64 << 20  # bytes read until the map is renewed: pages of a mapped file count as resident
+
+_open = weakref.WeakValueDictionary()  # LMDB must not open a file twice in one process
+_open_lock = threading.Lock()
+
+
+def is_pack(folder):
+    """Is there a pack, whole or not, in `folder`?"""
+    return os.path.isfile(os.path.join(folder, FILE))
+
+
+def open_pack(folder):
+    """The pack in `folder`; one object for all who read it. Raises DataError where it is half written, damaged or stale."""
+    folder = os.path.realpath(folder)
+    with _open_lock:
+        pack = _open.get(folder)
+        if pack is None:
+            pack = _open[folder] = Pack(folder)
+    return pack
+
+
+def beside(im_path, gt_path):
+    """The pack that was made from these two trees and lies beside them, or None. One that must not be served is named in the log."""
+    folder = os.path.join(os.path.dirname(os.path.realpath(im_path)), FOLDER)
+    if not is_pack(folder):
+        return None
+    try:
+        pack = open_pack(folder)
+    except DataError as e:
+        logging.getLogger("layers").warning("%s; reading the trees instead", e)
+        return None
+    same = pack.im_path == os.path.realpath(im_path) and (not gt_path or pack.gt_path == os.path.realpath(gt_path))
+    return pack if same else None
+
+
+def fingerprint(im_path, gt_path, seq_path):
+    """Times at which the two folders of a sequence last changed: files added, removed, renamed or replaced by renaming show here.
+    A file overwritten in place does not; tools/pack_frames.py --verify finds that."""
+    return {"im_mtime_ns": _mtime_ns(os.path.join(im_path, seq_path)), "gt_mtime_ns": _mtime_ns(os.path.join(gt_path, seq_path))}
+
+
+class Pack(Frames):
+    """Reader of the pack in `folder`. Threads may share it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._map()
+        index = self._read_index()
+        self.dataset = index["dataset"]
+        if self.dataset not in DATASETS:
+            raise DataError(f"{folder}: holds dataset {self.dataset!r}, which layers/datasets.py does not know ({', '.join(DATASETS)})")
+        self.im_path, self.gt_path = (os.path.realpath(os.path.join(folder, index[key])) for key in ("im_path", "gt_path"))
+        self.sequences = index["sequences"]
+        self._folders = _tree_of(self.sequences)
+        self._require_fresh()
+
+    def length(self, seq_path):
+        """Number of frames."""
+        return self._entry(seq_path)["frames"]
+
+    def num_masks(self, seq_path):
+        """Number of mask files that the folder of masks held."""
+        return self._entry(seq_path)["masks"]
+
+    def folders(self, path=""):
+        """Sorted names of what lies below `path`: ids, conditions of an id, views of a condition."""
+        return sorted(self._folders[path])
+
+    def read(self, seq_path, start, planes):
+        """Fill `planes` (n, 4, 64, 64) with n frames from `start` on, and return it."""
+        if start + len(planes) > self.length(seq_path):
+            raise DataError(f"{self.folder}: {seq_path} holds {self.length(seq_path)} frames, wanted {start}..{start + len(planes) - 1}")
+        with self._lock:
+            np.copyto(planes, self._frames(seq_path)[start : start + len(planes)])
+            self._mapped += planes.nbytes
+            if self._mapped > MAPPED:
+                self._env.close()
+                self._map()
+        return planes
+
+    def _frames(self, seq_path):
+        value = self._txn.get(seq_path.encode())  # no copy: a view of the map
+        return np.frombuffer(value, np.uint8).reshape(-1, *PLANES)
+
+    def _map(self):
+        try:
+            self._env = lmdb.open(self.folder, readonly=True, lock=False, create=False)
+        except lmdb.Error as e:
+            raise DataError(f"{self.folder}: is not a whole pack ({e}); {self._remedy()}") from e
+        self._mapped = 0
+        # Reading a map beyond the end of its file would end the process.
+        wanted = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        found = os.path.getsize(os.path.join(self.folder, FILE))
+        if found < wanted:
+            raise DataError(f"{self.folder}: is cut off ({found} of {wanted} bytes); {self._remedy()}")
+        self._txn = self._env.begin(buffers=True)
+
+    def _read_index(self):
+        value = self._txn.get(INDEX)
+        if value is None:
+            raise DataError(f"{self.folder}: is half written; {self._remedy()}")
+        index = json.loads(bytes(value))
+        if index["format"] != FORMAT:
+            raise DataError(f"{self.folder}: is of format {index['format']}, wanted {FORMAT}; {self._remedy()}")
+        return index
+
+    def _require_fresh(self):
+        """Raise DataError where the trees that the pack was made from are there and differ from what was packed."""
+        if not (os.path.isdir(self.im_path) and os.path.isdir(self.gt_path)):
+            return  # a pack can be moved to another machine without its trees
+        found = set(DATASETS[self.dataset].paths(self.im_path))
+        changed = found.symmetric_difference(self.sequences) or {
+            path for path, entry in self.sequences.items() if any(entry[key] != time for key, time in fingerprint(self.im_path, self.gt_path, path).items())
+        }
+        if changed:
+            raise DataError(f"{self.folder}: is stale, {min(changed)} of its source has changed since; {self._remedy()}")
+
+    def _entry(self, seq_path):
+        try:
+            return self.sequences[seq_path]
+        except KeyError:
+            raise DataError(f"{self.folder}: holds no sequence {seq_path}") from None
+
+    def _remedy(self):
+        dataset = getattr(self, "dataset", "DATASET")
+        return f"run python tools/pack_frames.py {dataset}"
+
+
+def _mtime_ns(folder):
+    try:
+        return os.stat(folder).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _tree_of(paths):
+    """{"": {"001"}, "001": {"nm-01"}, "001/nm-01": {"000"}}"""
+    tree = {}
+    for path in paths:
+        parts = path.split("/")
+        for i, name in enumerate(parts):
+            tree.setdefault("/".join(parts[:i]), set()).add(name)
+    return tree

@@ -1,0 +1,56 @@
+"""`param_str` of the data layers, read strictly."""
+
+from dataclasses import MISSING, dataclass, fields
+
+import yaml
+
+from layers.datasets import DATASETS
+from layers.frames import DataError, expand
+
+
+@dataclass(frozen=True)
+class Params:
+    dataset: str  # a name in layers/datasets.py
+    batch_size: int  # clips; GaitNet_Sia: pairs
+    im_path: str  # tree of frames, or a pack
+    gt_path: str = ""  # tree of masks; a pack needs none
+    train_num: int | None = None  # training subjects; None: as published
+    mode: str = "TRAIN"  # as in the original: accepted, makes no difference
+    seed: int | None = None  # a number makes the batches repeatable
+
+
+def parse(param_str, layer):
+    """Params of `layer` from YAML, which a Python dict of numbers and strings also is. Raises DataError that names key, value and what is allowed."""
+    known = {field.name: field for field in fields(Params)}
+    try:
+        given = yaml.safe_load(param_str)
+    except yaml.YAMLError as e:
+        raise DataError(f"{layer}: param_str is not YAML: {' '.join(str(e).split())}") from e
+    if not isinstance(given, dict):
+        raise DataError(f"{layer}: param_str is {param_str!r}, wanted {{'dataset': 'casiab', 'batch_size': 128, ...}} (keys: {', '.join(known)})")
+    for key in given:
+        if key not in known:
+            raise DataError(f"{layer}: param_str has the unknown key {key!r} (known: {', '.join(known)})")
+    for key, field in known.items():
+        if field.default is MISSING and key not in given:
+            raise DataError(f"{layer}: param_str has no {key!r}; add it")
+    for key, value in given.items():
+        _check(layer, key, value)
+    paths = {key: expand(given[key]) for key in ("im_path", "gt_path") if given.get(key)}
+    return Params(**{**given, **paths})
+
+
+def _check(layer, key, value):
+    wanted = {
+        "dataset": ("one of " + ", ".join(DATASETS), lambda v: isinstance(v, str) and v in DATASETS),
+        "mode": ("TRAIN or TEST", lambda v: v in ("TRAIN", "TEST")),
+        "batch_size": ("a number of 1 or more", lambda v: _is_int(v) and v >= 1),
+        "train_num": ("a number of 1 or more", lambda v: _is_int(v) and v >= 1),
+        "seed": ("a number of 0 or more", lambda v: _is_int(v) and v >= 0),
+    }.get(key, ("a path", lambda v: isinstance(v, str) and v != ""))
+    if not wanted[1](value):
+        raise DataError(f"{layer}: param_str has {key} {value!r}, wanted {wanted[0]}")
+
+
+def _is_int(value):
+    return isinstance(value, int) and not isinstance(value, bool)
