@@ -1,9 +1,12 @@
 """Element-wise layers: the top has the bottom's shape; all may work in place."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
 from caffe.layer import TorchLayer, register
+from caffe.proto import caffe_pb2
 
 
 class Neuron(TorchLayer):
@@ -17,7 +20,8 @@ class Neuron(TorchLayer):
 class ReLU(Neuron):
     """max(0, x) + negative_slope min(0, x); at 0 the gradient is the negative side's. Caffe: relu_layer.cpp.
 
-    Its own backward works from the output, so that in place it needs no memory of its own."""
+    Its own backward works from the output, so that in place it needs no memory of its own. With a negative slope the
+    sign of the output says nothing; Caffe's gradient reads the bottom, which in place is the output all the same."""
 
     def forward(self, bottom, top):
         x, slope = bottom[0].tensor(), self.param.relu_param.negative_slope
@@ -27,24 +31,167 @@ class ReLU(Neuron):
             y = x.relu_()
         else:
             y = x.relu()
-        self._output = y if self.need_backward else None
+        self._signs = (x if slope < 0 and not self.in_place else y) if self.need_backward else None
         top[0].memory.assign(y)
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
             g, slope = top[0].grad.tensor(), self.param.relu_param.negative_slope
             aten = torch.ops.aten
-            dx = aten.leaky_relu_backward(g, self._output, slope, True) if slope else (
-                aten.threshold_backward(g, self._output, 0))  # fmt: skip
+            dx = aten.leaky_relu_backward(g, self._signs, slope, False) if slope else (
+                aten.threshold_backward(g, self._signs, 0))  # fmt: skip
             bottom[0].grad.assign(dx)
+
+
+def sigmoid(x):
+    """1 / (1 + exp(-x)) as Caffe computes it, exactly 0 far to the left."""
+    return 0.5 * torch.tanh(0.5 * x) + 0.5
 
 
 @register("Sigmoid")
 class Sigmoid(Neuron):
-    """1 / (1 + exp(-x)), computed as Caffe does: 0.5 tanh(0.5 x) + 0.5 (sigmoid_layer.cpp)."""
+    """1 / (1 + exp(-x)). Caffe: sigmoid_layer.cpp."""
 
     def compute(self, x):
-        return 0.5 * torch.tanh(0.5 * x) + 0.5
+        return sigmoid(x)
+
+
+@register("Swish")
+class Swish(Neuron):
+    """x sigmoid(beta x). Caffe: swish_layer.cpp."""
+
+    def compute(self, x):
+        return x * sigmoid(self.param.swish_param.beta * x)
+
+
+@register("TanH")
+class TanH(Neuron):
+    """(exp(2x) - 1) / (exp(2x) + 1). Caffe: tanh_layer.cpp."""
+
+    def compute(self, x):
+        return torch.tanh(x)
+
+
+@register("PReLU")
+class PReLU(Neuron):
+    """max(0, x) + a[c] min(0, x) with a learned slope a for each channel (axis 1): blob (C,), or () when channel_shared;
+    0.25 at first. At 0 the gradient is the negative side's. Caffe: prelu_layer.cpp."""
+
+    def configure(self, bottom):
+        p = self.param.prelu_param
+        if len(bottom[0].shape) < 2:
+            self.fail(f"Number of axes of bottom blob must be >=2; its shape is {bottom[0].shape}")
+        filler = p.filler if p.HasField("filler") else caffe_pb2.FillerParameter(value=0.25)
+        self.add_blob(() if p.channel_shared else (bottom[0].shape[1],), filler)
+
+    def top_shapes(self, shape):
+        if self.blobs[0].shape not in ((), shape[1:2]):
+            self.fail(f"bottom has shape {shape}; wanted {self.blobs[0].shape[0]} channels on axis 1")
+        return [shape]
+
+    def compute(self, x):
+        return F.prelu(x, self.weights[0])
+
+
+@register("ELU")
+class ELU(Neuron):
+    """x for x > 0, else alpha (exp(x) - 1); at 0 the gradient is alpha. Caffe: elu_layer.cpp."""
+
+    def compute(self, x):
+        return F.elu(x, self.param.elu_param.alpha)
+
+
+@register("AbsVal")
+class AbsVal(Neuron):
+    """|x|; at 0 the gradient is 0. Caffe: absval_layer.cpp."""
+
+    def compute(self, x):
+        return x.abs()
+
+
+@register("Power")
+class Power(Neuron):
+    """(shift + scale x) ^ power; with power 0 or scale 0 a constant without gradient. Caffe: power_layer.cpp."""
+
+    def compute(self, x):
+        p = self.param.power_param
+        if p.power * p.scale == 0:
+            return torch.full_like(x, p.shift**p.power if p.power else 1.0)
+        base = x if p.scale == 1 else p.scale * x
+        base = base + p.shift if p.shift else base
+        return base.view_as(base) if p.power == 1 else base**p.power
+
+
+class _Based(Neuron):
+    """Exp and Log: `base` -1 means e, else it is positive."""
+
+    def log_base(self, base):
+        if base == -1:
+            return 1.0
+        if base <= 0:
+            self.fail(f"base must be strictly positive (or -1, for e), not {base}")
+        return math.log(base)
+
+
+@register("Exp")
+class Exp(_Based):
+    """base ^ (shift + scale x); base -1 means e. Caffe: exp_layer.cpp."""
+
+    def configure(self, bottom):
+        p = self.param.exp_param
+        log = self.log_base(p.base)
+        self.inner, self.outer = log * p.scale, math.exp(log * p.shift)
+
+    def compute(self, x):
+        return self.outer * torch.exp(self.inner * x)
+
+
+@register("Log")
+class Log(_Based):
+    """log(shift + scale x) to `base`; base -1 means e. Caffe: log_layer.cpp."""
+
+    def configure(self, bottom):
+        p = self.param.log_param
+        log = self.log_base(p.base)
+        if log == 0:
+            self.fail("the logarithm to base 1 is infinite")
+        self.factor = 1 / log
+
+    def compute(self, x):
+        p = self.param.log_param
+        return self.factor * torch.log(p.shift + p.scale * x)
+
+
+@register("BNLL")
+class BNLL(Neuron):
+    """log(1 + exp(x)), without overflow. Caffe: bnll_layer.cpp."""
+
+    def compute(self, x):
+        return F.softplus(x)
+
+
+@register("Threshold")
+class Threshold(Neuron):
+    """1 where x > threshold, else 0; has no gradient. Caffe: threshold_layer.cpp."""
+
+    differentiable = False
+
+    def compute(self, x):
+        return (x > self.param.threshold_param.threshold).float()
+
+
+@register("Clip")
+class Clip(Neuron):
+    """x kept between min and max, ends included in the gradient. Caffe: clip_layer.cpp."""
+
+    def configure(self, bottom):
+        p = self.param.clip_param
+        if p.min > p.max:
+            self.fail(f"min {p.min} is larger than max {p.max}")
+
+    def compute(self, x):
+        p = self.param.clip_param
+        return x.clamp(p.min, p.max)
 
 
 @register("Dropout")
@@ -61,5 +208,5 @@ class Dropout(Neuron):
         if self.phase == 1:
             return x.view_as(x)
         ratio = self.param.dropout_param.dropout_ratio
-        keep = torch.empty(x.shape, device=x.device).bernoulli_(1 - ratio, generator=self.random())
+        keep = torch.empty(x.shape, device=x.device).bernoulli_(1 - ratio, generator=self.random(x.device))
         return x * keep.div_(1 - ratio)
