@@ -173,22 +173,21 @@ class TorchLayer(Layer):
         inputs, weights, outputs = self._graph
         wanted = [x for x, p in zip(inputs, propagate_down) if p and x.requires_grad]
         learned = [w for w in weights if w.requires_grad]
-        pairs = [(y, t.grad.tensor()) for y, t in zip(outputs, top) if y.requires_grad]
+        pairs = [(y, t.grad.tensor()) for y, t in zip(outputs, top) if y.requires_grad and not t.grad.is_zero]
         if pairs and (wanted or learned):
             grads = torch.autograd.grad([y for y, _ in pairs], wanted + learned, [g for _, g in pairs],
                                         retain_graph=self.keep_graph, allow_unused=True)  # fmt: skip
         else:
             grads = [None] * (len(wanted) + len(learned))
         given = {id(x): g for x, g in zip(wanted + learned, grads)}
+        taken = {g.data_ptr() for _, g in pairs}  # one array must not serve as the diff of two blobs
         for x, blob, p in zip(inputs, bottom, propagate_down):
             if p and x.requires_grad:
                 g = given[id(x)]
-                blob.grad.zero() if g is None else blob.grad.assign(g)
-        taken = {g.data_ptr() for _, g in pairs}
+                blob.grad.zero() if g is None else blob.grad.assign(_own(g, taken))
         for w, blob in zip(weights, self.blobs):
-            g = given.get(id(w))
-            if g is not None:
-                blob.grad.add(g.clone() if g.data_ptr() in taken or not g.is_contiguous() else g)
+            if given.get(id(w)) is not None:
+                blob.grad.add(_own(given[id(w)].contiguous(), taken))
         if not self.keep_graph:
             self._graph = None
 
@@ -196,5 +195,17 @@ class TorchLayer(Layer):
         return self.propagate_down[i] and i not in self.no_gradient
 
 
+def _own(gradient, taken):
+    if gradient.data_ptr() in taken:
+        return gradient.clone()
+    taken.add(gradient.data_ptr())
+    return gradient
+
+
 def _several(value):
     return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def layer_type_list():
+    """The names of all layer types, sorted."""
+    return sorted([*REGISTRY, "Python"])

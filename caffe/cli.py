@@ -1,0 +1,319 @@
+"""The command `caffe train|test|time|device_query`, with the flags, the log lines and the exit codes of Caffe's tool."""
+
+import signal
+import sys
+import time
+
+from caffe import glog as log
+from caffe.errors import CaffeError
+
+FATAL_EXIT = 134  # Caffe aborts; a shell shows that as 128 + SIGABRT
+
+USAGE = """caffe: command line brew
+usage: caffe <command> <args>
+
+commands:
+  train           train or finetune a model
+  test            score a model
+  device_query    show GPU diagnostic information
+  time            benchmark model execution time
+
+  Flags from tools/caffe.cpp:
+"""
+
+# name: (default, help); the default's type is the flag's
+FLAGS = {
+    "gpu": ("", "Optional; run in GPU mode on given device IDs separated by ','. Use '-gpu all' to run on all available "
+                "GPUs. The effective training batch size is multiplied by the number of devices."),
+    "iterations": (50, "The number of iterations to run."),
+    "level": (0, "Optional; network level."),
+    "model": ("", "The model definition protocol buffer text file."),
+    "phase": ("", "Optional; network phase (TRAIN or TEST). Only used for 'time'."),
+    "sighup_effect": ("snapshot", "Optional; action to take when a SIGHUP signal is received: snapshot, stop or none."),
+    "sigint_effect": ("stop", "Optional; action to take when a SIGINT signal is received: snapshot, stop or none."),
+    "snapshot": ("", "Optional; the snapshot solver state to resume training."),
+    "solver": ("", "The solver definition protocol buffer text file."),
+    "stage": ("", "Optional; network stages (not to be confused with phase), separated by ','."),
+    "weights": ("", "Optional; the pretrained weights to initialize finetuning, separated by ','. Cannot be set "
+                    "simultaneously with snapshot."),
+}  # fmt: skip
+
+
+def main(argv=None) -> int:
+    """Run one command; the exit status: 0, 1 (wrong flags, or an exception in a Python layer), 134 (Caffe's abort)."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        flags, words = _parse(argv)
+    except ValueError as e:
+        print(f"ERROR: {e}", file=sys.stderr)
+        return 1
+    if len(words) != 1 or flags.pop("help"):
+        print(_usage(), end="")
+        return 0
+    log.init_log()
+    command = COMMANDS.get(words[0])
+    try:
+        if command is None:
+            log.error("caffe.cpp:78", "Available caffe actions:")
+            for name in sorted(COMMANDS):
+                log.error("caffe.cpp:81", f"\t{name}")
+            raise CaffeError(f"Unknown action: {words[0]}")
+        return command(**flags)
+    except CaffeError as e:
+        log.fatal("caffe.cpp:83", str(e))
+        return FATAL_EXIT
+
+
+# ---- the commands
+
+
+def train(solver, snapshot, weights, gpu, level, stage, sigint_effect, sighup_effect, **_) -> int:
+    """Train or finetune a model."""
+    if not solver:
+        raise CaffeError("Need a solver definition to train.")
+    if snapshot and weights:
+        raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
+    actions = _Signals(sigint_effect, sighup_effect)
+
+    from caffe.read import read_solver_file
+    from caffe.solver import get_solver
+
+    param = read_solver_file(solver)
+    param.train_state.level = level
+    param.train_state.stage.extend(stage.split(","))
+    if weights:
+        param.weights.append(weights)
+    _choose_device(gpu, param, "caffe.cpp:197")
+    tune_allocator()
+    made = get_solver(param)
+    made.frugal()
+    made.set_action_function(actions)
+    if snapshot:
+        log.info("caffe.cpp:212", f"Resuming from {snapshot}")
+        made.restore(snapshot)
+    log.info("caffe.cpp:239", "Starting Optimization")
+    made.solve()
+    log.info("caffe.cpp:250", "Optimization Done.")
+    return 0
+
+
+def test(model, weights, gpu, iterations, level, stage, **_) -> int:
+    """Score a model: mean of the outputs over `iterations` batches."""
+    if not model:
+        raise CaffeError("Need a model definition to score.")
+    if not weights:
+        raise CaffeError("Need model weights to score.")
+
+    from caffe.net import TEST, Net
+    from caffe.solver import outputs, weighted
+
+    _choose_device(gpu, None, "caffe.cpp:275")
+    net = Net(model, TEST, level=level, stages=stage.split(","))
+    for path in weights.split(","):
+        net.copy_from(path)
+    net.frugal()
+    log.info("caffe.cpp:281", f"Running for {iterations} iterations.")
+    sums, total = [], 0.0
+    for i in range(iterations):
+        total += float(net.run_forward())
+        values = [(name, weight, v) for name, weight, blob in outputs(net) for v in blob]
+        for name, _, v in values:
+            log.info("caffe.cpp:304", f"Batch {i}, {name} = {log.number(v)}")
+        sums = [v for *_, v in values] if not sums else [a + v for a, (*_, v) in zip(sums, values)]
+    log.info("caffe.cpp:309", f"Loss: {log.number(total / max(iterations, 1))}")
+    for (name, weight, _), value in zip(values if iterations > 0 else [], sums):
+        mean = value / iterations
+        log.info("caffe.cpp:321", f"{name} = {log.number(mean)}{weighted(weight, mean)}")
+    return 0
+
+
+def time_net(model, gpu, iterations, level, stage, phase, **_) -> int:
+    """Time every layer, forward and backward."""
+    if not model:
+        raise CaffeError("Need a model definition to time.")
+    if phase not in ("", "TRAIN", "TEST"):
+        raise CaffeError('phase must be "TRAIN" or "TEST"')
+
+    from caffe.net import TEST, TRAIN, Net
+
+    _choose_device(gpu, None, "caffe.cpp:343")
+    net = Net(model, TEST if phase == "TEST" else TRAIN, level=level, stages=stage.split(","))
+    log.info("caffe.cpp:351", "Performing Forward")
+    log.info("caffe.cpp:356", f"Initial loss: {log.number(net._forward(0, len(net.layers) - 1))}")
+    log.info("caffe.cpp:357", "Performing Backward")
+    net._backward()
+    log.info("caffe.cpp:365", "*** Benchmark begins ***")
+    log.info("caffe.cpp:366", f"Testing for {iterations} iterations.")
+    clock = _LayerClock(net)
+    begin = time.perf_counter()
+    for i in range(iterations):
+        start = time.perf_counter()
+        net.run_forward()
+        net._backward()
+        clock.synchronize()
+        log.info("caffe.cpp:394", f"Iteration: {i + 1} forward-backward time: "
+                                  f"{log.number(1e3 * (time.perf_counter() - start))} ms.")  # fmt: skip
+    total = 1e3 * (time.perf_counter() - begin)
+    each = max(iterations, 1)
+    log.info("caffe.cpp:397", "Average time per layer: ")
+    for i, name in enumerate(net.layer_names):
+        log.info("caffe.cpp:400", f"{name:>10}\tforward: {log.number(clock.forward[i] / each)} ms.")
+        log.info("caffe.cpp:403", f"{name:>10}\tbackward: {log.number(clock.backward[i] / each)} ms.")
+    log.info("caffe.cpp:408", f"Average Forward pass: {log.number(sum(clock.forward) / each)} ms.")
+    log.info("caffe.cpp:410", f"Average Backward pass: {log.number(sum(clock.backward) / each)} ms.")
+    log.info("caffe.cpp:412", f"Average Forward-Backward: {log.number(total / each)} ms.")
+    log.info("caffe.cpp:414", f"Total Time: {log.number(total)} ms.")
+    log.info("caffe.cpp:415", "*** Benchmark ends ***")
+    return 0
+
+
+def device_query(gpu, **_) -> int:
+    """Show the CUDA devices."""
+    import torch
+
+    count = torch.cuda.device_count()
+    log.info("caffe.cpp:138", f"Querying GPUs {gpu or 'all'}")
+    chosen = range(count) if gpu in ("", "all") else [_ordinal(g) for g in gpu.split(",")]
+    if not count:
+        raise CaffeError("torch finds no CUDA device")
+    for i in chosen:
+        if not 0 <= i < count:
+            raise CaffeError(f"no GPU {i}: torch sees {count} CUDA device(s)")
+        p = torch.cuda.get_device_properties(i)
+        for what, value in (
+            ("Device id", i), ("Major revision number", p.major), ("Minor revision number", p.minor), ("Name", p.name),
+            ("Total global memory", p.total_memory), ("Number of multiprocessors", p.multi_processor_count),
+        ):  # fmt: skip
+            log.info("common.cpp:172", f"{what + ':':<32}{value}")
+    return 0
+
+
+COMMANDS = {"train": train, "test": test, "time": time_net, "device_query": device_query}
+
+
+# ---- helpers in call order
+
+
+def _parse(argv):
+    """gflags' ways: -flag value, --flag value, -flag=value, --flag=value; the rest are words."""
+    flags, words, rest = {name: default for name, (default, _) in FLAGS.items()}, [], list(argv)
+    flags["help"] = False
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-") or word == "-":
+            words.append(word)
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        if name in ("help", "h"):
+            flags["help"] = True
+            continue
+        if name not in FLAGS:
+            raise ValueError(f"unknown command line flag '{name}' (known: {', '.join(sorted(FLAGS))})")
+        if not equals:
+            if not rest:
+                raise ValueError(f"flag '--{name}' is missing its argument")
+            value = rest.pop(0)
+        if isinstance(FLAGS[name][0], int):
+            try:
+                value = int(value)
+            except ValueError:
+                raise ValueError(f"illegal value '{value}' specified for int32 flag '{name}'") from None
+        flags[name] = value
+    return flags, words
+
+
+def _usage():
+    lines = [f"    -{name} ({text}) type: {'int32' if isinstance(default, int) else 'string'} default: "
+             f"{default if isinstance(default, int) else chr(34) + default + chr(34)}\n"
+             for name, (default, text) in FLAGS.items()]  # fmt: skip
+    return USAGE + "".join(lines)
+
+
+def _choose_device(gpu, solver_param, source):
+    from caffe import device
+
+    if not gpu and solver_param is not None and solver_param.solver_mode == solver_param.GPU:
+        import torch
+
+        if torch.cuda.is_available():
+            gpu = str(solver_param.device_id)
+        else:
+            log.warning(source, "the solver asks for the GPU and torch finds none: computing on the CPU")
+    if not gpu:
+        log.info(source, "Use CPU.")
+        device.set_mode_cpu()
+        return
+    ordinal = 0 if gpu == "all" else _ordinal(gpu)
+    device.set_device(ordinal)
+    device.set_mode_gpu()
+    log.info(source, f"Using GPUs {gpu}")
+
+
+def _ordinal(text):
+    try:
+        return int(text)
+    except ValueError:
+        raise CaffeError(f"--gpu wants device numbers separated by commas or 'all', not '{text}'") from None
+
+
+def tune_allocator():
+    """Keep freed memory in the process: a training step frees and takes back the same large arrays every iteration,
+    and glibc would otherwise return each to the system and fault its pages in again."""
+    import ctypes
+
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return  # not glibc: nothing to tune
+    mmap_max, trim_threshold = -4, -1
+    libc.mallopt(mmap_max, 0)
+    libc.mallopt(trim_threshold, -1)
+
+
+class _Signals:
+    """What SIGINT and SIGHUP ask of the solver, told when it asks after an iteration."""
+
+    EFFECTS = {"none": 0, "stop": 1, "snapshot": 2}  # the numbers are caffe.solver's NONE, STOP, SNAPSHOT
+
+    def __init__(self, sigint_effect, sighup_effect):
+        self.got = set()
+        self.effects = {}
+        for number, effect in ((signal.SIGINT, sigint_effect), (signal.SIGHUP, sighup_effect)):
+            if effect not in self.EFFECTS:
+                raise CaffeError(f'Invalid signal effect "{effect}" was specified (known: none, snapshot, stop)')
+            self.effects[number] = self.EFFECTS[effect]
+            signal.signal(number, lambda n, _: self.got.add(n))
+
+    def __call__(self):
+        for number in (signal.SIGINT, signal.SIGHUP):
+            if number in self.got:
+                self.got.discard(number)
+                return self.effects[number]
+        return self.EFFECTS["none"]
+
+
+class _LayerClock:
+    """Milliseconds spent in every layer, through the net's callbacks."""
+
+    def __init__(self, net):
+        self.forward, self.backward = [0.0] * len(net.layers), [0.0] * len(net.layers)
+        net.before_forward(self._start)
+        net.after_forward(lambda i: self._stop(self.forward, i))
+        net.before_backward(self._start)
+        net.after_backward(lambda i: self._stop(self.backward, i))
+
+    def synchronize(self):
+        from caffe import device
+
+        if device.current().type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+
+    def _start(self, _):
+        self.synchronize()
+        self._begin = time.perf_counter()
+
+    def _stop(self, table, i):
+        self.synchronize()
+        table[i] += 1e3 * (time.perf_counter() - self._begin)

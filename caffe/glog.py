@@ -1,0 +1,60 @@
+"""Caffe's log: glog's line prefix on stderr, so that people's log parsers read it.
+
+Silent (but for warnings and errors) until `init_log`, which the command line calls; GLOG_minloglevel is obeyed.
+"""
+
+import os
+import sys
+import threading
+import time
+
+INFO, WARNING, ERROR, FATAL = range(4)
+_level = WARNING
+
+
+def init_log(level: int = INFO) -> None:
+    """Show messages of `level` (0 INFO, 1 WARNING, 2 ERROR) and above."""
+    global _level
+    _level = max(level, int(os.environ.get("GLOG_minloglevel") or 0))
+
+
+def log(text: str) -> None:
+    """Write an INFO line of the user's own."""
+    info("_caffe.cpp:150", text)
+
+
+def enabled(level: int = INFO) -> bool:
+    return level >= _level
+
+
+def info(source: str, text: str) -> None:
+    _write(INFO, source, text)
+
+
+def warning(source: str, text: str) -> None:
+    _write(WARNING, source, text)
+
+
+def error(source: str, text: str) -> None:
+    _write(ERROR, source, text)
+
+
+def fatal(source: str, text: str) -> None:
+    """Write the line; ending the process is the command line's task."""
+    _write(FATAL, source, text)
+
+
+def number(value) -> str:
+    """A number as C++ streams print it: six significant digits."""
+    return f"{value:g}"
+
+
+def _write(level, source, text):
+    """`source` is the file and line of Caffe that writes this line: log parsers look for some of them."""
+    if level < _level and level != FATAL:
+        return
+    now = time.time()
+    stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now))
+    line = f"{'IWEF'[level]}{stamp}.{int(now % 1 * 1e6):06d} {threading.get_native_id():5d} {source}] {text}\n"
+    sys.stderr.write(line)
+    sys.stderr.flush()

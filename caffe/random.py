@@ -1,0 +1,44 @@
+"""Randomness as a function of (seed, pass, layer): what a resumed run needs to continue exactly."""
+
+import hashlib
+import os
+
+import torch
+
+_seed = None
+_nets = 0
+
+
+def set_random_seed(seed: int) -> None:
+    """Make fillers, dropout and shuffling of all nets built from now on repeatable."""
+    global _seed, _nets
+    _seed, _nets = int(seed), 0
+
+
+def next_seed() -> int:
+    """A seed for the next net: derived from `set_random_seed`'s, else from the system's entropy."""
+    global _nets
+    if _seed is None:
+        return int.from_bytes(os.urandom(7), "little")
+    _nets += 1
+    return mix(_seed, _nets)
+
+
+def mix(*parts) -> int:
+    """One 63-bit seed out of several numbers or names."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Stream:
+    """Gives a layer its generator: freshly seeded for every pass, so that skipping passes changes nothing."""
+
+    def __init__(self, net, layer_index):
+        self._net, self._layer = net, layer_index
+        self._generators = {}
+
+    def __call__(self, device="cpu") -> torch.Generator:
+        device = torch.device(device)
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device)
+        return self._generators[device].manual_seed(mix(self._net.seed, self._net.pass_index, self._layer))

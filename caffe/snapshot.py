@@ -1,0 +1,119 @@
+"""Snapshots: <prefix>_iter_<n>.caffemodel with the weights, .solverstate with history and iteration (or HDF5)."""
+
+import os
+
+import h5py
+import numpy as np
+import torch
+
+from caffe import glog as log
+from caffe import weights
+from caffe.errors import CaffeError
+from caffe.files import atomic_path
+from caffe.proto import caffe_pb2
+
+
+def save(solver):
+    """Write both files of `solver`; the state last, so that a state on disk always has its weights."""
+    param = solver.param
+    stem = f"{param.snapshot_prefix}_iter_{solver.iter}"
+    if param.snapshot_format == param.HDF5:
+        model = f"{stem}.caffemodel.h5"
+        log.info("solver.cpp:472", f"Snapshotting to HDF5 file {model}")
+        weights.save_hdf5(solver.net, model, param.snapshot_diff)
+        _save_state_hdf5(solver, f"{stem}.solverstate.h5", model)
+    else:
+        model = f"{stem}.caffemodel"
+        log.info("solver.cpp:464", f"Snapshotting to binary proto file {model}")
+        weights.save(solver.net, model, param.snapshot_diff)
+        _save_state(solver, f"{stem}.solverstate", model)
+
+
+def restore(solver, path):
+    """Bring `solver` to the state in the file `path`: weights, history, iteration, random numbers."""
+    if path.endswith(".h5"):
+        state, history = _read_state_hdf5(path)
+    else:
+        state, history = _read_state(path)
+    if len(history) != len(solver.history):
+        raise CaffeError(f"{path}: Incorrect length of history blobs: {len(history)} in the file, the solver "
+                         f"({solver.type}) has {len(solver.history)}")  # fmt: skip
+    for i, (blob, value) in enumerate(zip(solver.history, history)):
+        if tuple(value.shape) != blob.shape:
+            raise CaffeError(f"{path}: history blob {i} has shape {tuple(value.shape)}, the solver's has {blob.shape}")
+    if state.learned_net:
+        solver.net.copy_from(_beside(state.learned_net, path))
+    for blob, value in zip(solver.history, history):
+        blob.memory.assign(torch.from_numpy(value))
+    solver.iter, solver.current_step = state.iter, state.current_step
+    if state.HasField("random_seed") and solver.param.random_seed < 0:
+        solver.seed = state.random_seed
+    solver.seek(solver.iter)
+
+
+def _beside(learned_net, state_path):
+    """The weights where the state says, else beside the state (snapshots are often moved together)."""
+    if os.path.exists(learned_net):
+        return learned_net
+    beside = os.path.join(os.path.dirname(state_path), os.path.basename(learned_net))
+    return beside if os.path.exists(beside) else learned_net
+
+
+def _save_state(solver, path, model):
+    log.info("sgd_solver.cpp:284", f"Snapshotting solver state to binary proto file {path}")
+    state = caffe_pb2.SolverState(iter=solver.iter, learned_net=model, current_step=solver.current_step,
+                                  random_seed=solver.seed)  # fmt: skip
+    for blob in solver.history:
+        weights.blob_to_proto(blob, state.history.add())
+    with atomic_path(path) as temporary, open(temporary, "wb") as f:
+        f.write(state.SerializeToString())
+
+
+def _read_state(path):
+    state = caffe_pb2.SolverState()
+    try:
+        with open(path, "rb") as f:
+            state.ParseFromString(f.read())
+    except OSError as e:
+        raise CaffeError(f"{path}: cannot read the solver state ({e.strerror})") from e
+    except Exception as e:  # protobuf's DecodeError has no common base across its versions
+        raise CaffeError(f"{path}: Failed to parse SolverState file; it is damaged or not a .solverstate") from e
+    history = []
+    for i, proto in enumerate(state.history):
+        shape = weights.proto_shape(proto)
+        values = np.array(proto.data, np.float32)
+        if any(d < 0 for d in shape) or values.size != np.prod(shape, dtype=np.int64):
+            raise CaffeError(f"{path}: history blob {i} holds {values.size} values for shape {shape}; it is damaged")
+        history.append(values.reshape(shape))
+    return state, history
+
+
+def _save_state_hdf5(solver, path, model):
+    log.info("sgd_solver.cpp:296", f"Snapshotting solver state to HDF5 file {path}")
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as f:
+        f.create_dataset("iter", data=np.array([solver.iter], "<i4"))
+        f.create_dataset("learned_net", data=np.bytes_(model))
+        f.create_dataset("current_step", data=np.array([solver.current_step], "<i4"))
+        f.create_dataset("random_seed", data=np.array([solver.seed], "<u8"))
+        group = f.create_group("history")
+        for i, blob in enumerate(solver.history):
+            group.create_dataset(str(i), data=blob.tensor().to("cpu").numpy())
+
+
+def _read_state_hdf5(path):
+    try:
+        f = h5py.File(path, "r")
+    except OSError as e:
+        raise CaffeError(f"{path}: cannot read the solver state ({'no such file' if not os.path.exists(path) else e})") from e
+    with f:
+        missing = [k for k in ("iter", "current_step", "history") if k not in f]
+        if missing:
+            raise CaffeError(f"{path}: not a Caffe solver state (it has no '{missing[0]}')")
+        state = caffe_pb2.SolverState(iter=int(f["iter"][0]), current_step=int(f["current_step"][0]))
+        if "learned_net" in f:
+            name = f["learned_net"][()]
+            state.learned_net = name.decode() if isinstance(name, bytes) else str(name)
+        if "random_seed" in f:
+            state.random_seed = int(f["random_seed"][0])
+        group = f["history"]
+        return state, [np.asarray(group[str(i)], np.float32) for i in range(len(group))]

@@ -1,0 +1,413 @@
+"""Solver: trains a net, tests it at intervals, takes snapshots (Caffe: solver.cpp, sgd_solver.cpp)."""
+
+import math
+import os
+import time
+
+import torch
+
+from caffe import glog as log
+from caffe import snapshot
+from caffe.blob import Blob
+from caffe.errors import CaffeError
+from caffe.lr_policy import learning_rate
+from caffe.net import TEST, TRAIN, Net
+from caffe.proto import caffe_pb2
+from caffe.random import mix, next_seed
+from caffe.read import read_net_file, read_solver_file
+from caffe.updates import RULES
+
+# What the function given to `set_action_function` may ask for after an iteration.
+NONE, STOP, SNAPSHOT = range(3)
+
+
+class Solver:
+    """Trains `net` as SolverParameter `param` says; the rule comes from `param.type`.
+
+    Solver(solver_file) or Solver(SolverParameter). `net`, `test_nets`, `iter`, `step`, `solve`, `snapshot`, `restore`
+    are those of pycaffe.
+    """
+
+    type = None  # a subclass of one rule refuses a file that asks for another
+
+    def __init__(self, solver_file):
+        if isinstance(solver_file, caffe_pb2.SolverParameter):
+            param = solver_file
+        else:
+            param = read_solver_file(str(solver_file))
+        self.param = param
+        log.info("solver.cpp:45", f"Initializing solver from parameters: \n{param}".rstrip("\n"))
+        self._check()
+        self.rule = RULES[self.type]
+        self.iter = 0
+        self.current_step = 0
+        self.seed = param.random_seed if param.random_seed >= 0 else next_seed()
+        self.net = _train_net(param, mix(self.seed, "train"))
+        for path in param.weights:
+            self._load_weights(path)
+        self.test_nets = _test_nets(param, self.seed)
+        log.info("solver.cpp:57", "Solver scaffolding done.")
+        # rule.slots blobs a parameter; those of the second slot follow all of the first, as the state file has them
+        self.history = [Blob(b.shape) for _ in range(self.rule.slots) for b in self.net.learnable_params]
+        self.requested_early_exit = False
+        self._action = lambda: NONE
+        self._callbacks = []
+        self._losses = []
+        self._smoothed_loss = 0.0
+        self._clock, self._clock_iter = time.monotonic(), 0
+
+    # ---- training
+
+    def solve(self, resume_file=None):
+        """Train up to max_iter, from the snapshot `resume_file` when given."""
+        log.info("solver.cpp:279", f"Solving {self.net.name}")
+        log.info("solver.cpp:280", f"Learning Rate Policy: {self.param.lr_policy}")
+        self.requested_early_exit = False
+        if resume_file:
+            log.info("solver.cpp:285", f"Restoring previous solver status from {resume_file}")
+            self.restore(resume_file)
+        self.step(self.param.max_iter - self.iter)
+        param = self.param
+        if param.snapshot_after_train and (not param.snapshot or self.iter % param.snapshot):
+            self.snapshot()
+        if self.requested_early_exit:
+            log.info("solver.cpp:311", "Optimization stopped early.")
+            return
+        if param.display and self.iter % param.display == 0:
+            self._smooth(self.net.run_forward(), self.iter)
+            log.info("solver.cpp:327", f"Iteration {self.iter}, loss = {log.number(float(self._smoothed_loss))}")
+        if param.test_interval and self.iter % param.test_interval == 0:
+            self.test_all()
+        log.info("solver.cpp:332", "Optimization Done.")
+
+    def step(self, iterations):
+        """Train for this many iterations, with tests, display and snapshots where they are due."""
+        start, param = self.iter, self.param
+        self._losses, self._smoothed_loss = [], 0.0
+        self._clock = time.monotonic()
+        while self.iter < start + iterations:
+            self.net.clear_param_diffs()
+            if (param.test_interval and self.iter % param.test_interval == 0
+                    and (self.iter > 0 or param.test_initialization)):  # fmt: skip
+                self.test_all()
+                if self.requested_early_exit:
+                    break
+            for callback in self._callbacks:
+                callback.on_start()
+            display = bool(param.display and self.iter % param.display == 0)
+            self.net.debug_info = bool(display and param.debug_info)
+            self.net.pass_index = self.iter * param.iter_size
+            loss = self._forward_backward()
+            self._smooth(loss, start)
+            if display:
+                self._display()
+            for callback in self._callbacks:
+                callback.on_gradients_ready()
+            self.apply_update()
+            request = self._action()
+            if (param.snapshot and self.iter % param.snapshot == 0) or request == SNAPSHOT:
+                self.snapshot()
+            if request == STOP:
+                self.requested_early_exit = True
+                break
+
+    def _forward_backward(self):
+        loss = 0.0
+        for _ in range(self.param.iter_size):
+            loss = loss + self.net.run_forward()
+            self.net._backward()
+        return loss / self.param.iter_size
+
+    def _smooth(self, loss, start):
+        """Running mean of the last `average_loss` losses, updated as Caffe does (in single precision)."""
+        size = self.param.average_loss
+        loss = torch.as_tensor(loss, dtype=torch.float32)
+        if len(self._losses) < size:
+            self._losses.append(loss)
+            count = len(self._losses)
+            self._smoothed_loss = (self._smoothed_loss * (count - 1) + loss) / count
+        else:
+            slot = (self.iter - start) % size
+            self._smoothed_loss = self._smoothed_loss + (loss - self._losses[slot]) / size
+            self._losses[slot] = loss
+
+    def _display(self):
+        lapse = time.monotonic() - self._clock
+        rate = (self.iter - self._clock_iter) / (lapse or 1)
+        log.info("solver.cpp:239", f"Iteration {self.iter} ({log.number(rate)} iter/s, {log.number(lapse)}s/"
+                                   f"{self.param.display} iters), loss = {log.number(float(self._smoothed_loss))}")  # fmt: skip
+        self._clock, self._clock_iter = time.monotonic(), self.iter
+        index = 0
+        for name, weight, values in outputs(self.net):
+            for value in values:
+                log.info("solver.cpp:258", f"    Train net output #{index}: {name} = {log.number(value)}"
+                                           f"{weighted(weight, value)}")  # fmt: skip
+                index += 1
+
+    # ---- one update
+
+    @property
+    def lr(self):
+        """The learning rate of this iteration."""
+        rate, self.current_step = learning_rate(self.param, self.iter, self.current_step)
+        return rate
+
+    @torch.no_grad()
+    def apply_update(self):
+        """Update the parameters from their diffs; afterwards a diff holds what was subtracted. Counts `iter` up."""
+        rate, param, net = self.lr, self.param, self.net
+        if param.display and self.iter % param.display == 0:
+            log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
+        self._clip_gradients()
+        count = len(net.learnable_params)
+        for i, blob in enumerate(net.learnable_params):
+            history = [self.history[slot * count + i] for slot in range(self.rule.slots)]
+            decay = param.weight_decay * net.params_decay[i]
+            if self.rule is RULES["SGD"] and net.params_lr[i] == 0 and history[0].memory.is_zero:
+                continue  # a frozen parameter: the update is exactly zero
+            self._update(blob, history, rate * net.params_lr[i], decay)
+        self.iter += 1
+
+    def _update(self, blob, history, lr, decay):
+        w, g = blob.memory.tensor(), blob.grad.tensor()
+        if self.param.iter_size > 1:
+            g.mul_(1 / self.param.iter_size)
+        if decay:
+            if self.param.regularization_type == "L2":
+                g.add_(w, alpha=decay)
+            elif self.param.regularization_type == "L1":
+                g.add_(w.sign(), alpha=decay)
+            else:
+                raise CaffeError(f"Unknown regularization type: {self.param.regularization_type} (known: L1, L2)")
+        tensors = []
+        for h in history:
+            if h.memory.is_zero:
+                h.memory.assign(torch.zeros_like(w))
+            tensors.append(h.memory.tensor())
+        update = self.rule.update(self.param, g, tensors, lr, self.iter + 1)
+        w.sub_(update)
+        if self.net.keep and update is not g:
+            blob.grad.assign(g.copy_(update))
+
+    def _clip_gradients(self):
+        limit = self.param.clip_gradients
+        if limit < 0:
+            return
+        grads = [b.grad.tensor() for b in self.net.learnable_params if not b.grad.is_zero]
+        norm = math.sqrt(sum(float(g.square().sum()) for g in grads))
+        if norm > limit:
+            scale = limit / norm
+            log.info("sgd_solver.cpp:91", f"Gradient clipping: scaling down gradients (L2 norm {log.number(norm)} > "
+                                          f"{log.number(limit)}) by scale factor {log.number(scale)}")  # fmt: skip
+            for g in grads:
+                g.mul_(scale)
+
+    # ---- testing
+
+    def test_all(self):
+        """Run all test nets for their test_iter batches and log the mean outputs."""
+        for i in range(len(self.test_nets)):
+            if self.requested_early_exit:
+                return
+            self._test(i)
+
+    def _test(self, index):
+        log.info("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{index})")
+        net, passes = self.test_nets[index], self.param.test_iter[index]
+        net.share_with(self.net)
+        net.pass_index = self._tests_before(self.iter) * passes
+        sums, loss = None, 0.0
+        for _ in range(passes):
+            request = self._action()
+            if request == SNAPSHOT:
+                self.snapshot()
+            elif request == STOP:
+                self.requested_early_exit = True
+                log.info("solver.cpp:377", "Test interrupted.")
+                return
+            loss += float(net.run_forward())
+            values = [v for _, _, blob in outputs(net) for v in blob]
+            sums = values if sums is None else [a + b for a, b in zip(sums, values)]
+        if self.param.test_compute_loss:
+            log.info("solver.cpp:396", f"Test loss: {log.number(loss / passes)}")
+        names = [(name, weight) for name, weight, blob in outputs(net) for _ in blob]
+        for i, ((name, weight), total) in enumerate(zip(names, sums or [])):
+            mean = total / passes
+            log.info("solver.cpp:414", f"    Test net output #{i}: {name} = {log.number(mean)}"
+                                       f"{weighted(weight, mean)}")  # fmt: skip
+
+    def _tests_before(self, iteration):
+        """How many test passes an unbroken run has made before the one due at `iteration`."""
+        interval = self.param.test_interval
+        if not interval:
+            return 0
+        due = -(-iteration // interval)  # at 0, interval, 2 interval, ... below `iteration`
+        return due - (0 if self.param.test_initialization or due == 0 else 1)
+
+    # ---- snapshots
+
+    def snapshot(self):
+        """Write <prefix>_iter_<n>.caffemodel and .solverstate (or .h5, as snapshot_format says)."""
+        snapshot.save(self)
+
+    def restore(self, path):
+        """Continue from a .solverstate (or .solverstate.h5) and the weights it names."""
+        snapshot.restore(self, str(path))
+
+    def seek(self, iteration):
+        """Bring random numbers and data layers to where an unbroken run has them at `iteration`."""
+        self.net.seed = mix(self.seed, "train")
+        self.net.seek(iteration * self.param.iter_size)
+        for i, net in enumerate(self.test_nets):
+            net.seed = mix(self.seed, "test", i)
+            net.seek(self._tests_before(iteration) * self.param.test_iter[i])
+
+    # ---- the rest of pycaffe's surface
+
+    def share_weights(self, net):
+        """Let `net` use the parameters of this solver's net."""
+        net.share_with(self.net)
+
+    def add_callback(self, on_start, on_gradients_ready):
+        """Call `on_start()` before and `on_gradients_ready()` after the gradients of every iteration."""
+        self._callbacks.append(_Callback(on_start, on_gradients_ready))
+
+    def set_action_function(self, action):
+        """`action()` is asked after every iteration: NONE, STOP or SNAPSHOT."""
+        self._action = action
+
+    def frugal(self):
+        """Keep in memory only what training needs: intermediate blobs read as zero afterwards."""
+        for net in (self.net, *self.test_nets):
+            net.frugal()
+
+    def _load_weights(self, paths):
+        for path in str(paths).split(","):
+            log.info("solver.cpp:72", f"Finetuning from {path.strip()}")
+            self.net.copy_from(path.strip())
+
+    def _check(self):
+        param = self.param
+        if self.type is None:
+            if param.type not in RULES:
+                raise CaffeError(f"Unknown solver type: {param.type} (known types: {', '.join(sorted(RULES))})")
+            self.type = param.type
+        RULES[self.type].check(param)
+        if param.average_loss < 1:
+            raise CaffeError("average_loss should be non-negative.")
+        if param.iter_size < 1:
+            raise CaffeError(f"iter_size must be at least 1, not {param.iter_size}")
+        prefix = param.snapshot_prefix
+        if param.snapshot and not os.access(os.path.dirname(prefix) or ".", os.W_OK):
+            raise CaffeError(f"Cannot write to snapshot prefix '{prefix}'.  Make sure that the directory exists "
+                             "and is writeable.")  # fmt: skip
+
+
+class _Callback:
+    def __init__(self, on_start, on_gradients_ready):
+        self.on_start, self.on_gradients_ready = on_start, on_gradients_ready
+
+
+class SGDSolver(Solver):
+    type = "SGD"
+
+
+class NesterovSolver(Solver):
+    type = "Nesterov"
+
+
+class AdaGradSolver(Solver):
+    type = "AdaGrad"
+
+
+class RMSPropSolver(Solver):
+    type = "RMSProp"
+
+
+class AdaDeltaSolver(Solver):
+    type = "AdaDelta"
+
+
+class AdamSolver(Solver):
+    type = "Adam"
+
+
+SOLVERS = {cls.type: cls for cls in Solver.__subclasses__()}
+
+
+def get_solver(solver_file) -> Solver:
+    """The solver that the file's `type` names."""
+    return Solver(solver_file)
+
+
+# ---- the nets that a SolverParameter names
+
+
+def _train_net(param, seed):
+    given = [f for f in ("net", "net_param", "train_net", "train_net_param") if param.HasField(f)]
+    if len(given) != 1:
+        found = f"{', '.join(given)} are set" if given else "none is set"
+        raise CaffeError("SolverParameter must specify exactly one train net, using one of these fields: "
+                         f"net, net_param, train_net, train_net_param ({found})")  # fmt: skip
+    told = {"net": "from net file: ", "train_net": "from train_net file: ", "net_param": "specified in net_param.",
+            "train_net_param": "specified in train_net_param."}[given[0]]  # fmt: skip
+    value = getattr(param, given[0])
+    log.info("solver.cpp:102", f"Creating training net {told}{value if isinstance(value, str) else ''}")
+    net_param = _read(value)
+    state = caffe_pb2.NetState(phase=TRAIN)
+    state.MergeFrom(net_param.state)
+    state.MergeFrom(param.train_state)
+    state.phase = TRAIN
+    net_param.state.CopyFrom(state)
+    return Net.from_proto(net_param, seed)
+
+
+def _test_nets(param, seed):
+    named = [*param.test_net_param, *param.test_net]
+    generic = [getattr(param, f) for f in ("net_param", "net") if param.HasField(f)]
+    if generic and len(param.test_iter) < len(named):
+        raise CaffeError("test_iter must be specified for each test network "
+                         f"({len(param.test_iter)} values, {len(named)} test nets)")  # fmt: skip
+    if not generic and len(param.test_iter) != len(named):
+        raise CaffeError("test_iter must be specified for each test network "
+                         f"({len(param.test_iter)} values, {len(named)} test nets)")  # fmt: skip
+    sources = named + [generic[0]] * (len(param.test_iter) - len(named)) if generic else named
+    if param.test_state and len(param.test_state) != len(sources):
+        raise CaffeError("test_state must be unspecified or specified once per test net "
+                         f"({len(param.test_state)} values, {len(sources)} test nets)")  # fmt: skip
+    if sources and param.test_interval <= 0:
+        raise CaffeError(f"test_interval must be positive where there are test nets, not {param.test_interval}")
+    nets = []
+    for i, source in enumerate(sources):
+        kind = ("test_net" if i < len(named) else "net") if isinstance(source, str) else (
+            "test_net_param" if i < len(named) else "net_param")  # fmt: skip
+        told = f"{kind} file: {source}" if isinstance(source, str) else kind
+        log.info("solver.cpp:190", f"Creating test net (#{i}) specified by {told}")
+        net_param = _read(source)
+        state = caffe_pb2.NetState(phase=TEST)
+        state.MergeFrom(net_param.state)
+        if param.test_state:
+            state.MergeFrom(param.test_state[i])
+        state.phase = TEST
+        net_param.state.CopyFrom(state)
+        nets.append(Net.from_proto(net_param, mix(seed, "test", i)))
+    return nets
+
+
+def _read(source):
+    if isinstance(source, str):
+        return read_net_file(source)
+    copy = caffe_pb2.NetParameter()
+    copy.CopyFrom(source)
+    return copy
+
+
+def outputs(net):
+    """(name, loss weight, values) of every output of the net."""
+    weights = net.blob_loss_weights
+    for name in net.outputs:
+        yield name, weights[name], net._blob(name).tensor().reshape(-1).tolist()
+
+
+def weighted(weight, value):
+    return f" (* {log.number(weight)} = {log.number(weight * value)} loss)" if weight else ""

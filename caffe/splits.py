@@ -1,0 +1,55 @@
+"""Split layers: one for every blob with several consumers, so that their gradients add up (Caffe: insert_splits.cpp)."""
+
+from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2
+
+
+def insert_splits(net):
+    """A copy of NetParameter `net` with a Split layer `<blob>_<layer>_<top>_split` behind each blob used more than once."""
+    producer = {}  # blob name -> (layer index, top index) of its newest version
+    uses = {}  # (layer index, top index) -> how many bottoms read it
+    reads = []  # for every layer, the producers of its bottoms
+    for i, layer in enumerate(net.layer):
+        sources = []
+        for j, name in enumerate(layer.bottom):
+            if name not in producer:
+                raise CaffeError(f"Unknown bottom blob '{name}' (layer '{layer.name}', bottom index {j})")
+            sources.append(producer[name])
+            uses[producer[name]] = uses.get(producer[name], 0) + 1
+        reads.append(sources)
+        for j, name in enumerate(layer.top):
+            producer[name] = (i, j)
+        for j in range(min(len(layer.loss_weight), len(layer.top))):  # a loss is a use of its own
+            if layer.loss_weight[j] and (i, j) not in uses:
+                uses[i, j] = 0
+
+    weighted = {(i, j): w for i, layer in enumerate(net.layer) for j, w in enumerate(layer.loss_weight) if w}
+    total = {key: count + (key in weighted) for key, count in uses.items()}
+    given = dict.fromkeys(total, 0)
+    result = caffe_pb2.NetParameter()
+    result.CopyFrom(net)
+    del result.layer[:]
+    for i, layer in enumerate(net.layer):
+        copy = result.layer.add()
+        copy.CopyFrom(layer)
+        for j, key in enumerate(reads[i]):
+            if total[key] > 1:
+                copy.bottom[j] = _split_top(net, key, layer.bottom[j], given[key])
+                given[key] += 1
+        for j, name in enumerate(layer.top):
+            if total.get((i, j), 0) > 1:
+                split = result.layer.add(name=_split_name(net, (i, j), name), type="Split", bottom=[name])
+                split.top.extend(_split_top(net, (i, j), name, k) for k in range(total[i, j]))
+                if (i, j) in weighted:  # the loss weight moves to the first of the copies
+                    split.loss_weight.append(weighted[i, j])
+                    copy.loss_weight[j] = 0
+                    given[i, j] += 1
+    return result
+
+
+def _split_name(net, key, blob):
+    return f"{blob}_{net.layer[key[0]].name}_{key[1]}_split"
+
+
+def _split_top(net, key, blob, k):
+    return f"{_split_name(net, key, blob)}_{k}"

@@ -1,0 +1,157 @@
+"""Weights on disk: .caffemodel (binary NetParameter) and HDF5, copied by layer name (Caffe: net.cpp)."""
+
+import os
+
+import h5py
+import numpy as np
+import torch
+
+from caffe import glog as log
+from caffe.errors import CaffeError
+from caffe.files import atomic_path
+from caffe.proto import caffe_pb2
+
+# ---- one blob
+
+
+def blob_from_proto(blob, proto, where, reshape=False):
+    """Copy BlobProto `proto` into `blob`; a shape mismatch is an error told with `where` unless `reshape`."""
+    shape = proto_shape(proto)
+    if reshape:
+        blob.reshape(*shape)
+    elif not _same_shape(blob.shape, proto, shape):
+        raise CaffeError(f"{where} shape mismatch. Source param shape is {_told(shape)}; target param shape is "
+                         f"{_told(blob.shape)}. To learn this layer's parameters from scratch rather than copying "
+                         "from a saved net, rename the layer.")  # fmt: skip
+    values = proto.double_data if len(proto.double_data) else proto.data
+    if len(values) != blob.count:
+        raise CaffeError(f"{where} holds {len(values)} values for shape {shape}; the file is damaged")
+    blob.memory.assign(torch.from_numpy(np.array(values, np.float32).reshape(blob.shape)))
+    diff = proto.double_diff if len(proto.double_diff) else proto.diff
+    if len(diff) == blob.count and blob.count:
+        blob.grad.assign(torch.from_numpy(np.array(diff, np.float32).reshape(blob.shape)))
+
+
+def proto_shape(proto):
+    """Shape of a BlobProto, in the new layout or in the old one (num, channels, height, width)."""
+    if any(proto.HasField(f) for f in ("num", "channels", "height", "width")):
+        return (proto.num, proto.channels, proto.height, proto.width)
+    return tuple(proto.shape.dim)
+
+
+def _same_shape(own, proto, shape):
+    if proto.HasField("num") or proto.HasField("channels") or proto.HasField("height") or proto.HasField("width"):
+        return len(own) <= 4 and (1,) * (4 - len(own)) + tuple(own) == tuple(shape)  # old files pad in front
+    return tuple(own) == tuple(shape)
+
+
+def _told(shape):
+    count = int(np.prod(shape, dtype=np.int64))
+    return f"{' '.join(str(d) for d in shape)} ({count})"
+
+
+def blob_to_proto(blob, proto, write_diff=False):
+    """Write `blob` into BlobProto `proto` (shape and data, and the diff when asked)."""
+    proto.shape.dim.extend(blob.shape)
+    proto.data.extend(blob.tensor().detach().to("cpu").reshape(-1).numpy())
+    if write_diff:
+        proto.diff.extend(blob.grad.tensor().detach().to("cpu").reshape(-1).numpy())
+
+
+# ---- a net
+
+
+def to_proto(net, write_diff=False) -> caffe_pb2.NetParameter:
+    """NetParameter with all layers of the net and their parameters, as snapshots hold it."""
+    result = caffe_pb2.NetParameter(name=net.name)
+    for name, layer in zip(net.layer_names, net.layers):
+        saved = result.layer.add()
+        saved.CopyFrom(layer.param)
+        del saved.blobs[:]
+        if layer.is_loss and not saved.loss_weight:
+            saved.loss_weight.append(1.0)
+        for blob in layer.blobs:
+            blob_to_proto(blob, saved.blobs.add(), write_diff)
+    return result
+
+
+def save(net, path, write_diff=False):
+    with atomic_path(path) as temporary, open(temporary, "wb") as f:
+        f.write(to_proto(net, write_diff).SerializeToString())
+
+
+def copy_from(net, path):
+    """Copy the weights of the layers that `net` has; others in the file are ignored (and logged)."""
+    if path.endswith(".h5"):
+        copy_from_hdf5(net, path)
+        return
+    from caffe.read import read_net_binary
+
+    copy_from_proto(net, read_net_binary(path), path)
+
+
+def copy_from_proto(net, source, path):
+    for saved in source.layer:
+        if saved.name not in net.layer_names:
+            log.info("net.cpp:744", f"Ignoring source layer {saved.name}")
+            continue
+        own = net.layers[net.layer_names.index(saved.name)]  # the first of that name, as in Caffe
+        if len(own.blobs) != len(saved.blobs):
+            raise CaffeError(f"{path}: Incompatible number of blobs for layer {saved.name} "
+                             f"({len(saved.blobs)} in the file, {len(own.blobs)} in the net)")  # fmt: skip
+        for i, (blob, proto) in enumerate(zip(own.blobs, saved.blobs)):
+            blob_from_proto(blob, proto, f"{path}: Cannot copy param {i} weights from layer '{saved.name}';")
+
+
+# ---- HDF5: group `data/<layer>/<i>`, and `diff/...` when asked
+
+
+def save_hdf5(net, path, write_diff=False):
+    if len(set(net.layer_names)) != len(net.layer_names):
+        twice = next(n for n in net.layer_names if net.layer_names.count(n) > 1)
+        raise CaffeError(f"{path}: two layers are named '{twice}', which HDF5 cannot hold; save as .caffemodel")
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as f:
+        groups = [(f.create_group("data"), lambda b: b.tensor())]
+        if write_diff:
+            groups.append((f.create_group("diff"), lambda b: b.grad.tensor().reshape(b.shape)))
+        for group, values in groups:
+            for index, (name, layer) in enumerate(zip(net.layer_names, net.layers)):
+                inner = group.create_group(name)
+                for k, blob in enumerate(layer.blobs):
+                    number = net.param_ids[index][k]
+                    if values is groups[0][1] and not _owns(net, index, k, number):
+                        continue  # shared parameters are stored with their owner
+                    inner.create_dataset(str(k), data=values(blob).detach().to("cpu").numpy())
+
+
+def _owns(net, index, k, number):
+    return not any(number in net.param_ids.get(i, []) for i in range(index)) and (
+        net.param_ids[index].index(number) == k)  # fmt: skip
+
+
+def copy_from_hdf5(net, path):
+    try:
+        f = h5py.File(path, "r")
+    except OSError as e:
+        raise CaffeError(f"Couldn't open {path} ({'no such file' if not os.path.exists(path) else e})") from e
+    with f:
+        if "data" not in f:
+            raise CaffeError(f"{path}: not a Caffe weights file (it has no group 'data')")
+        for name, group in f["data"].items():
+            if name not in net.layer_names:
+                log.info("net.cpp:785", f"Ignoring source layer {name}")
+                continue
+            index = net.layer_names.index(name)
+            for k, blob in enumerate(net.layers[index].blobs):
+                if str(k) not in group:
+                    if _owns(net, index, k, net.param_ids[index][k]):
+                        raise CaffeError(f"{path}: Incompatible number of blobs for layer {name} "
+                                         f"({len(group)} in the file, {len(net.layers[index].blobs)} in the net)")  # fmt: skip
+                    continue
+                data = group[str(k)]
+                if tuple(data.shape) != blob.shape:
+                    raise CaffeError(f"{path}: Cannot copy param {k} weights from layer '{name}'; shape mismatch. "
+                                     f"Source param shape is {_told(data.shape)}; target param shape is "
+                                     f"{_told(blob.shape)}. To learn this layer's parameters from scratch rather "
+                                     "than copying from a saved net, rename the layer.")  # fmt: skip
+                blob.memory.assign(torch.from_numpy(np.asarray(data, np.float32)))
