@@ -1,0 +1,141 @@
+"""Reading prototxt, caffemodel and solverstate files: any failure is one CaffeError; old files are upgraded."""
+
+import os
+
+from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from caffe.errors import CaffeError
+from caffe.glog import info
+from caffe.proto import caffe_pb2
+from caffe.upgrade import upgrade_net, upgrade_solver
+
+# Text is parsed at about 1 MB a second; real prototxts stay below 1 MB.
+MAX_TEXT_BYTES = 16 * 2**20
+MAX_BINARY_BYTES = 2**31 - 1  # protobuf's own limit
+
+
+def read_net_file(path) -> caffe_pb2.NetParameter:
+    """The net of a prototxt, upgraded when it is in an old format."""
+    net = read_text(path, caffe_pb2.NetParameter)
+    upgrade_net(net, path)
+    return net
+
+
+def read_solver_file(path) -> caffe_pb2.SolverParameter:
+    """The solver of a prototxt, upgraded; `snapshot_prefix` is completed when it is absent or names a folder."""
+    solver = read_text(path, caffe_pb2.SolverParameter)
+    upgrade_solver(solver, path)
+    _complete_snapshot_prefix(solver, path)
+    return solver
+
+
+def read_net_binary(source) -> caffe_pb2.NetParameter:
+    """The net of a .caffemodel: a path, or its bytes. Upgraded when it is in an old format."""
+    net = read_binary(source, caffe_pb2.NetParameter)
+    upgrade_net(net, _name_of(source))
+    return net
+
+
+def read_text(path, message_type):
+    """A message of `message_type` from the text file `path`, as it stands there."""
+    text = _read_file(path, MAX_TEXT_BYTES)
+    return parse_text(text, message_type, path)
+
+
+def parse_text(text: bytes, message_type, name):
+    """A message of `message_type` from `text`; errors call it `name`."""
+    message = message_type()
+    # Bytes that are not UTF-8 do no harm in comments; anywhere else the parser refuses them.
+    text = text.decode("utf-8", "surrogateescape")
+    try:
+        text_format.Parse(text, message)
+        problem = _missing_fields(message)
+    except text_format.ParseError as e:
+        problem = _parse_problem(e, text)
+    except (ValueError, OverflowError) as e:  # a number no field can hold
+        problem = str(e)
+    if problem:
+        raise CaffeError(f"Failed to parse {message_type.DESCRIPTOR.name} file: {name}: "
+                         f"Error parsing text-format {message_type.DESCRIPTOR.full_name}: {problem}")  # fmt: skip
+    return message
+
+
+def read_binary(source, message_type):
+    """A message of `message_type` from the binary file `source` (a path, or bytes), as it stands there."""
+    data = source if isinstance(source, bytes) else _read_file(source, MAX_BINARY_BYTES)
+    message = message_type()
+    try:
+        message.ParseFromString(data)
+        problem = _missing_fields(message) or _bad_string(message)
+    except DecodeError as e:
+        problem = f"not a {message_type.DESCRIPTOR.full_name} message, or cut short ({e})"
+    if problem:
+        raise CaffeError(f"Failed to parse {message_type.DESCRIPTOR.name} file: {_name_of(source)}: {problem}")
+    return message
+
+
+def _read_file(path, most):
+    try:
+        with open(path, "rb") as f:
+            data = f.read(most + 1)
+    except FileNotFoundError as e:
+        raise CaffeError(f"File not found: {path}") from e
+    except (OSError, ValueError) as e:  # ValueError: a zero byte in the path
+        raise CaffeError(f"Cannot read {path}: {getattr(e, 'strerror', None) or e}") from e
+    if len(data) > most:
+        raise CaffeError(f"Cannot read {path}: it is longer than {most} bytes")
+    return data
+
+
+def _name_of(source):
+    return "(bytes)" if isinstance(source, bytes) else source
+
+
+def _parse_problem(error, text):
+    """`line:column: what` as the C++ parser words it; Python's parser also repeats the whole line."""
+    line, column = error.GetLine(), error.GetColumn()
+    what = str(error)
+    if line is None:
+        return what
+    what = what.removeprefix(f"{line}:{column} : ")
+    lines = text.split("\n")
+    current = lines[line - 1] if line <= len(lines) else ""
+    what = what.removeprefix(f"'{current}': ")
+    if 'has no field named "' in what:  # C++ points at what follows the name
+        rest = current[column - 1 :]
+        after_name = rest.lstrip("_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ").lstrip()
+        column += len(rest) - len(after_name)
+    return f"{line}:{column}: {what}".encode("utf-8", "backslashreplace").decode()
+
+
+def _missing_fields(message):
+    missing = message.FindInitializationErrors()
+    return f"Message missing required fields: {', '.join(missing)}" if missing else ""
+
+
+def _bad_string(message):
+    """Text when a string field is not UTF-8 (Python's protobuf then gives bytes), "" when all are."""
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_STRING:
+            for text in [value] if isinstance(value, (str, bytes)) else value:
+                if isinstance(text, bytes):
+                    return f"field {field.full_name} holds {text[:40]!r}, which is not UTF-8 text"
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for inner in [value] if isinstance(value, Message) else value:
+                if problem := _bad_string(inner):
+                    return problem
+    return ""
+
+
+def _complete_snapshot_prefix(solver, path):
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = os.path.splitext(path)[0]
+        info("upgrade_proto.cpp:1108", "snapshot_prefix was not specified and is set to "
+                 + solver.snapshot_prefix)  # fmt: skip
+    elif os.path.isdir(solver.snapshot_prefix):
+        stem = os.path.splitext(os.path.basename(path))[0]
+        solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, stem)
+        info("upgrade_proto.cpp:1113", "snapshot_prefix was a directory and is replaced to "
+                 + solver.snapshot_prefix)  # fmt: skip

@@ -1,0 +1,58 @@
+"""The commands upgrade_net_proto_text, upgrade_net_proto_binary, upgrade_solver_proto_text: old file to new file."""
+
+import argparse
+import sys
+
+from caffe.errors import CaffeError
+from caffe.files import atomic_path
+from caffe.glog import info, init_log
+from caffe.proto import caffe_pb2
+from caffe.read import read_binary, read_text
+from caffe.text import message_to_text
+from caffe.upgrade import upgrade_net, upgrade_solver
+
+
+def net_text(argv=None) -> int:
+    """upgrade_net_proto_text OLD.prototxt NEW.prototxt"""
+    return _run("upgrade_net_proto_text", "prototxt", caffe_pb2.NetParameter, read_text, upgrade_net,
+                lambda net: message_to_text(net).encode(), argv)  # fmt: skip
+
+
+def net_binary(argv=None) -> int:
+    """upgrade_net_proto_binary OLD.caffemodel NEW.caffemodel"""
+    return _run("upgrade_net_proto_binary", "caffemodel", caffe_pb2.NetParameter, read_binary, upgrade_net,
+                lambda net: net.SerializeToString(), argv)  # fmt: skip
+
+
+def solver_text(argv=None) -> int:
+    """upgrade_solver_proto_text OLD.prototxt NEW.prototxt"""
+    return _run("upgrade_solver_proto_text", "prototxt", caffe_pb2.SolverParameter, read_text, upgrade_solver,
+                lambda solver: message_to_text(solver).encode(), argv)  # fmt: skip
+
+
+def _run(command, suffix, message_type, read, upgrade, to_bytes, argv):
+    kind = message_type.DESCRIPTOR.name
+    parser = argparse.ArgumentParser(
+        prog=command,
+        description=f"Write a {kind} file in today's format. Example: {command} old.{suffix} new.{suffix}",
+    )
+    parser.add_argument("input", help="the old file")
+    parser.add_argument("output", help="where to write the new one; may be the same name")
+    args = parser.parse_args(argv)
+    init_log()
+    try:
+        message = read(args.input, message_type)
+        before = message.SerializeToString(deterministic=True)
+        complete = upgrade(message, args.input)
+        if message.SerializeToString(deterministic=True) == before:
+            info(f"{command}.cpp:48", f"File already in latest proto format: {args.input}")
+        with atomic_path(args.output) as temporary, open(temporary, "wb") as f:
+            f.write(to_bytes(message))
+    except CaffeError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    info(f"{command}.cpp:54", f"Wrote upgraded {kind} to {args.output}")
+    if complete is False:
+        print(f"error: {args.input}: something in it has no place in the new format; see above", file=sys.stderr)
+        return 1
+    return 0
