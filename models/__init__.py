@@ -1,0 +1,1 @@
+"""The nets (gaitnet.py), and the folder where trained weights are kept."""
