@@ -74,8 +74,8 @@ class TanH(Neuron):
 
 @register("PReLU")
 class PReLU(Neuron):
-    """max(0, x) + a[c] min(0, x) with a learned slope a for each channel (axis 1): blob (C,), or () when channel_shared;
-    0.25 at first. At 0 the gradient is the negative side's. Caffe: prelu_layer.cpp."""
+    """max(0, x) + a[c] min(0, x) with a learned slope a, 0.25 at first, for each channel (axis 1): blob (C,), or ()
+    when channel_shared. At 0 the gradient is the negative side's. Caffe: prelu_layer.cpp."""
 
     def configure(self, bottom):
         p = self.param.prelu_param

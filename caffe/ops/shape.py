@@ -138,8 +138,8 @@ class Flatten(_SameValues):
 
 @register("Reshape")
 class Reshape(_SameValues):
-    """Axes `axis` .. `axis + num_axes` are replaced by the dims of `shape`: 0 copies the bottom's dim at that place, one
-    -1 is found from the count. A negative axis counts from one past the end. Caffe: reshape_layer.cpp."""
+    """The num_axes axes from `axis` on are replaced by the dims of `shape`: 0 copies the bottom's dim at that place,
+    one -1 is found from the count. A negative axis counts from one past the end. Caffe: reshape_layer.cpp."""
 
     def top_shapes(self, shape):
         p = self.param.reshape_param
@@ -189,8 +189,8 @@ class Tile(TorchLayer):
 
 @register("BatchReindex")
 class BatchReindex(TorchLayer):
-    """top[i] = bottom[0][index[i]]: bottom[0] (N, ...), bottom[1] index (M,), top (M, ...). An item taken twice sums its
-    gradients. Caffe: batch_reindex_layer.cpp."""
+    """top[i] = x[index[i]]: bottoms x (N, ...) and index (M,), top (M, ...). An item taken twice sums its gradients.
+    Caffe: batch_reindex_layer.cpp."""
 
     num_bottom, num_top = 2, 1
     no_gradient = (1,)
@@ -210,8 +210,8 @@ class BatchReindex(TorchLayer):
 
 @register("Filter")
 class Filter(TorchLayer):
-    """From each bottom (N, ...) but the last keep the items whose value in the last, the selector (N,) or (N, 1, ..), is
-    not 0: tops (n, ...), n being known only when the selector is. Caffe: filter_layer.cpp."""
+    """Of each bottom (N, ...) but the last keep the items whose value in the last, the selector (N,) or (N, 1, ..), is
+    not 0: tops (n, ...), where n is known only when the selector is. Caffe: filter_layer.cpp."""
 
     num_bottom = (2, None)
     num_top = (1, None)
@@ -227,7 +227,8 @@ class Filter(TorchLayer):
     def reshape(self, bottom, top):
         *data, selector = bottom
         if math.prod(selector.shape[1:]) != 1 or not selector.shape:
-            self.fail(f"Selector blob dimensions must be singletons (1), except the first; its shape is {selector.shape}")
+            self.fail("Selector blob dimensions must be singletons (1), except the first; "
+                      f"its shape is {selector.shape}")  # fmt: skip
         for i, blob in enumerate(data):
             if blob.shape[:1] != selector.shape[:1]:
                 self.fail(f"bottom[{i}] has shape {blob.shape}; wanted the selector's {selector.shape[0]} items")

@@ -1,8 +1,9 @@
-"""Convolution, Deconvolution: sliding windows with learned weights."""
+"""Convolution, Deconvolution, Im2col: sliding windows; Crop."""
 
 import torch.nn.functional as F
 
 from caffe.layer import TorchLayer, register
+from caffe.ops.axes import canonical_axis
 
 
 def pair(repeated, h, w, default, layer, what):
@@ -18,7 +19,7 @@ def pair(repeated, h, w, default, layer, what):
 
 
 class _Windows(TorchLayer):
-    """What both have: kernel, stride, pad, dilation, group; weights from the first bottom's channels."""
+    """What all have: kernel, stride, pad, dilation."""
 
     num_bottom = num_top = (1, None)
     saves_output = False
@@ -34,7 +35,16 @@ class _Windows(TorchLayer):
         self.dilation = pair(p.dilation, 0, 0, 1, self, "dilation")
         if min(self.kernel) < 1 or min(self.stride) < 1 or min(self.dilation) < 1:
             self.fail("Filter dimensions, strides and dilations must be nonzero.")
-        self.channels, self.group, outputs = shape[1], p.group, p.num_output
+        self.channels = shape[1]
+
+
+class _Learned(_Windows):
+    """Convolution and Deconvolution: weights from the first bottom's channels to num_output, in groups."""
+
+    def configure(self, bottom):
+        super().configure(bottom)
+        p = self.param.convolution_param
+        self.group, outputs = p.group, p.num_output
         if outputs < 1:
             self.fail("num_output must be at least 1")
         if self.group < 1 or self.channels % self.group or outputs % self.group:
@@ -52,7 +62,7 @@ class _Windows(TorchLayer):
 
 
 @register("Convolution")
-class Convolution(_Windows):
+class Convolution(_Learned):
     """top (N, num_output, H', W'), H' = (H + 2 pad - (dilation (kernel - 1) + 1)) / stride + 1, rounded down.
 
     Weights (num_output, C / group, kh, kw), bias (num_output,). Caffe: conv_layer.cpp."""
@@ -68,7 +78,7 @@ class Convolution(_Windows):
 
 
 @register("Deconvolution")
-class Deconvolution(_Windows):
+class Deconvolution(_Learned):
     """top (N, num_output, H', W'), H' = stride (H - 1) + dilation (kernel - 1) + 1 - 2 pad.
 
     Weights (C, num_output / group, kh, kw), bias (num_output,). Caffe: deconv_layer.cpp."""
@@ -81,3 +91,56 @@ class Deconvolution(_Windows):
             top = (x.flatten(1) @ weight.flatten(1)).view(x.shape[0], -1, *self.kernel)
             return top if bias is None else top + bias[:, None, None]
         return F.conv_transpose2d(x, weight, bias, self.stride, self.pad, 0, self.group, self.dilation)
+
+
+@register("Im2col")
+class Im2col(_Windows):
+    """The windows of a convolution as columns: (N, C, H, W) -> (N, C kh kw, H', W'), H' as in Convolution.
+    Caffe: im2col_layer.cpp."""
+
+    num_bottom = num_top = 1
+
+    def top_shapes(self, shape):
+        if len(shape) != 4:
+            self.fail(f"bottom has shape {shape}; wanted (N, C, H, W)")
+        geometry = zip(shape[2:], self.kernel, self.stride, self.pad, self.dilation)
+        out = tuple((size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
+                    for size, kernel, stride, pad, dilation in geometry)  # fmt: skip
+        if min(out) < 1:
+            self.fail(f"kernel {self.kernel} with dilation {self.dilation} is larger than the padded bottom {shape}")
+        return [(shape[0], shape[1] * self.kernel[0] * self.kernel[1], *out)]
+
+    def compute(self, x):
+        return F.unfold(x, self.kernel, self.dilation, self.pad, self.stride).view(self.top_shapes(tuple(x.shape))[0])
+
+
+@register("Crop")
+class Crop(TorchLayer):
+    """The part of bottom[0] that has the size of bottom[1] from `axis` (2) on, starting at `offset` (none, one for all
+    cropped axes, or one for each). Caffe: crop_layer.cpp."""
+
+    num_bottom, num_top = 2, 1
+    no_gradient = (1,)  # only its size counts
+    gradient_checked = False
+    saves_output = False
+
+    def top_shapes(self, shape, reference):
+        p = self.param.crop_param
+        start = canonical_axis(self, p.axis, shape)
+        cropped = len(shape) - start
+        if len(reference) < len(shape):
+            self.fail(f"bottom[1] has shape {reference}; wanted at least the {len(shape)} axes of bottom[0], {shape}")
+        if len(p.offset) not in (0, 1, cropped):
+            self.fail(f"{len(p.offset)} offsets; wanted none, one, or one for each of the {cropped} cropped axes")
+        offsets = list(p.offset) or [0]
+        self.begin = [0] * start + (offsets * cropped if len(offsets) == 1 else offsets)
+        self.size = [*shape[:start], *reference[start : len(shape)]]
+        for i in range(start, len(shape)):
+            if self.begin[i] + self.size[i] > shape[i]:
+                self.fail(f"the crop for dimension {i} is out-of-bounds: size {self.size[i]} at offset {self.begin[i]} "
+                          f"of bottom shape {shape}")  # fmt: skip
+        return [tuple(self.size)]
+
+    def compute(self, x, _):
+        # A copy, so that a layer working in place on the top leaves the bottom alone.
+        return x[tuple(slice(b, b + n) for b, n in zip(self.begin, self.size))].clone()
