@@ -1,0 +1,153 @@
+"""Losses: one number, shape (), of predictions and targets. The net applies `loss_weight`; gradients arrive with it."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from caffe.layer import TorchLayer, register
+from caffe.ops.labels import class_index, predictions
+
+FLT_MIN = torch.finfo(torch.float32).tiny  # SoftmaxWithLoss takes no probability for smaller
+LOG_THRESHOLD = 1e-20  # nor do the other losses on probabilities
+
+
+class _Loss(TorchLayer):
+    """Two bottoms with the same number of items, one top; makes its own top when the prototxt names none."""
+
+    num_bottom, num_top = 2, 1
+    auto_top = is_loss = True
+    no_gradient = (1,)
+    saves_output = False
+
+    def top_shapes(self, *shapes):
+        a, b = shapes[:2]
+        if not a or not b or a[0] != b[0]:
+            self.fail("The data and label should have the same first dimension. "
+                      f"bottom[0] has shape {tuple(a)}, bottom[1] {tuple(b)}")  # fmt: skip
+        self.check(*shapes)
+        return [()]
+
+    def check(self, *shapes):
+        """Fail when bottoms of these shapes cannot be compared."""
+
+
+def _clamped(x, least):
+    """max(x, least) whose gradient is x's own everywhere."""
+    return x + (x.clamp(min=least) - x).detach()
+
+
+@register("EuclideanLoss")
+class EuclideanLoss(_Loss):
+    """sum (a - b)^2 / (2 N); gradient for both bottoms, (N, ...) each. Caffe: euclidean_loss_layer.cpp."""
+
+    no_gradient = ()
+
+    def check(self, a, b):
+        if math.prod(a) != math.prod(b):
+            self.fail(f"Inputs must have the same dimension. bottom[0] has shape {tuple(a)}, bottom[1] {tuple(b)}")
+
+    def compute(self, a, b):
+        return F.mse_loss(a, b.reshape(a.shape), reduction="sum") / (2 * a.shape[0])
+
+
+class _Contrast(torch.autograd.Function):
+    """The contrastive loss and Caffe's gradient of it, which divides by distance + 1e-4 where the loss does not."""
+
+    @staticmethod
+    def forward(ctx, a, b, similar, margin, legacy):
+        difference = a - b
+        squared = difference.square().sum(1)
+        distance = squared.sqrt()
+        gap = (margin - squared if legacy else margin - distance).clamp(min=0)
+        push = (gap > 0).to(a.dtype) if legacy else gap / (distance + 1e-4)
+        ctx.save_for_backward(difference, torch.where(similar, 1.0, -push))
+        return torch.where(similar, squared, gap if legacy else gap.square()).sum() / (2 * a.shape[0])
+
+    @staticmethod
+    def backward(ctx, grad):
+        difference, pull = ctx.saved_tensors
+        da = (grad / difference.shape[0] * pull)[:, None] * difference
+        return da, -da, None, None, None
+
+
+@register("ContrastiveLoss")
+class ContrastiveLoss(_Loss):
+    """1 / (2 N) sum of d^2 for similar pairs, max(margin - d, 0)^2 for others, with d = |a - b|.
+
+    bottom[0], bottom[1] (N, C) or (N, C, 1, 1); bottom[2] (N): 0 for dissimilar. `legacy_version`: max(margin - d^2, 0)
+    for dissimilar pairs. Caffe: contrastive_loss_layer.cpp."""
+
+    num_bottom = 3
+    no_gradient = (2,)
+    gradient_checked = False
+
+    def check(self, a, b, similar):
+        if math.prod(a) != a[0] * (a[1] if len(a) > 1 else 1) or math.prod(b) != math.prod(a):
+            self.fail(f"bottom[0] and bottom[1] have shapes {tuple(a)} and {tuple(b)}; "
+                      "wanted the same (N, C) or (N, C, 1, 1)")  # fmt: skip
+        if math.prod(similar) != a[0]:
+            self.fail(f"bottom[2] has shape {tuple(similar)}; wanted one value for each of the {a[0]} pairs")
+
+    def compute(self, a, b, similar):
+        p, n = self.param.contrastive_loss_param, a.shape[0]
+        similar = similar.reshape(n).trunc() != 0
+        return _Contrast.apply(a.reshape(n, -1), b.reshape(n, -1), similar, p.margin, p.legacy_version)
+
+
+class _Normalized(_Loss):
+    """A loss divided by what loss_param.normalization names."""
+
+    default_normalization = None  # None: as in caffe.proto
+
+    @property
+    def ignore_label(self):
+        p = self.param.loss_param
+        return p.ignore_label if p.HasField("ignore_label") else None
+
+    def normalizer(self, items, positions, counted):
+        """Divisor for `items` in the batch, each with `positions` labels; `counted`: the labels' mask. At least 1."""
+        p = self.param.loss_param
+        mode = p.normalization
+        if not p.HasField("normalization"):
+            if p.HasField("normalize"):
+                mode = p.VALID if p.normalize else p.BATCH_SIZE
+            elif self.default_normalization:
+                mode = p.NormalizationMode.Value(self.default_normalization)
+        if mode == p.VALID:
+            return counted.sum().clamp(min=1)
+        return max(1, {p.FULL: items * positions, p.BATCH_SIZE: items, p.NONE: 1}[mode])
+
+
+class _ClassLoss(_Normalized):
+    """Scores with classes along one axis (1), and a label for every other position."""
+
+    def check(self, scores, labels, *_):
+        self.axis = predictions(self, scores, labels, self.class_axis)
+
+    def log_probabilities(self, scores, labels):
+        """log softmax with the classes last, (positions, C); class index, mask (positions); number to add."""
+        classes = scores.shape[self.axis]
+        log_p = F.log_softmax(scores, self.axis).movedim(self.axis, -1).reshape(-1, classes)
+        return log_p, *class_index(self, labels.reshape(-1), classes, self.ignore_label)
+
+    def mean(self, scores, costs, counted, poison):
+        """Normalised sum of the costs that count."""
+        items = math.prod(scores.shape[: self.axis])
+        positions = math.prod(scores.shape[self.axis + 1 :])
+        return torch.where(counted, costs, 0.0).sum() / self.normalizer(items, positions, counted) + poison
+
+
+@register("SoftmaxWithLoss")
+class SoftmaxWithLoss(_ClassLoss):
+    """Mean of -log softmax(scores)[label]; bottom[0] (N, C, ...) scores, bottom[1] (N, ...) labels 0..C-1.
+
+    A probability below FLT_MIN costs as much as FLT_MIN; the gradient is probability - 1 at the label all the same.
+    Divided by the number of labels that count (loss_param: normalization VALID). Caffe: softmax_loss_layer.cpp."""
+
+    class_axis = property(lambda self: self.param.softmax_param.axis)
+
+    def compute(self, scores, labels):
+        log_p, index, counted, poison = self.log_probabilities(scores, labels)
+        costs = -_clamped(log_p.gather(1, index[:, None]).squeeze(1), math.log(FLT_MIN))
+        return self.mean(scores, costs, counted, poison)
