@@ -1,8 +1,8 @@
 """The data layers named in the prototxts: GaitNet_Seg, GaitNet, GaitNet_Sia (paper, section 4).
 
     layer { name: "data"  type: "Python"  top: "im0" ... top: "im5"  top: "gt0" ... top: "gt5"  top: "label"
-            python_param { module: "layers"  layer: "GaitNet"  param_str:
-            "{'dataset': 'casiab', 'batch_size': 128, 'train_num': 74, 'im_path': ..., 'gt_path': ..., 'mode': 'TRAIN'}" } }
+            python_param { module: "layers"  layer: "GaitNet"  param_str: "{'dataset': 'casiab', 'batch_size': 128,
+            'train_num': 74, 'im_path': '...', 'gt_path': '...', 'mode': 'TRAIN'}" } }
 
 They run in any Caffe: of `caffe` they use `Layer` and, where several solvers share the work, their number.
 """
@@ -10,9 +10,9 @@ They run in any Caffe: of `caffe` they use `Layer` and, where several solvers sh
 import logging
 from dataclasses import dataclass
 
-import caffe
 import numpy as np
 
+import caffe
 from layers.datasets import DATASETS, MIN_FRAMES, NUM_FRAMES, SIZE
 from layers.frames import PLANES, DataError, fill_image_blob, fill_mask_blob, open_frames
 from layers.params import parse
@@ -31,12 +31,18 @@ class DataLayer(caffe.Layer):
     def setup(self, bottom, top):
         name = type(self).__name__
         if len(bottom) or len(top) != len(self.tops):
-            raise DataError(f"{name}: has {len(bottom)} bottoms and {len(top)} tops, wanted no bottom and {len(self.tops)} tops: {' '.join(self.tops)}")
+            raise DataError(
+                f"{name}: has {len(bottom)} bottoms and {len(top)} tops, "
+                f"wanted no bottom and {len(self.tops)} tops: {' '.join(self.tops)}"
+            )
         params = parse(self.param_str, name)
         frames = open_frames(params.im_path, params.gt_path)
         sequences, lengths = training_sequences(params, frames)
         if "label" in self.tops and len({seq.subject for seq in sequences}) < 2:
-            raise DataError(f"{name}: all sequences in {params.im_path} are of one subject, {sequences[0].subject}; identification needs two or more")
+            raise DataError(
+                f"{name}: all training sequences in {params.im_path} are of one subject, {sequences[0].subject}; "
+                "identification needs two or more"
+            )
         seed = (_draw_seed() if params.seed is None else params.seed, int(self.phase))
         self.batches = Prefetcher(Loader(frames, sequences, self.sampler(sequences, lengths, params.batch_size, seed)))
 
@@ -44,7 +50,9 @@ class DataLayer(caffe.Layer):
         return ClipSampler(lengths, num, seed)
 
     def reshape(self, bottom, top):
-        """Draw the next batch. Caffe calls this before each forward, and once when the net is built: that batch is dropped, as in the original."""
+        """Draw the next batch. Caffe calls this before each forward, and once when the net is built.
+
+        As in the original, the batch of that first call is never used."""
         self.batch = self.batches.get()
         for i, name in enumerate(self.tops):
             top[i].reshape(*self.batch.shape(name))
@@ -74,7 +82,8 @@ class GaitNet(DataLayer):
 
 
 class GaitNet_Sia(DataLayer):
-    """N pairs. top: as GaitNet with 2N clips, the first halves of all pairs and then the second halves; then sim (N,): 1 for one subject, else 0."""
+    """N pairs. top: as GaitNet, with 2N clips, the first halves of all pairs and then the second halves;
+    then sim (N,), 1 where both are of one subject, else 0."""
 
     tops = (*IMAGES, *MASKS, "label", "sim")
 
@@ -83,8 +92,9 @@ class GaitNet_Sia(DataLayer):
 
 
 def training_sequences(params, frames):
-    """The sequences to draw from and their lengths: of the training subjects, more than 10 frames long, with as many masks as frames.
+    """The sequences to draw from and their lengths.
 
+    They are of training subjects and of a condition that trains, longer than 10 frames, with as many masks as frames.
     As in the original, `mode` makes no difference: phase TEST draws from the training subjects too."""
     dataset = DATASETS[params.dataset]
     try:
@@ -95,10 +105,14 @@ def training_sequences(params, frames):
     lengths = {seq: frames.length(seq.path) for seq in found}
     usable = [seq for seq in found if lengths[seq] >= MIN_FRAMES and lengths[seq] == frames.num_masks(seq.path)]
     if not usable:
-        first = f", first {found[0].path}: {lengths[found[0]]} frames, {frames.num_masks(found[0].path)} masks" if found else ""
+        first = (
+            f", first {found[0].path}: {lengths[found[0]]} frames, {frames.num_masks(found[0].path)} masks"
+            if found
+            else ""
+        )
         raise DataError(
-            f"im_path {params.im_path}: none of its {len(found)} training sequences has {MIN_FRAMES} frames or more and as many masks{first}; "
-            f"run python tools/check_data.py {params.dataset}"
+            f"im_path {params.im_path}: none of its {len(found)} training sequences has {MIN_FRAMES} frames or more "
+            f"and as many masks{first}; run python tools/check_data.py {params.dataset}"
         )
     if len(usable) < len(found):
         unused = sorted({seq.path for seq in found} - {seq.path for seq in usable})
@@ -133,7 +147,9 @@ class Batch:
 
     def shape(self, top):
         clips = len(self.label)
-        return {"im": (clips, 3, SIZE, SIZE), "gt": (clips, 1, SIZE, SIZE), "la": (clips,), "si": (clips // 2,)}[top[:2]]
+        return {"im": (clips, 3, SIZE, SIZE), "gt": (clips, 1, SIZE, SIZE), "la": (clips,), "si": (clips // 2,)}[
+            top[:2]
+        ]
 
     def fill(self, top, out):
         if top in IMAGES:

@@ -25,7 +25,7 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Who is compared with whom in evaluation (paper, section 4). Patterns are matched against the whole `Sequence.path`."""
+    """Who is compared with whom in evaluation (paper, section 4). Patterns stand for the whole `Sequence.path`."""
 
     groups: tuple[str, ...]  # rows and columns of the table
     gallery: str
@@ -34,7 +34,7 @@ class Protocol:
     covariates: tuple[tuple[str, str], ...] = ()  # (name, probes) of further tables against the same gallery
 
     def role(self, seq):
-        """"gallery", "probe", or None for a sequence that takes no part."""
+        """ "gallery", "probe", or None for a sequence that takes no part."""
         for role in ("gallery", "probe"):
             if re.fullmatch(getattr(self, role), seq.path):
                 return role
@@ -74,15 +74,18 @@ class Dataset:
         return _folders(root)
 
     def split(self, subjects, train_num=None):
-        """(training ids, test ids); `train_num` None takes the published split. Raises ValueError when there are too few ids."""
+        """(training ids, test ids); `train_num` None takes the published split. ValueError: there are too few ids."""
         train_num = self.train_num if train_num is None else train_num
         subjects = sorted(subjects)
         if not 0 < train_num <= len(subjects):
-            raise ValueError(f"{self.name}: train_num is {train_num}, but {len(subjects)} subjects were found; set train_num to 1..{len(subjects)} or complete the dataset")
+            raise ValueError(
+                f"{self.name}: train_num is {train_num}, but {len(subjects)} subjects were found; "
+                f"set train_num to 1..{len(subjects)} or complete the dataset"
+            )
         return subjects[:train_num], subjects[train_num:]
 
     def sequences(self, root, subjects):
-        """Every sequence of `subjects` in the tree or pack `root`, sorted by path, whatever its condition and length."""
+        """Every sequence of `subjects` in the tree or pack `root`, sorted, whatever its condition and length."""
         index = {subject: i for i, subject in enumerate(self.subjects(root))}
         return [self._sequence(path, index) for path in self.paths(root, subjects)]
 
@@ -105,7 +108,10 @@ class Dataset:
             try:
                 label = int(subject) - 1
             except ValueError:
-                raise ValueError(f"{self.name}: the folder {subject!r} should be the number of a subject, such as 001; rename or remove it") from None
+                raise ValueError(
+                    f"{self.name}: the folder {subject!r} should be the number of a subject, such as 001; "
+                    "rename or remove it"
+                ) from None
         return Sequence(subject, label, level["condition"], level.get("view", ""), path)
 
 
@@ -137,30 +143,66 @@ DATASETS = {
     dataset.name: dataset
     for dataset in (
         Dataset(
-            name="casiab", title="CASIA-B", folder="CASIA-B", im_dir="crop-im", gt_dir="crop-seg",
-            train_num=74, num_subjects=124, tree=("subject", "condition", "view"), training=_SIX_NORMAL_WALKS, label_is_id=True, protocol=_CROSS_VIEW,
-            source="CASIA Gait Database, dataset B, by application to the Institute of Automation, Chinese Academy of Sciences: http://www.cbsr.ia.ac.cn/english/Gait%20Databases.asp",
+            name="casiab",
+            title="CASIA-B",
+            folder="CASIA-B",
+            im_dir="crop-im",
+            gt_dir="crop-seg",
+            train_num=74,
+            num_subjects=124,
+            tree=("subject", "condition", "view"),
+            training=_SIX_NORMAL_WALKS,
+            label_is_id=True,
+            protocol=_CROSS_VIEW,
+            source="by application to the Institute of Automation, Chinese Academy of Sciences: "
+            "http://www.cbsr.ia.ac.cn/english/Gait%20Databases.asp (CASIA Gait Database, dataset B)",
         ),
         Dataset(
-            name="outdoor", title="Outdoor-Gait", folder="Outdoor-Gait", im_dir="im", gt_dir="seg",
-            train_num=69, num_subjects=138, tree=("subject", "condition"), training=".*", label_is_id=False,
+            name="outdoor",
+            title="Outdoor-Gait",
+            folder="Outdoor-Gait",
+            im_dir="im",
+            gt_dir="seg",
+            train_num=69,
+            num_subjects=138,
+            tree=("subject", "condition"),
+            training=".*",
+            label_is_id=False,
             protocol=Protocol(
                 groups=("nm", "cl", "bg"),
                 gallery=r".*_(nm|cl|bg)_L_090_0?[12]",
                 probe=r".*_(nm|cl|bg)_L_090_0?[34]",
                 grouped_by=r".*_(nm|cl|bg)_L_090_\d+",
             ),
-            source="Outdoor-Gait, by application to the authors of the GaitNet paper (Song, Huang, Huang, Jia, Wang: Pattern Recognition 96, 2019)",
+            source="by application to the authors of the GaitNet paper "
+            "(Song, Huang, Huang, Jia, Wang: Pattern Recognition 96, 2019)",
         ),
         Dataset(
-            name="szu", title="SZU RGB-D Gait", folder="SZU-Gait", im_dir="crop-im", gt_dir="crop-seg",
-            train_num=49, num_subjects=99, tree=("subject", "condition"), training=".*", label_is_id=False,
+            name="szu",
+            title="SZU RGB-D Gait",
+            folder="SZU-Gait",
+            im_dir="crop-im",
+            gt_dir="crop-seg",
+            train_num=49,
+            num_subjects=99,
+            tree=("subject", "condition"),
+            training=".*",
+            label_is_id=False,
             protocol=Protocol(groups=("all",), gallery=r"[^/]+/[1-4]", probe=r"[^/]+/[5-8]"),
-            source="SZU RGB-D Gait Dataset, by application to Shenzhen University",
+            source="by application to Shenzhen University (SZU RGB-D Gait Dataset)",
         ),
         Dataset(
-            name="walkers", title="Walkers", folder="Walkers", im_dir="crop-im", gt_dir="crop-seg",
-            train_num=24, num_subjects=34, tree=("subject", "condition", "view"), training=_SIX_NORMAL_WALKS, label_is_id=True, protocol=_CROSS_VIEW,
+            name="walkers",
+            title="Walkers",
+            folder="Walkers",
+            im_dir="crop-im",
+            gt_dir="crop-seg",
+            train_num=24,
+            num_subjects=34,
+            tree=("subject", "condition", "view"),
+            training=_SIX_NORMAL_WALKS,
+            label_is_id=True,
+            protocol=_CROSS_VIEW,
             source="rendered on this machine: python tools/make_walkers.py",
         ),
     )

@@ -1,7 +1,7 @@
 """The one place that reads frames and masks, and turns them into what blobs hold (paper, section 4).
 
-Inside, frames travel as planes: uint8 of shape (n, 4, 64, 64), the channels B, G, R and mask. A tree of images and a pack
-(`layers/pack.py`) give the same planes, bit by bit.
+Inside, frames travel as planes: uint8 of shape (n, 4, 64, 64), the channels B, G, R and mask. A tree of images and a
+pack (`layers/pack.py`) give the same planes, bit by bit.
 """
 
 import os
@@ -24,15 +24,17 @@ class DataError(Exception):
 def open_frames(im_path, gt_path=None):
     """Frames and masks of the two trees `im_path`, `gt_path`, or of the pack in the folder `im_path`.
 
-    A complete and fresh pack beside the tree of frames (`../pack`) is read in its place. Without `gt_path` a tree gives frames only.
-    Raises DataError where a folder is missing or the pack must not be served."""
+    A whole and fresh pack of these trees, beside the tree of frames (`../pack`), is read in their place. Without
+    `gt_path` a tree gives masks of zeros. DataError: a folder is missing, or the pack must not be served."""
     from layers import pack
 
     im_path, gt_path = expand(im_path), expand(gt_path) if gt_path else None
     _require_folder("im_path", im_path)
     if pack.is_pack(im_path):
         if gt_path and os.path.realpath(gt_path) not in (os.path.realpath(im_path), pack.open_pack(im_path).gt_path):
-            raise DataError(f"gt_path {gt_path}: the pack {im_path} holds other masks; leave gt_path out or repeat im_path")
+            raise DataError(
+                f"gt_path {gt_path}: the pack {im_path} holds other masks; leave gt_path out or repeat im_path"
+            )
         return pack.open_pack(im_path)
     if gt_path:
         _require_folder("gt_path", gt_path)
@@ -40,7 +42,7 @@ def open_frames(im_path, gt_path=None):
 
 
 class Frames:
-    """What a tree and a pack share. Each has length(seq_path), num_masks(seq_path) and read(seq_path, start, planes)."""
+    """What a tree and a pack share; each has length(path), num_masks(path) and read(path, start, planes)."""
 
     def clip(self, seq_path, start, n):
         """Frames start..start+n-1: uint8 (n, 64, 64, 3) BGR, and masks uint8 (n, 64, 64)."""
@@ -73,7 +75,10 @@ class Tree(Frames):
         """Fill `planes` (n, 4, 64, 64) with n frames from `start` on, and return it."""
         names = image_names(os.path.join(self.im_path, seq_path))
         if start + len(planes) > len(names):
-            raise DataError(f"{os.path.join(self.im_path, seq_path)}: holds {len(names)} frames, wanted {start}..{start + len(planes) - 1}; has the folder changed?")
+            raise DataError(
+                f"{os.path.join(self.im_path, seq_path)}: holds {len(names)} frames, "
+                f"wanted {start}..{start + len(planes) - 1}; has the folder changed?"
+            )
         for name, frame in zip(names[start:], planes):
             self._read_frame(os.path.join(seq_path, name), frame)
         return planes
@@ -97,12 +102,17 @@ class Tree(Frames):
                 raise DataError(f"{os.path.dirname(path)}: the folder of masks is gone") from None
             return  # as in the original: a missing mask counts as all zero
         if mask.shape != shape:
-            raise DataError(f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]}, its frame {shape[1]}x{shape[0]}; crop both by the same box")
+            raise DataError(
+                f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]}, its frame {shape[1]}x{shape[0]}; "
+                "crop both by the same box"
+            )
         planes[3] = _resize(mask)
 
 
 def image_names(folder):
-    """Sorted file names of the images in `folder`. Hidden files and Thumbs.db are passed over; any other stranger raises DataError."""
+    """Sorted file names of the images in `folder`.
+
+    Hidden files and Thumbs.db are passed over; anything else that is no image raises DataError."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries]
@@ -111,7 +121,10 @@ def image_names(folder):
     names = sorted(name for name in names if not name.startswith(".") and name != "Thumbs.db")
     for name in names:
         if not name.lower().endswith(IMAGE_SUFFIXES):
-            raise DataError(f"{os.path.join(folder, name)}: is not an image ({' '.join(IMAGE_SUFFIXES)}); remove it from the folder of frames")
+            raise DataError(
+                f"{os.path.join(folder, name)}: is not an image ({' '.join(IMAGE_SUFFIXES)}); "
+                "remove it from the folder of frames"
+            )
     return names
 
 
@@ -128,13 +141,15 @@ def fill_mask_blob(planes, out):
 
 
 def expand(path):
-    """`path` with ~ and $VARIABLES filled in; relative paths stay relative to the current folder, as in the original."""
+    """`path` with ~ and $VARIABLES filled in; a relative path starts at the current folder, as in the original."""
     return os.path.expanduser(os.path.expandvars(os.fspath(path)))
 
 
 def _require_folder(key, path):
     if not os.path.isdir(path):
-        raise DataError(f"{key} {path}: no such folder (looked from {os.getcwd()}); data/README.md says where each dataset belongs")
+        raise DataError(
+            f"{key} {path}: no such folder (looked from {os.getcwd()}); data/README.md says where each dataset belongs"
+        )
 
 
 def _read_image(path, flags):
@@ -147,7 +162,10 @@ def _read_image(path, flags):
         raise DataError(f"{path}: cannot be read ({e.strerror})") from e
     image = cv2.imdecode(data, flags) if len(data) and _is_whole(data) else None
     if image is None:
-        raise DataError(f"{path}: is not a whole image ({len(data)} bytes); restore it, or remove it together with its frame or mask")
+        raise DataError(
+            f"{path}: is not a whole image ({len(data)} bytes); "
+            "restore it, or remove it together with its frame or mask"
+        )
     return image
 
 

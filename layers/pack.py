@@ -1,12 +1,12 @@
 """Packs: a dataset decoded once into one LMDB of 64x64 frames, and read from there.
 
-A pack is a folder with `data.mdb` in it, written by tools/pack_frames.py. Keys: a sequence's path, its value the planes of all its frames,
-uint8 (F, 4, 64, 64), so that a clip is one stretch of bytes; and "index", JSON:
+A pack is a folder with `data.mdb` in it, written by tools/pack_frames.py. Its keys:
 
-    {"format": 1, "dataset": "casiab", "im_path": "../crop-im", "gt_path": "../crop-seg",   source, relative to the pack
-     "sequences": {"001/nm-01/000": {"frames": 83, "masks": 83, "crc32": 123, "im_mtime_ns": 1, "gt_mtime_ns": 1}, ...}}
+    planes/<sequence>   uint8 (F, 4, 64, 64), the planes of all its frames, so that a clip is one stretch of bytes
+    entry/<sequence>    JSON {"frames": 83, "masks": 83, "crc32": of the planes, "im_mtime_ns": .., "gt_mtime_ns": ..}
+    pack                JSON {"format": 1, "dataset": "casiab", "im_path": "../crop-im", "gt_path": "../crop-seg"}
 
-The index is written last, so a pack without one is half written.
+The last is written when all the others have been verified: a pack without it is half written.
 """
 
 import json
@@ -22,9 +22,8 @@ from layers.datasets import DATASETS
 from layers.frames import PLANES, DataError, Frames
 
 FORMAT = 1
-FILE = "data.mdb"
-INDEX = b"index"
-FOLDER = "pack"  # beside the trees that it was made from
+FOLDER, FILE = "pack", "data.mdb"  # the folder lies beside the trees that it was made from
+HEAD, ENTRY, VALUE = b"pack", b"entry/", b"planes/"
 MAPPED = 64 << 20  # bytes read until the map is renewed: pages of a mapped file count as resident
 
 _open = weakref.WeakValueDictionary()  # LMDB must not open a file twice in one process
@@ -37,7 +36,7 @@ def is_pack(folder):
 
 
 def open_pack(folder):
-    """The pack in `folder`; one object for all who read it. Raises DataError where it is half written, damaged or stale."""
+    """The pack in `folder`; one object for all who read it. DataError: it is half written, cut off or stale."""
     folder = os.path.realpath(folder)
     with _open_lock:
         pack = _open.get(folder)
@@ -47,7 +46,9 @@ def open_pack(folder):
 
 
 def beside(im_path, gt_path):
-    """The pack that was made from these two trees and lies beside them, or None. One that must not be served is named in the log."""
+    """The pack that was made from these trees and lies beside them, or None.
+
+    The log names one that must not be served."""
     folder = os.path.join(os.path.dirname(os.path.realpath(im_path)), FOLDER)
     if not is_pack(folder):
         return None
@@ -61,9 +62,14 @@ def beside(im_path, gt_path):
 
 
 def fingerprint(im_path, gt_path, seq_path):
-    """Times at which the two folders of a sequence last changed: files added, removed, renamed or replaced by renaming show here.
-    A file overwritten in place does not; tools/pack_frames.py --verify finds that."""
-    return {"im_mtime_ns": _mtime_ns(os.path.join(im_path, seq_path)), "gt_mtime_ns": _mtime_ns(os.path.join(gt_path, seq_path))}
+    """Times at which the two folders of a sequence last changed.
+
+    Files added, removed, renamed, or replaced by renaming show here. A file overwritten in place does not;
+    `tools/pack_frames.py --verify` finds that."""
+    return {
+        "im_mtime_ns": _mtime_ns(os.path.join(im_path, seq_path)),
+        "gt_mtime_ns": _mtime_ns(os.path.join(gt_path, seq_path)),
+    }
 
 
 class Pack(Frames):
@@ -73,12 +79,17 @@ class Pack(Frames):
         self.folder = folder
         self._lock = threading.Lock()
         self._map()
-        index = self._read_index()
-        self.dataset = index["dataset"]
+        head = self._read_head()
+        self.dataset = head["dataset"]
         if self.dataset not in DATASETS:
-            raise DataError(f"{folder}: holds dataset {self.dataset!r}, which layers/datasets.py does not know ({', '.join(DATASETS)})")
-        self.im_path, self.gt_path = (os.path.realpath(os.path.join(folder, index[key])) for key in ("im_path", "gt_path"))
-        self.sequences = index["sequences"]
+            raise DataError(
+                f"{folder}: holds dataset {self.dataset!r}, which layers/datasets.py does not know "
+                f"({', '.join(DATASETS)})"
+            )
+        self.im_path, self.gt_path = (
+            os.path.realpath(os.path.join(folder, head[key])) for key in ("im_path", "gt_path")
+        )
+        self.sequences = read_entries(self._txn)
         self._folders = _tree_of(self.sequences)
         self._require_fresh()
 
@@ -97,7 +108,10 @@ class Pack(Frames):
     def read(self, seq_path, start, planes):
         """Fill `planes` (n, 4, 64, 64) with n frames from `start` on, and return it."""
         if start + len(planes) > self.length(seq_path):
-            raise DataError(f"{self.folder}: {seq_path} holds {self.length(seq_path)} frames, wanted {start}..{start + len(planes) - 1}")
+            raise DataError(
+                f"{self.folder}: {seq_path} holds {self.length(seq_path)} frames, "
+                f"wanted {start}..{start + len(planes) - 1}"
+            )
         with self._lock:
             np.copyto(planes, self._frames(seq_path)[start : start + len(planes)])
             self._mapped += planes.nbytes
@@ -107,12 +121,14 @@ class Pack(Frames):
         return planes
 
     def _frames(self, seq_path):
-        value = self._txn.get(seq_path.encode())  # no copy: a view of the map
+        value = self._txn.get(VALUE + seq_path.encode())  # no copy: a view of the map
         return np.frombuffer(value, np.uint8).reshape(-1, *PLANES)
 
     def _map(self):
         try:
-            self._env = lmdb.open(self.folder, readonly=True, lock=False, create=False)
+            self._env = lmdb.open(
+                os.path.join(self.folder, FILE), subdir=False, readonly=True, lock=False, create=False
+            )
         except lmdb.Error as e:
             raise DataError(f"{self.folder}: is not a whole pack ({e}); {self._remedy()}") from e
         self._mapped = 0
@@ -123,14 +139,14 @@ class Pack(Frames):
             raise DataError(f"{self.folder}: is cut off ({found} of {wanted} bytes); {self._remedy()}")
         self._txn = self._env.begin(buffers=True)
 
-    def _read_index(self):
-        value = self._txn.get(INDEX)
+    def _read_head(self):
+        value = self._txn.get(HEAD)
         if value is None:
             raise DataError(f"{self.folder}: is half written; {self._remedy()}")
-        index = json.loads(bytes(value))
-        if index["format"] != FORMAT:
-            raise DataError(f"{self.folder}: is of format {index['format']}, wanted {FORMAT}; {self._remedy()}")
-        return index
+        head = json.loads(bytes(value))
+        if head["format"] != FORMAT:
+            raise DataError(f"{self.folder}: is of format {head['format']}, wanted {FORMAT}; {self._remedy()}")
+        return head
 
     def _require_fresh(self):
         """Raise DataError where the trees that the pack was made from are there and differ from what was packed."""
@@ -138,10 +154,14 @@ class Pack(Frames):
             return  # a pack can be moved to another machine without its trees
         found = set(DATASETS[self.dataset].paths(self.im_path))
         changed = found.symmetric_difference(self.sequences) or {
-            path for path, entry in self.sequences.items() if any(entry[key] != time for key, time in fingerprint(self.im_path, self.gt_path, path).items())
+            path
+            for path, entry in self.sequences.items()
+            if any(entry[key] != time for key, time in fingerprint(self.im_path, self.gt_path, path).items())
         }
         if changed:
-            raise DataError(f"{self.folder}: is stale, {min(changed)} of its source has changed since; {self._remedy()}")
+            raise DataError(
+                f"{self.folder}: is stale, {min(changed)} of its source has changed since; {self._remedy()}"
+            )
 
     def _entry(self, seq_path):
         try:
@@ -152,6 +172,17 @@ class Pack(Frames):
     def _remedy(self):
         dataset = getattr(self, "dataset", "DATASET")
         return f"run python tools/pack_frames.py {dataset}"
+
+
+def read_entries(txn):
+    """{path of a sequence: its entry} of the pack that transaction `txn` reads, sorted."""
+    entries = {}
+    with txn.cursor() as cursor:
+        more = cursor.set_range(ENTRY)
+        while more and bytes(cursor.key()).startswith(ENTRY):
+            entries[bytes(cursor.key())[len(ENTRY) :].decode()] = json.loads(bytes(cursor.value()))
+            more = cursor.next()
+    return entries
 
 
 def _mtime_ns(folder):

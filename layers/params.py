@@ -20,14 +20,19 @@ class Params:
 
 
 def parse(param_str, layer):
-    """Params of `layer` from YAML, which a Python dict of numbers and strings also is. Raises DataError that names key, value and what is allowed."""
+    """Params of `layer` from YAML, which a Python dict of numbers and strings also is.
+
+    DataError: names the key, its value and what is allowed."""
     known = {field.name: field for field in fields(Params)}
     try:
         given = yaml.safe_load(param_str)
     except yaml.YAMLError as e:
         raise DataError(f"{layer}: param_str is not YAML: {' '.join(str(e).split())}") from e
     if not isinstance(given, dict):
-        raise DataError(f"{layer}: param_str is {param_str!r}, wanted {{'dataset': 'casiab', 'batch_size': 128, ...}} (keys: {', '.join(known)})")
+        raise DataError(
+            f"{layer}: param_str is {param_str!r}, wanted {{'dataset': 'casiab', 'batch_size': 128, ...}} "
+            f"(keys: {', '.join(known)})"
+        )
     for key in given:
         if key not in known:
             raise DataError(f"{layer}: param_str has the unknown key {key!r} (known: {', '.join(known)})")

@@ -9,7 +9,7 @@ AHEAD = 2  # finished batches that wait
 
 
 class Prefetcher:
-    """Iterates over make(first), make(first + 1), ... with a thread that works ahead. An exception of `make` surfaces in `get`."""
+    """make(0), make(1), ... from a thread that works ahead. What `make` raises, `get` raises."""
 
     def __init__(self, make):
         self._make = make
@@ -37,7 +37,7 @@ class Prefetcher:
 
     def _start(self, number):
         self._run = _Run()
-        # The thread holds `make` and the run, never the prefetcher: so that this can be collected, and then stops the thread.
+        # The thread holds no reference to the prefetcher, so that this can be collected; that stops the thread.
         weakref.finalize(self, self._run.stop)
         threading.Thread(target=_work, args=(self._make, number, self._run), daemon=True, name="prefetch").start()
 

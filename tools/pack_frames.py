@@ -1,0 +1,247 @@
+"""Pack a dataset: decode every frame and mask once, resize to 64x64, and keep them in one LMDB that training reads.
+
+    python tools/pack_frames.py casiab             data/CASIA-B/{crop-im,crop-seg} -> data/CASIA-B/pack
+    python tools/pack_frames.py casiab --verify    compare the pack with the files, bit by bit
+
+Killed at any time, it goes on where it was. Run again after the trees have changed, it decodes only what is new.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import sys
+import zlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import lmdb
+import numpy as np
+
+from layers import pack
+from layers.datasets import DATASETS, data_root
+from layers.frames import PLANES, DataError, Tree
+from tools.progress import Progress
+
+COMMIT = 64 << 20  # bytes that a kill can cost
+FRAME_BYTES = int(np.prod(PLANES))
+PAGE = 4096
+SHOWN = 20  # failures
+LONGEST_PATH = 500  # bytes: LMDB allows 511 a key
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    dataset = DATASETS[args.dataset]
+    folder = data_root() / dataset.folder
+    im_path, gt_path = args.im_path or folder / dataset.im_dir, args.gt_path or folder / dataset.gt_dir
+    out = args.out or Path(im_path).resolve().parent / pack.FOLDER
+    try:
+        for path in (im_path, gt_path):
+            if not os.path.isdir(path):
+                raise DataError(f"{path}: no such folder; {dataset.title}: {dataset.source}")
+        tree = Tree(os.path.realpath(im_path), os.path.realpath(gt_path))
+        if args.verify:
+            verify(pack.open_pack(out), tree, args.jobs)
+        elif is_fresh(out, tree):
+            print(f"{out}: up to date")
+        else:
+            Packer(dataset, tree, out, args.jobs).run()
+    except (DataError, lmdb.Error, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("--im-path", help="tree of frames (default: where data/README.md puts it)")
+    parser.add_argument("--gt-path", help="tree of masks (default: where data/README.md puts it)")
+    parser.add_argument("--out", help="folder of the pack (default: pack, beside the tree of frames)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="threads that decode (default: one a core)")
+    parser.add_argument("--verify", action="store_true", help="compare the pack with the trees; change nothing")
+    return parser.parse_args(argv)
+
+
+def is_fresh(out, tree):
+    """Is there a whole pack of just these trees in `out`?"""
+    if not pack.is_pack(out):
+        return False
+    try:
+        packed = pack.open_pack(out)
+    except DataError as e:
+        print(e, file=sys.stderr)
+        return False
+    return (packed.im_path, packed.gt_path) == (tree.im_path, tree.gt_path)
+
+
+class Packer:
+    """Writes the pack of `tree` in the folder `out`: beside what is there, which it replaces when all is verified."""
+
+    def __init__(self, dataset, tree, out, jobs):
+        self.dataset, self.tree, self.jobs = dataset, tree, jobs
+        self.file = os.path.join(out, pack.FILE)
+        self.partial = self.file + ".partial"
+        os.makedirs(out, exist_ok=True)
+
+    def run(self):
+        with open(self.partial + ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise DataError(f"{self.partial}: another pack_frames.py is writing it; wait for that one") from None
+            lengths = self._lengths()
+            with self._open(lengths) as env:
+                self._write(env, lengths)
+                self._check(env)
+                self._finish(env)
+            os.replace(self.partial, self.file)
+            os.remove(lock.name)
+        print(f"{self.file}: {len(lengths)} sequences, {sum(lengths.values())} frames")
+
+    def _lengths(self):
+        """{path of a sequence: number of frames}"""
+        paths = self.dataset.paths(self.tree.im_path)
+        if not paths:
+            wanted = "/".join(f"<{level}>" for level in self.dataset.tree)
+            raise DataError(f"{self.tree.im_path}: holds no sequence; {self.dataset.title} has {wanted}/<frames>")
+        longest = max(paths, key=len)
+        if len(longest.encode()) > LONGEST_PATH:
+            raise DataError(
+                f"{self.tree.im_path}/{longest}: the path of a sequence is longer than {LONGEST_PATH} bytes"
+            )
+        return {path: self.tree.length(path) for path in paths}
+
+    def _open(self, lengths):
+        """The unfinished pack; where there is none, a copy of the stale one, most of which may still be right."""
+        if os.path.exists(self.file) and not os.path.exists(self.partial):
+            shutil.copyfile(self.file, self.partial + ".copy")
+            os.replace(self.partial + ".copy", self.partial)
+        done = os.stat(self.partial).st_size if os.path.exists(self.partial) else 0
+        size = sum(frames * FRAME_BYTES + 3 * PAGE for frames in lengths.values()) * 21 // 20 + COMMIT
+        free = shutil.disk_usage(os.path.dirname(self.partial)).free
+        if size - done > free:
+            need = f"needs {(size - done) / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free"
+            raise DataError(f"{self.partial}: {need}; make room or choose another --out")
+        try:
+            return lmdb.open(self.partial, subdir=False, map_size=size + done, lock=False)
+        except lmdb.Error as e:
+            raise DataError(f"{self.partial}: cannot go on with this unfinished pack ({e}); delete it") from e
+
+    def _write(self, env, lengths):
+        """Bring the unfinished pack up to date with the trees, going on from what it holds."""
+        with env.begin() as txn:
+            entries = pack.read_entries(txn)
+        kept = {path for path in entries.keys() & lengths if self._fingerprint(path).items() <= entries[path].items()}
+        with env.begin(write=True) as txn:
+            txn.delete(pack.HEAD)
+            for path in entries.keys() - kept:
+                txn.delete(pack.ENTRY + path.encode())
+                txn.delete(pack.VALUE + path.encode())
+        todo = [path for path in lengths if path not in kept]
+        if kept:
+            print(f"{self.partial}: {len(kept)} of {len(lengths)} sequences are there already", file=sys.stderr)
+        failures = []
+        with Progress(sum(lengths[path] for path in todo), "frames", "packing") as progress:
+            for chunk in _chunks(todo, lengths):
+                with env.begin(write=True) as txn:  # a kill loses no more than this chunk
+                    for path, packed in zip(chunk, in_order(self._encode, chunk, self.jobs)):
+                        if isinstance(packed, DataError):
+                            failures.append(packed)
+                            continue
+                        entry, planes = packed
+                        txn.put(pack.VALUE + path.encode(), planes)
+                        txn.put(pack.ENTRY + path.encode(), json.dumps(entry).encode())
+                        progress.update(lengths[path])
+        if failures:
+            for failure in failures[:SHOWN]:
+                print(failure, file=sys.stderr)
+            raise DataError(
+                f"{len(failures)} of {len(todo)} sequences cannot be packed; mend or remove them and run this again"
+            )
+
+    def _encode(self, path):
+        """(entry, planes) of a sequence, or the DataError that stands in the way."""
+        fingerprint = self._fingerprint(path)  # before reading: a change from now on shows
+        try:
+            planes = self.tree.read(path, 0, np.empty((self.tree.length(path), *PLANES), np.uint8))
+            masks = self.tree.num_masks(path)
+        except DataError as e:
+            return e
+        return {"frames": len(planes), "masks": masks, "crc32": zlib.crc32(planes), **fingerprint}, planes
+
+    def _fingerprint(self, path):
+        return pack.fingerprint(self.tree.im_path, self.tree.gt_path, path)
+
+    def _check(self, env):
+        """Read everything back and compare it with the checksums taken while it was decoded."""
+        with env.begin(buffers=True) as txn:
+            entries = pack.read_entries(txn)
+            with Progress(len(entries), "sequences", "checking") as progress:
+                for path, entry in entries.items():
+                    if zlib.crc32(txn.get(pack.VALUE + path.encode())) != entry["crc32"]:
+                        raise DataError(
+                            f"{self.partial}: {path} was not written as it was read; delete it, check the disk"
+                        )
+                    progress.update()
+
+    def _finish(self, env):
+        source = {
+            key: os.path.relpath(path, os.path.dirname(os.path.realpath(self.file)))
+            for key, path in (("im_path", self.tree.im_path), ("gt_path", self.tree.gt_path))
+        }
+        head = {"format": pack.FORMAT, "dataset": self.dataset.name, **source}
+        with env.begin(write=True) as txn:
+            txn.put(pack.HEAD, json.dumps(head).encode())
+        env.sync(True)
+
+
+def verify(packed, tree, jobs):
+    """Decode every file again and compare it with the pack. Raises DataError where they differ."""
+
+    def same(path):
+        planes = np.empty((packed.length(path), *PLANES), np.uint8)
+        return np.array_equal(packed.read(path, 0, planes), tree.read(path, 0, np.empty_like(planes)))
+
+    with Progress(len(packed.sequences), "sequences", "verifying") as progress:
+        for path, equal in zip(packed.sequences, in_order(same, packed.sequences, jobs)):
+            if not equal:
+                raise DataError(f"{packed.folder}: {path} differs from its files; delete the pack and make it again")
+            progress.update()
+    print(f"{packed.folder}: {len(packed.sequences)} sequences, all equal to their files")
+
+
+def in_order(function, items, jobs):
+    """function(item) of every item, in order, by `jobs` threads that work a few items ahead.
+
+    Threads do: OpenCV decodes without the GIL."""
+    with ThreadPoolExecutor(jobs) as pool:
+        ahead = deque()
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > 2 * jobs:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _chunks(paths, lengths):
+    """Stretches of `paths` of about COMMIT bytes each."""
+    chunk, size = [], 0
+    for path in paths:
+        chunk.append(path)
+        size += lengths[path] * FRAME_BYTES
+        if size >= COMMIT:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+if __name__ == "__main__":
+    sys.exit(main())
