@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from caffe.layer import TorchLayer, register
 from caffe.ops.axes import canonical_axis
+from caffe.ops.labels import class_index
+from caffe.proto import caffe_pb2
 
 
 @register("InnerProduct")
@@ -40,3 +42,98 @@ class InnerProduct(TorchLayer):
         p = self.param.inner_product_param
         weight, bias = self.weights[0], self.weights[1] if p.bias_term else None
         return F.linear(x.flatten(self.axis), weight.t() if p.transpose else weight, bias)
+
+
+@register("Embed")
+class Embed(TorchLayer):
+    """Row number x of the weights, plus bias: (...) -> (..., num_output) for x = 0 .. input_dim - 1.
+
+    Weights (input_dim, num_output), bias (num_output). Caffe: embed_layer.cpp."""
+
+    num_bottom = num_top = 1
+    no_gradient = (0,)
+    saves_output = False
+
+    def configure(self, bottom):
+        p = self.param.embed_param
+        if p.num_output < 1 or p.input_dim < 1:
+            self.fail(f"num_output is {p.num_output}, input_dim is {p.input_dim}; both must be at least 1")
+        self.add_blob((p.input_dim, p.num_output), p.weight_filler)
+        if p.bias_term:
+            self.add_blob((p.num_output,), p.bias_filler)
+
+    def top_shapes(self, shape):
+        return [(*shape, self.param.embed_param.num_output)]
+
+    def compute(self, x):
+        p = self.param.embed_param
+        index, _, poison = class_index(self, x, p.input_dim)
+        top = F.embedding(index, self.weights[0]) + poison
+        return top + self.weights[1] if p.bias_term else top
+
+
+class _Spread(TorchLayer):
+    """An operand that is repeated over the other axes of bottom[0]: a parameter of the shape of its axes `axis` ..
+    `axis` + `num_axes` - 1 (`num_axes` -1: to the last one; 0: a single number), or bottom[1], laid on from `axis`."""
+
+    num_bottom, num_top = (1, 2), 1
+    saves_output = False
+
+    def parameter_shape(self, shape):
+        p = self.options
+        if p.num_axes < -1:
+            self.fail(f"num_axes is {p.num_axes}; it must be non-negative, or -1 to extend to the end of bottom[0]")
+        axis = canonical_axis(self, p.axis, shape)
+        end = len(shape) if p.num_axes == -1 else axis + p.num_axes
+        if end > len(shape):
+            self.fail(f"axis {axis} and num_axes {p.num_axes} extend past bottom[0]'s shape {tuple(shape)}")
+        return shape[axis:end]
+
+    def top_shapes(self, shape, operand=None):
+        operand = tuple(self.blobs[0].shape if operand is None else operand)
+        self.axis = canonical_axis(self, self.options.axis, shape) if operand else 0
+        found = tuple(shape[self.axis : self.axis + len(operand)])
+        if found != operand:
+            self.fail(f"dimension mismatch: bottom[0] has shape {tuple(shape)}, {found} from axis {self.axis} on; "
+                      f"it wants to be {operand}")  # fmt: skip
+        return [shape]
+
+    def spread(self, operand, x):
+        return operand.reshape(*operand.shape, *(1,) * (x.dim() - self.axis - operand.dim()))
+
+
+@register("Bias")
+class Bias(_Spread):
+    """x + b with b repeated over the other axes. Caffe: bias_layer.cpp."""
+
+    options = property(lambda self: self.param.bias_param)
+
+    def configure(self, bottom):
+        if len(bottom) == 1:
+            self.add_blob(self.parameter_shape(bottom[0].shape), self.options.filler)
+
+    def compute(self, x, b=None):
+        return x + self.spread(self.weights[0] if b is None else b, x)
+
+
+@register("Scale")
+class Scale(_Spread):
+    """x s, with `bias_term` x s + b; s and b are repeated over the other axes and start as 1 and 0.
+
+    Caffe: scale_layer.cpp."""
+
+    options = property(lambda self: self.param.scale_param)
+
+    def configure(self, bottom):
+        p = self.options
+        if len(bottom) == 1:
+            shape = self.parameter_shape(bottom[0].shape)
+            self.add_blob(shape, p.filler if p.HasField("filler") else caffe_pb2.FillerParameter(value=1))
+        else:
+            shape = bottom[1].shape
+        if p.bias_term:
+            self.add_blob(shape, p.bias_filler)
+
+    def compute(self, x, s=None):
+        top = x * self.spread(self.weights[0] if s is None else s, x)
+        return top + self.spread(self.weights[-1], x) if self.options.bias_term else top

@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from caffe.binaryproto import read_array
 from caffe.layer import TorchLayer, register
 from caffe.ops.labels import class_index, predictions
 
@@ -151,3 +152,96 @@ class SoftmaxWithLoss(_ClassLoss):
         log_p, index, counted, poison = self.log_probabilities(scores, labels)
         costs = -_clamped(log_p.gather(1, index[:, None]).squeeze(1), math.log(FLT_MIN))
         return self.mean(scores, costs, counted, poison)
+
+
+@register("InfogainLoss")
+class InfogainLoss(_ClassLoss):
+    """Mean of -sum over classes l of H[label, l] log softmax(scores)[l]; with H the identity, SoftmaxWithLoss.
+
+    bottom[0] (N, C, ...) scores, bottom[1] (N, ...) labels, bottom[2] H (C, C), or H as a BlobProto in the file
+    infogain_loss_param.source. A probability below 1e-20 costs as much as 1e-20. Caffe: infogain_loss_layer.cpp."""
+
+    num_bottom = (2, 3)
+    no_gradient = (1, 2)
+    class_axis = property(lambda self: self.param.infogain_loss_param.axis)
+
+    def configure(self, bottom):
+        source = self.param.infogain_loss_param.source
+        if len(bottom) == 3:
+            return
+        if not source:
+            self.fail("Infogain matrix source must be specified (infogain_loss_param.source), or a third bottom given")
+        self.infogain = torch.from_numpy(read_array(source))
+
+    def check(self, scores, labels, infogain=None):
+        super().check(scores, labels)
+        classes = scores[self.axis]
+        found = tuple(self.infogain.shape) if infogain is None else tuple(infogain)
+        if math.prod(found) != classes**2:
+            self.fail(f"the infogain matrix has shape {found}; wanted ({classes}, {classes}), one row for each class")
+
+    def compute(self, scores, labels, infogain=None):
+        log_p, index, counted, poison = self.log_probabilities(scores, labels)
+        if infogain is None:
+            infogain = self.infogain.to(scores.device)
+        rows = infogain.reshape(log_p.shape[1], -1)[index]
+        costs = -(rows * _clamped(log_p, math.log(LOG_THRESHOLD))).sum(1)
+        return self.mean(scores, costs, counted, poison)
+
+
+@register("SigmoidCrossEntropyLoss")
+class SigmoidCrossEntropyLoss(_Normalized):
+    """-sum t log s(x) + (1 - t) log(1 - s(x)), s the sigmoid, divided by the batch size unless loss_param says else.
+
+    bottom[0] scores x, bottom[1] targets t in [0, 1], as many. Caffe: sigmoid_cross_entropy_loss_layer.cpp."""
+
+    default_normalization = "BATCH_SIZE"
+
+    def check(self, scores, targets):
+        if math.prod(scores) != math.prod(targets):
+            self.fail("SIGMOID_CROSS_ENTROPY_LOSS layer inputs must have the same count. "
+                      f"bottom[0] has shape {tuple(scores)}, bottom[1] {tuple(targets)}")  # fmt: skip
+
+    def compute(self, scores, targets):
+        targets = targets.reshape(scores.shape)
+        counted = torch.ones_like(targets, dtype=torch.bool)
+        if self.ignore_label is not None:
+            counted = targets.long() != self.ignore_label
+        costs = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
+        items = scores.shape[0]
+        return torch.where(counted, costs, 0.0).sum() / self.normalizer(items, scores.numel() // items, counted)
+
+
+class _LabelOfItem(_Loss):
+    """One label for each item: bottom[0] (N, C), or (N, ...) with C the number of values of an item; bottom[1] (N)."""
+
+    def check(self, values, labels):
+        if math.prod(labels) != values[0]:
+            self.fail(f"bottom[1] has shape {tuple(labels)}; wanted one label for each of the {values[0]} items")
+
+
+@register("HingeLoss")
+class HingeLoss(_LabelOfItem):
+    """One-versus-all: 1 / N sum of max(0, 1 + x), with -x for x at the label; norm L2: of their squares.
+
+    Caffe: hinge_loss_layer.cpp."""
+
+    def compute(self, scores, labels):
+        p, n = self.param.hinge_loss_param, scores.shape[0]
+        scores = scores.reshape(n, -1)
+        index, _, poison = class_index(self, labels.reshape(n), scores.shape[1])
+        margins = (1 + scores * (1 - 2 * F.one_hot(index, scores.shape[1]))).relu()
+        return (margins.square() if p.norm == p.L2 else margins).sum() / n + poison
+
+
+@register("MultinomialLogisticLoss")
+class MultinomialLogisticLoss(_LabelOfItem):
+    """-1 / N sum of log p[label] for probabilities p; one below 1e-20 counts as 1e-20.
+
+    Caffe: multinomial_logistic_loss_layer.cpp."""
+
+    def compute(self, probabilities, labels):
+        n = probabilities.shape[0]
+        rows = probabilities.reshape(n, -1)
+        index, _, poison = class_index(self, labels.reshape(n), rows.shape[1])
+        return -_clamped(rows.gather(1, index[:, None]), LOG_THRESHOLD).log().sum() / n + poison

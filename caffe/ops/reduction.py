@@ -1,5 +1,7 @@
 """Layers that summarise an axis: Softmax, Accuracy, ArgMax, Reduction."""
 
+import math
+
 import torch
 
 from caffe.layer import TorchLayer, register
@@ -51,3 +53,58 @@ class Accuracy(TorchLayer):
         per_class = torch.zeros(2, classes, device=rows.device)
         per_class.scatter_add_(1, index.expand(2, -1), torch.stack([hit, counted]).float())
         return total, per_class[0] / per_class[1].clamp(min=1)
+
+
+@register("ArgMax")
+class ArgMax(TorchLayer):
+    """Indices of the `top_k` largest values, largest first, of equal ones the later first; not differentiable.
+
+    Over all axes but the first: (N, ...) -> (N, 1, k), with `out_max_val` (N, 2, k): indices, then values. With `axis`:
+    that axis shrinks to k and holds indices, with `out_max_val` values. Caffe: argmax_layer.cpp."""
+
+    num_bottom = num_top = 1
+    differentiable = False
+
+    def top_shapes(self, shape):
+        p = self.param.argmax_param
+        self.axis = canonical_axis(self, p.axis, shape) if p.HasField("axis") else None
+        size = shape[self.axis] if p.HasField("axis") else math.prod(shape[1:])
+        if not 1 <= p.top_k <= size:
+            self.fail(f"top_k is {p.top_k}; wanted 1..{size} for a bottom of shape {tuple(shape)}")
+        if p.HasField("axis"):
+            return [(*shape[: self.axis], p.top_k, *shape[self.axis + 1 :])]
+        return [(shape[0], 2 if p.out_max_val else 1, p.top_k, *(1,) * (len(shape) - 3))]
+
+    def compute(self, x):
+        p = self.param.argmax_param
+        axis, rows = (1, x.flatten(1)) if self.axis is None else (self.axis, x)
+        values, order = rows.flip(axis).sort(dim=axis, descending=True, stable=True)
+        values = values.narrow(axis, 0, p.top_k)
+        indices = (rows.shape[axis] - 1 - order.narrow(axis, 0, p.top_k)).to(x.dtype)
+        if self.axis is not None:
+            return values if p.out_max_val else indices
+        top = torch.stack([indices, values] if p.out_max_val else [indices], 1)
+        return top.reshape(*top.shape, *(1,) * (x.dim() - 3))
+
+
+@register("Reduction")
+class Reduction(TorchLayer):
+    """coeff times the SUM, ASUM (of |x|), SUMSQ (of x^2) or MEAN over all axes from `axis` (0) on.
+
+    Caffe: reduction_layer.cpp."""
+
+    num_bottom = num_top = 1
+    saves_output = False
+
+    def top_shapes(self, shape):
+        self.axis = canonical_axis(self, self.param.reduction_param.axis, shape)
+        return [shape[: self.axis]]
+
+    def compute(self, x):
+        p = self.param.reduction_param
+        x = x.flatten(self.axis)
+        if p.operation == p.ASUM:
+            x = x.abs()
+        elif p.operation == p.SUMSQ:
+            x = x.square()
+        return p.coeff * (x.mean(-1) if p.operation == p.MEAN else x.sum(-1))
