@@ -88,7 +88,7 @@ class Tree(Frames):
             pass  # raises what a read raised
 
     def _read_frame(self, file, planes):
-        image = _read_image(os.path.join(self.im_path, file), cv2.IMREAD_COLOR)
+        image = read_image(os.path.join(self.im_path, file), cv2.IMREAD_COLOR)
         planes[:3] = _resize(image).transpose(2, 0, 1)
         planes[3] = 0
         if self.gt_path:
@@ -96,7 +96,7 @@ class Tree(Frames):
 
     def _read_mask(self, path, shape, planes):
         try:
-            mask = _read_image(path, cv2.IMREAD_GRAYSCALE)
+            mask = read_image(path, cv2.IMREAD_GRAYSCALE)
         except FileNotFoundError:
             if not os.path.isdir(os.path.dirname(path)):
                 raise DataError(f"{os.path.dirname(path)}: the folder of masks is gone") from None
@@ -128,6 +128,23 @@ def image_names(folder):
     return names
 
 
+def read_image(path, flags):
+    """The image at `path`, decoded with OpenCV's `flags`. FileNotFoundError: none is there; DataError: other trouble."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror})") from e
+    image = cv2.imdecode(data, flags) if len(data) and _is_whole(data) else None
+    if image is None:
+        raise DataError(
+            f"{path}: is not a whole image ({len(data)} bytes); "
+            "restore it, or remove it together with its frame or mask"
+        )
+    return image
+
+
 def fill_image_blob(planes, out):
     """planes uint8 (n, 4, 64, 64) -> out float32 (n, 3, 64, 64): BGR minus 127.5."""
     np.copyto(out, planes[:, :3])
@@ -150,23 +167,6 @@ def _require_folder(key, path):
         raise DataError(
             f"{key} {path}: no such folder (looked from {os.getcwd()}); data/README.md says where each dataset belongs"
         )
-
-
-def _read_image(path, flags):
-    """Decoded image. A missing file raises FileNotFoundError, any other trouble DataError."""
-    try:
-        data = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
-        raise
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read ({e.strerror})") from e
-    image = cv2.imdecode(data, flags) if len(data) and _is_whole(data) else None
-    if image is None:
-        raise DataError(
-            f"{path}: is not a whole image ({len(data)} bytes); "
-            "restore it, or remove it together with its frame or mask"
-        )
-    return image
 
 
 def _is_whole(data):

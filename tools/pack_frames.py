@@ -13,8 +13,6 @@ import os
 import shutil
 import sys
 import zlib
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,7 +23,7 @@ import numpy as np
 from layers import pack
 from layers.datasets import DATASETS, data_root
 from layers.frames import PLANES, DataError, Tree
-from tools.progress import Progress
+from tools.work import Progress, in_order
 
 COMMIT = 64 << 20  # bytes that a kill can cost
 FRAME_BYTES = int(np.prod(PLANES))
@@ -214,20 +212,6 @@ def verify(packed, tree, jobs):
                 raise DataError(f"{packed.folder}: {path} differs from its files; delete the pack and make it again")
             progress.update()
     print(f"{packed.folder}: {len(packed.sequences)} sequences, all equal to their files")
-
-
-def in_order(function, items, jobs):
-    """function(item) of every item, in order, by `jobs` threads that work a few items ahead.
-
-    Threads do: OpenCV decodes without the GIL."""
-    with ThreadPoolExecutor(jobs) as pool:
-        ahead = deque()
-        for item in items:
-            ahead.append(pool.submit(function, item))
-            if len(ahead) > 2 * jobs:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
 
 
 def _chunks(paths, lengths):

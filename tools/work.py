@@ -1,7 +1,9 @@
-"""Progress of long work: a bar on a terminal, now and then a line in a log."""
+"""Long work: several threads at it, and its progress, a bar on a terminal or now and then a line in a log."""
 
 import sys
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
@@ -36,3 +38,17 @@ class Progress:
         print(
             f"{self.label}: {self.done} of {self.total} {self.unit}, {rate:.0f} a second", file=sys.stderr, flush=True
         )
+
+
+def in_order(function, items, jobs):
+    """function(item) of every item, in order, by `jobs` threads that work a few items ahead.
+
+    Threads do: OpenCV decodes without the GIL."""
+    with ThreadPoolExecutor(jobs) as pool:
+        ahead = deque()
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > 2 * jobs:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
