@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Training step of the four GaitNet nets: the bundled runtime against a plain PyTorch loop, in one run.
+
+    python tools/bench_train.py                       # seg rec joint sia at batch 8, 16, 32
+    python tools/bench_train.py --steps joint --batches 16 --iterations 10
+
+Each pair is timed in turns (A B A B ...), in processes of their own, so that both meet the same machine; the ratio is that of
+the medians. Ours is `caffe train`'s own step: Python data layer, forward, backward, update. The plain loop gets its
+batches ready-made in memory.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tools"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="example: bench_train.py --steps rec")
+    parser.add_argument("--steps", nargs="+", default=["seg", "rec", "joint", "sia"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[8, 16, 32], help="clips a batch (sia: both halves)")
+    parser.add_argument("--iterations", type=int, default=5, help="timed iterations a turn")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        _work(args.worker[0], args.worker[1], int(args.worker[2]))
+        return
+    rows = measure(args.steps, args.batches, args.iterations, args.turns)
+    print(json.dumps(rows, indent=1))
+
+
+def measure(steps=("seg", "rec", "joint", "sia"), batches=(8, 16, 32), iterations=5, turns=3):
+    """A row for each step and batch: seconds of both (median), their ratio, and peak memory of both in MB."""
+    rows = []
+    for step in steps:
+        for batch in batches:
+            times, memory = {"ours": [], "plain": []}, {}
+            workers = {kind: _Worker(kind, step, batch) for kind in times}
+            for _ in range(turns):
+                for kind, worker in workers.items():
+                    times[kind] += worker.run(iterations)
+            for kind, worker in workers.items():
+                memory[kind] = worker.close()
+            ours, plain = (statistics.median(times[k]) for k in ("ours", "plain"))
+            rows.append({"step": step, "batch": batch, "ours_s": round(ours, 4), "plain_s": round(plain, 4),
+                         "ratio": round(ours / plain, 3), "ours_mb": memory["ours"], "plain_mb": memory["plain"],
+                         "memory_ratio": round(memory["ours"] / memory["plain"], 3)})  # fmt: skip
+            print(f"# {step} batch {batch}: ours / plain = {rows[-1]['ratio']}", file=sys.stderr)
+    return rows
+
+
+class _Worker:
+    """One of the two loops in a process of its own; it runs when told and idles otherwise."""
+
+    def __init__(self, kind, step, batch):
+        command = [sys.executable, __file__, "--worker", kind, step, str(batch)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._answer()  # built and warm
+
+    def run(self, iterations):
+        self._tell(str(iterations))
+        return self._answer()
+
+    def close(self):
+        self._tell("end")
+        answer = self._answer()
+        self.process.wait()
+        return answer
+
+    def _tell(self, text):
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"error: the benchmark's process ended with status {self.process.wait()}")
+        return json.loads(line)
+
+
+def _work(kind, step, batch):
+    from resource import RUSAGE_SELF, getrusage
+
+    run = _ours(step, batch) if kind == "ours" else _plain(step, batch)
+    run()
+    run()
+    print("true", flush=True)
+    for line in sys.stdin:
+        if line.strip() == "end":
+            print(getrusage(RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+            return
+        times = []
+        for _ in range(int(line)):
+            begin = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - begin)
+        print(json.dumps(times), flush=True)
+
+
+def _ours(step, batch):
+    """The step of `caffe train`, fed by a Python layer that copies ready-made frames."""
+    from caffe.cli import tune_allocator
+    from caffe.solver import Solver
+    from models.gaitnet import solver
+
+    tune_allocator()
+    param = solver("casiab", step)
+    param.ClearField("net")
+    param.ClearField("test_iter")
+    param.ClearField("test_interval")
+    param.snapshot, param.random_seed = 0, 1
+    param.display = 0
+    param.train_net_param.CopyFrom(_train_net(step, batch))
+    made = Solver(param)
+    made.frugal()
+    return lambda: made.step(1)
+
+
+def _train_net(step, clips):
+    """The training net of CASIA-B at another batch size, its data layer replaced by one that needs no data set."""
+    from models.gaitnet import gaitnet
+
+    net = gaitnet("casiab", step)
+    published = 128
+    for layer in list(net.layer):
+        if any(rule.phase == 1 for rule in layer.include):
+            net.layer.remove(layer)
+    for layer in net.layer:
+        if layer.type == "Python":
+            layer.python_param.module, layer.python_param.layer = "bench_layers", "ReadyMade"
+            layer.python_param.param_str = json.dumps({"clips": clips, "step": step})
+        points = layer.slice_param.slice_point
+        points[:] = [p * clips // published for p in points]
+    return net
+
+
+def _plain(step, batch):
+    from bench_plain import PlainGaitNet
+
+    return PlainGaitNet(step, batch).step
+
+
+if __name__ == "__main__":
+    main()
