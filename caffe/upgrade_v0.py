@@ -73,12 +73,16 @@ TRANSFORM_FIELDS = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop
 def upgrade_v0_layers(net, name) -> bool:
     """Turn the V0 layers of `net` into V1 layers, in place; False when a field had to be left out (it is logged)."""
     _fold_padding_layers(net, name)
-    return all([_upgrade(layer, name) for layer in net.layers if layer.HasField("layer")])
+    complete = True
+    for layer in net.layers:
+        if layer.HasField("layer"):
+            complete &= _upgrade(layer, name)
+    return complete
 
 
 def _fold_padding_layers(net, name):
     """Give the pad of each `padding` layer to the conv or pool layers above it."""
-    producer = {blob: None for blob in net.input}  # the layer whose top a blob is, None for inputs of the net
+    producer = dict.fromkeys(net.input)  # the layer whose top a blob is, None for inputs of the net
     for layer in net.layers:
         for i, blob in enumerate(layer.bottom):
             if blob not in producer:
