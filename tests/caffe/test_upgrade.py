@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe import CaffeError
+from caffe import CaffeError, glog
 from caffe.proto import caffe_pb2
 from caffe.read import parse_text, read_net_binary, read_net_file, read_solver_file, read_text
 from caffe.text import message_to_text
 from caffe.upgrade import upgrade_net, upgrade_solver, v1_type_name
+from caffe.upgrade_commands import net_binary, net_text, solver_text
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "files"
 
@@ -165,7 +166,8 @@ def test_v0_data_layers():
         net,
         """layer { name: "d" type: "ImageData" top: "d"
                 transform_param { scale: 2 mean_file: "m" crop_size: 5 mirror: true }
-                image_data_param { source: "list" batch_size: 3 new_height: 8 new_width: 9 shuffle: true rand_skip: 1 } }
+                image_data_param { source: "list" batch_size: 3 new_height: 8 new_width: 9 shuffle: true
+                                   rand_skip: 1 } }
            layer { name: "w" type: "WindowData" top: "w" window_data_param { source: "w" fg_threshold: 0.1
                    bg_threshold: 0.2 fg_fraction: 0.3 context_pad: 4 crop_mode: "square" } }
            layer { name: "o" type: "HDF5Output" bottom: "d" hdf5_output_param { file_name: "f" } }""",
@@ -205,7 +207,8 @@ def test_bad_v0_files(text, words):
 
 def test_input_shapes_become_one_input_layer_in_front():
     net = upgraded(
-        'input: "a" input: "b" input_shape { dim: 2 dim: 3 } input_shape { } layer { name: "x" type: "Silence" bottom: "a" }'
+        'input: "a" input: "b" input_shape { dim: 2 dim: 3 } input_shape { } '
+        'layer { name: "x" type: "Silence" bottom: "a" }'
     )
     same(
         net,
@@ -260,46 +263,53 @@ def test_nets_written_in_a_solver_are_upgraded():
 # ---- the commands
 
 
-def run(function, *args):
-    code = f"import sys; from caffe.upgrade_commands import {function}; sys.exit({function}())"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=GOLDEN.parents[2],
-        timeout=120,
-    )
-
-
-def test_commands_write_the_new_file(tmp_path):
-    done = run("net_text", GOLDEN / "legacy_v1.prototxt", tmp_path / "net")
+def test_command_writes_the_new_file(tmp_path):
+    code = "import sys; from caffe.upgrade_commands import net_text; sys.exit(net_text())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, GOLDEN / "legacy_v1.prototxt", tmp_path / "net"],
+        capture_output=True, text=True, cwd=GOLDEN.parents[2], timeout=120,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Attempting to upgrade input file specified using deprecated V1LayerParameter" in done.stderr
     assert f"Wrote upgraded NetParameter to {tmp_path}/net" in done.stderr
     assert (tmp_path / "net").read_text() == (GOLDEN / "legacy_upgraded.prototxt").read_text()
 
-    done = run("solver_text", GOLDEN / "legacy_solver.prototxt", tmp_path / "solver")
-    assert done.returncode == 0, done.stderr
+
+@pytest.fixture
+def run(capfd, monkeypatch):
+    """Run a command in this process: (exit status, stderr)."""
+    monkeypatch.setattr(glog, "_level", glog.WARNING)  # put back afterwards
+
+    def call(command, *args):
+        status = command([str(a) for a in args])
+        return status, capfd.readouterr().err
+
+    return call
+
+
+def test_solver_and_binary_commands(tmp_path, run):
+    status, err = run(solver_text, GOLDEN / "legacy_solver.prototxt", tmp_path / "solver")
+    assert status == 0, err
     assert (tmp_path / "solver").read_text() == (GOLDEN / "legacy_solver_upgraded.prototxt").read_text()
 
-    done = run("net_binary", GOLDEN / "legacy_v1.caffemodel", tmp_path / "weights")
-    assert done.returncode == 0, done.stderr
-    again = run("net_binary", tmp_path / "weights", tmp_path / "weights")
-    assert again.returncode == 0 and "File already in latest proto format" in again.stderr
+    status, err = run(net_binary, GOLDEN / "legacy_v1.caffemodel", tmp_path / "weights")
+    assert status == 0, err
+    status, err = run(net_binary, tmp_path / "weights", tmp_path / "weights")
+    assert status == 0 and "File already in latest proto format" in err
     assert read_net_binary(tmp_path / "weights") == read_net_binary(GOLDEN / "legacy_v1.caffemodel")
 
 
-def test_commands_tell_what_is_wrong(tmp_path):
+def test_commands_tell_what_is_wrong(tmp_path, run):
     out = tmp_path / "out"
-    done = run("net_text", tmp_path / "absent", out)
-    assert (done.returncode, done.stderr) == (1, f"error: File not found: {tmp_path}/absent\n")
-    done = run("net_binary", GOLDEN / "small_net.prototxt", out)
-    assert done.returncode == 1 and "error: Failed to parse NetParameter file: " in done.stderr
-    assert run("net_text").returncode == 2
-    (tmp_path / "v0").write_text('layers { layer { name: "r" type: "relu" num_output: 3 } }')
+    assert run(net_text, tmp_path / "absent", out) == (1, f"error: File not found: {tmp_path}/absent\n")
+    status, err = run(net_binary, GOLDEN / "small_net.prototxt", out)
+    assert status == 1 and err.startswith("error: Failed to parse NetParameter file: ")
+    with pytest.raises(SystemExit, match="2"):
+        run(net_text)
     assert not out.exists()
-    done = run("net_text", tmp_path / "v0", out)
-    assert done.returncode == 1 and "Unknown parameter num_output for layer type relu" in done.stderr
+    status, err = run(net_text, GOLDEN / "small_net.prototxt", tmp_path / "no" / "folder")
+    assert status == 1 and err.splitlines()[-1].startswith("error: cannot write ")
+    (tmp_path / "v0").write_text('layers { layer { name: "r" type: "relu" num_output: 3 } }')
+    status, err = run(net_text, tmp_path / "v0", out)
+    assert status == 1 and "Unknown parameter num_output for layer type relu" in err
     assert "ReLU" in out.read_text()
-    done = run("net_text", GOLDEN / "small_net.prototxt", tmp_path / "no" / "folder")
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: cannot write ")
