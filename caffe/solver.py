@@ -15,7 +15,7 @@ from caffe.net import TEST, TRAIN, Net
 from caffe.proto import caffe_pb2
 from caffe.random import mix, next_seed
 from caffe.read import read_net_file, read_solver_file
-from caffe.updates import RULES
+from caffe.updates import RULES, fused_sgd
 
 # What the function given to `set_action_function` may ask for after an iteration.
 NONE, STOP, SNAPSHOT = range(3)
@@ -170,24 +170,31 @@ class Solver:
 
     def _update(self, blob, history, lr, decay):
         w, g = blob.memory.tensor(), blob.grad.tensor()
-        if self.param.iter_size > 1:
-            g.mul_(1 / self.param.iter_size)
-        if decay:
-            if self.param.regularization_type == "L2":
-                g.add_(w, alpha=decay)
-            elif self.param.regularization_type == "L1":
-                g.add_(w.sign(), alpha=decay)
-            else:
-                raise CaffeError(f"Unknown regularization type: {self.param.regularization_type} (known: L1, L2)")
         tensors = []
         for h in history:
             if h.memory.is_zero:
                 h.memory.assign(torch.zeros_like(w))
             tensors.append(h.memory.tensor())
-        update = self.rule.update(self.param, g, tensors, lr, self.iter + 1)
-        w.sub_(update)
+        if self.rule is RULES["SGD"] and lr and self.param.momentum and self.param.regularization_type == "L2":
+            update = fused_sgd(self.param, w, g, tensors[0], lr, decay)
+        else:
+            self._regularize(w, g, decay)
+            update = self.rule.update(self.param, g, tensors, lr, self.iter + 1)
+            w.sub_(update)
         if self.net.keep and update is not g:
             blob.grad.assign(g.copy_(update))
+
+    def _regularize(self, w, g, decay):
+        if self.param.iter_size > 1:
+            g.mul_(1 / self.param.iter_size)
+        if not decay:
+            return
+        if self.param.regularization_type == "L2":
+            g.add_(w, alpha=decay)
+        elif self.param.regularization_type == "L1":
+            g.add_(w.sign(), alpha=decay)
+        else:
+            raise CaffeError(f"Unknown regularization type: {self.param.regularization_type} (known: L1, L2)")
 
     def _clip_gradients(self):
         limit = self.param.clip_gradients

@@ -7,6 +7,8 @@ rate `lr` and update number `t` (from 1), and brings `history` up to date.
 
 import math
 
+import torch
+
 from caffe.errors import CaffeError
 
 
@@ -22,6 +24,17 @@ class SGD:
     @staticmethod
     def update(param, g, history, lr, t):
         return history[0].mul_(param.momentum).add_(g, alpha=lr)
+
+
+def fused_sgd(param, w, g, v, lr, decay):
+    """SGD with L2 decay in one pass over memory: V = momentum V + lr (g / iter_size + decay w);  w -= V.
+
+    torch's kernel keeps V without the rate in it; with its own rate at 1 and the real one folded into gradient and
+    decay it keeps Caffe's V. `g` is spoilt; the update is V."""
+    scale = torch.full((), param.iter_size / lr, device=w.device)
+    torch._fused_sgd_([w], [g], [v], weight_decay=lr * decay, momentum=param.momentum, lr=1.0, dampening=0.0,
+                      nesterov=False, maximize=False, is_first_step=False, grad_scale=scale)  # fmt: skip
+    return v
 
 
 class Nesterov(SGD):
