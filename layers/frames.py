@@ -129,7 +129,7 @@ def image_names(folder):
 
 
 def read_image(path, flags):
-    """The image at `path`, decoded with OpenCV's `flags`. FileNotFoundError: none is there; DataError: other trouble."""
+    """The image at `path`, decoded with OpenCV's `flags`. FileNotFoundError: there is none; DataError: the rest."""
     try:
         data = np.fromfile(path, np.uint8)
     except FileNotFoundError:

@@ -40,11 +40,11 @@ class Progress:
         )
 
 
-def in_order(function, items, jobs):
-    """function(item) of every item, in order, by `jobs` threads that work a few items ahead.
+def in_order(function, items, jobs, executor=ThreadPoolExecutor):
+    """function(item) of every item, in order, by `jobs` workers that are a few items ahead.
 
-    Threads do: OpenCV decodes without the GIL."""
-    with ThreadPoolExecutor(jobs) as pool:
+    Threads do for decoding: OpenCV does that without the GIL."""
+    with executor(jobs) as pool:
         ahead = deque()
         for item in items:
             ahead.append(pool.submit(function, item))
