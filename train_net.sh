@@ -1,0 +1,100 @@
+#!/bin/sh
+# Trains GaitNet in its four steps and evaluates it: sets up, checks the data, trains, scores, says where everything lies.
+#
+#   sh train_net.sh                    on walkers, which are rendered here: minutes
+#   sh train_net.sh casiab             on CASIA-B (or outdoor, szu) with the published settings: days on a GPU
+#   sh train_net.sh walkers --fresh    anew; what was trained before is moved aside
+#
+# Interrupted or killed at any point, the same command goes on. CAFFE_ROOT=/path/to/caffe uses that Caffe instead of
+# the bundled one; GAITNET_DATA=/path is where the datasets lie when not in data/.
+set -eu
+cd -- "$(dirname -- "$0")"
+
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
+fail() { echo "error: $1" >&2; exit "${2:-1}"; }
+
+dataset=walkers
+fresh=no
+for word in "$@"; do
+    case $word in
+        walkers | casiab | outdoor | szu) dataset=$word ;;
+        --fresh) fresh=yes ;;
+        -h | --help) usage; exit 0 ;;
+        *) echo "error: what is '$word'?" >&2; usage >&2; exit 2 ;;
+    esac
+done
+case $dataset in
+    walkers) folder=Walkers ;;
+    casiab) folder=CASIA-B ;;
+    outdoor) folder=Outdoor-Gait ;;
+    szu) folder=SZU-Gait ;;
+esac
+experiment=experiments/$dataset
+python=.venv/bin/python
+times=
+
+stage() { # title, command...: runs it and keeps its wall time for the summary
+    title=$1
+    shift
+    printf '\n== %s\n' "$title"
+    began=$(date +%s)
+    "$@" || exit $?
+    times="$times$(printf '  %-12s %5d s' "$title" $(($(date +%s) - began)))
+"
+}
+
+set_aside() { # what an earlier training left
+    ls $experiment/gaitnet-*_iter_* >/dev/null 2>&1 || return 0
+    aside=$experiment/before-$(date +%Y%m%d-%H%M%S)
+    mkdir "$aside"
+    mv $experiment/gaitnet-*_iter_* $experiment/gaitnet-*.log "$aside"
+    echo "Earlier training moved to $aside; delete it when you do not need it"
+}
+
+link_data() { # the prototxts say ../../data, so GAITNET_DATA is made visible there
+    [ -n "${GAITNET_DATA:-}" ] || return 0
+    if [ ! -e "data/$folder" ]; then
+        mkdir -p data "$GAITNET_DATA"
+        ln -s "$(cd -- "$GAITNET_DATA" && pwd)/$folder" "data/$folder"
+    elif [ "$(cd -P -- "data/$folder" && pwd)" != "$(cd -P -- "$GAITNET_DATA/$folder" 2>/dev/null && pwd)" ]; then
+        fail "data/$folder is not $GAITNET_DATA/$folder; remove the one that you do not mean, or unset GAITNET_DATA"
+    fi
+}
+
+get_data() {
+    if [ $dataset = walkers ]; then
+        $python tools/make_walkers.py --tree walkers --out "${GAITNET_DATA:-data}/Walkers"
+    else
+        $python tools/check_data.py $dataset --quick
+    fi
+}
+
+evaluate() {
+    set --
+    [ $dataset != walkers ] || set -- --clips all # all windows of a walk: few walks, and nothing random in the table
+    if [ -z "${CAFFE_ROOT:-}" ] && $python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+        set -- "$@" --gpu 0
+    fi
+    $python eval/eval-$dataset.py "$@"
+}
+
+sh tools/setup.sh
+[ $fresh = no ] || set_aside
+link_data
+stage data get_data
+stage pack $python tools/pack_frames.py $dataset
+trap '' INT # Ctrl-C is for Caffe, which writes a snapshot and stops
+for step in seg rec joint sia; do
+    stage $step sh $experiment/train_net.sh $step
+done
+trap - INT
+stage evaluation evaluate
+
+cat <<END
+
+Wall time of this run:
+$times
+logs       $experiment/gaitnet-<step>-<date>.log
+weights    $(ls -t $experiment/gaitnet-sia_iter_*.caffemodel | head -n 1)
+tables     $(ls -td results/$dataset-tr* | head -n 1), with the pictures
+END
