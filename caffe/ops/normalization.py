@@ -84,7 +84,8 @@ class LRN(TorchLayer):
         n, pad = p.local_size, p.local_size // 2
         if p.norm_region == p.WITHIN_CHANNEL:
             return x * (1 + p.alpha * F.avg_pool2d(squares, n, 1, pad)) ** -p.beta
-        means = F.avg_pool3d(squares[:, None], (n, 1, 1), 1, (pad, 0, 0))[:, 0]
+        wide = F.pad(squares, (0, 0, 0, 0, pad, pad))
+        means = F.avg_pool3d(wide[:, None], (n, 1, 1), 1)[:, 0]
         return x * (p.k + p.alpha * means) ** -p.beta
 
 

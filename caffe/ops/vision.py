@@ -8,10 +8,11 @@ from caffe.ops.axes import canonical_axis
 
 
 def pair(repeated, h, w, default, layer, what):
-    """(height, width) of a size given as `what_h`/`what_w`, once for both, or twice."""
+    """(height, width) of a size given as `<what>_h`/`<what>_w`, once for both, or twice."""
     if h or w:
         if len(repeated):
-            layer.fail(f"give either {what} or {what}_h and {what}_w, not both")
+            stem = what.removesuffix("_size")
+            layer.fail(f"give either {what} or {stem}_h and {stem}_w, not both")
         return h, w
     if len(repeated) > 2:
         layer.fail(f"{what} is given {len(repeated)} times; 2-D input wants it once or twice (height, width)")
