@@ -1,17 +1,22 @@
 """The command line behind eval-casiab.py, eval-outdoor.py, eval-szu.py and eval-walkers.py."""
 
 import argparse
-import json
 import sys
+import zipfile
 from pathlib import Path
 
 from eval import plots, provenance, tables
-from eval.features import read_features
+from eval.compare import baselines, segmentation
+from eval.features import FeatureFileError, read_cache, read_original
 from eval.protocol import evaluate
+from eval.report import write_report
 from eval.score import SIMILARITIES
-from layers.datasets import DATASETS
+from eval.walks import CLIPS, Source, features_of
+from layers.datasets import DATASETS, data_root
+from layers.frames import DataError
 
 ROOT = provenance.ROOT
+MODEL_FOLDERS = {"casiab": "casiab-tr74", "outdoor": "outdoor-gait", "szu": "szu", "walkers": "walkers"}
 
 
 def main(name, argv=None):
@@ -20,21 +25,86 @@ def main(name, argv=None):
     args = parse(dataset, argv)
     try:
         result = run(dataset, args)
-    except (ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    return check_expected(args, result)
+    except (DataError, ValueError, OSError) as e:
+        return fail(e)
+    except Exception as e:
+        if type(e).__name__ == "CaffeError":      # known without importing the runtime, which scoring does not need
+            return fail(e)
+        raise
+    mean = 100 * result["identification"]["with_identical"]["rank1"]
+    if args.expect is not None and not abs(mean - args.expect) <= args.tol:
+        return fail(f"mean rank-1 is {mean:.3f}, expected {args.expect} within {args.tol}")
+    return 0
+
+
+def fail(message):
+    print(f"error: {message}", file=sys.stderr)
+    return 1
 
 
 def run(dataset, args):
-    out = args.out or ROOT / "results" / f"{dataset.name}-tr{args.train_num}"
-    features, source = read_features(args.features, len(dataset.protocol.groups)), feature_file_source(args.features)
+    if args.features:
+        features, extras, origin = read_features(dataset, args.features)
+        source = None
+    else:
+        source = source_of(dataset, args)
+        features, extras, origin = features_of(source)
     result = evaluate(features, dataset.protocol.groups, args.similarity, args.seed)
-    result["provenance"] = {"dataset": dataset.name, "train_num": args.train_num, **source,
-                            "options": options(args), "versions": provenance.versions()}
+    result |= segmentation(extras, origin) | baselines(features, extras, origin, result, args.seed,
+                                                       source if args.baselines else None)
+    result["provenance"] = {**origin, "options": options(args), "versions": provenance.versions()}
+    out = args.out or ROOT / "results" / f"{dataset.name}-tr{args.train_num}"
     write_outputs(dataset, args.train_num, result, out)
+    if args.report:
+        write_report(out / "report.html", dataset, result, features, extras)
     show(dataset, result, out)
     return result
+
+
+def read_features(dataset, path):
+    """Features, extras and origin, from a file of ours or of the original."""
+    origin = {"dataset": dataset.name, "features": str(path)}
+    try:
+        origin["features_sha256"] = provenance.sha256(path)
+        if not zipfile.is_zipfile(path):
+            return read_original(path, len(dataset.protocol.groups)), {}, origin
+        features, extras, key = read_cache(path)
+    except OSError as e:
+        raise FeatureFileError(f"{path}: {e.strerror or e}; --features wants an existing feature file") from e
+    if (key.get("dataset"), key.get("part")) != (dataset.name, "test"):
+        raise FeatureFileError(f"{path}: features of the {key.get('part')} subjects of {key.get('dataset')}, "
+                               f"wanted those of the test subjects of {dataset.name}")
+    return features, extras, origin | key
+
+
+def source_of(dataset, args):
+    folder = data_root() / dataset.folder
+    im_path = args.im_path or folder / dataset.im_dir
+    if not im_path.is_dir():
+        raise ValueError(f"{im_path}: no such folder; get {dataset.title} ({dataset.source}) and put it there, "
+                         "or say --im-path")
+    gt_path = args.gt_path or (folder / dataset.gt_dir if args.im_path is None else None)
+    if gt_path is not None and args.gt_path is None and not gt_path.is_dir():
+        print(f"no ground truth in {gt_path}: masks are not scored", file=sys.stderr)
+        gt_path = None
+    weights = args.weights or default_weights(dataset.name)
+    if not weights.is_file():
+        raise ValueError(f"{weights}: no such file of weights; see --weights")
+    print(f"weights {weights}", file=sys.stderr)
+    return Source(dataset, args.train_num, im_path, gt_path, args.model, weights, args.clips, args.seed, args.gpu)
+
+
+def default_weights(name):
+    """Released weights in models/, else the last of step sia in experiments/."""
+    released = sorted((ROOT / "models" / MODEL_FOLDERS[name]).glob("*.caffemodel"))
+    if len(released) > 1:
+        raise ValueError(f"{released[0].parent}: holds {len(released)} files of weights; choose one by --weights")
+    trained = sorted((ROOT / "experiments" / name).glob("gaitnet-sia_iter_*.caffemodel"),
+                     key=lambda path: int(path.stem.rpartition("_")[2]))
+    if not released + trained:
+        raise ValueError(f"no weights in models/{MODEL_FOLDERS[name]}/ or experiments/{name}/; train them "
+                         f"(sh train_net.sh {name}) or say --weights")
+    return (released + trained[-1:])[0]
 
 
 def write_outputs(dataset, train_num, result, out):
@@ -42,7 +112,7 @@ def write_outputs(dataset, train_num, result, out):
     groups, table = result["groups"], result["identification"]["rank1_table"]
     tables.write_text(out / tables.RESULT_FILES[dataset.name].format(train_num), tables.original_text(groups, table))
     tables.write_text(out / "metrics.csv", tables.csv_text(result))
-    tables.write_text(out / "metrics.json", json.dumps(result, indent=1) + "\n")
+    tables.write_text(out / "metrics.json", tables.json_text(result))
     plots.write_png(out / "rank1.png", plots.heat_map(groups, table, f"{dataset.title}, rank-1 (%)"))
     plots.write_png(out / "curves.png", plots.curves(result, kind_of_group(dataset)))
 
@@ -50,7 +120,9 @@ def write_outputs(dataset, train_num, result, out):
 def show(dataset, result, out):
     kind = kind_of_group(dataset)
     print(tables.terminal_text(result["groups"], result["identification"]["rank1_table"], kind))
-    print(f"tables and pictures in {out}")
+    for line in tables.further_lines(result, kind):
+        print(line)
+    print(f"tables and pictures: {out}")
     print(tables.closing_line(result, kind))
 
 
@@ -58,42 +130,55 @@ def kind_of_group(dataset):
     return "view" if "view" in dataset.tree else "condition"
 
 
-def feature_file_source(path):
-    return {"features": str(path), "features_sha256": provenance.sha256(path)}
-
-
 def options(args):
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
 
 
-def check_expected(args, result):
-    mean = 100 * result["identification"]["with_identical"]["rank1"]
-    if args.expect is not None and not abs(mean - args.expect) <= args.tol:
-        print(f"error: mean rank-1 is {mean:.3f}, expected {args.expect} within {args.tol}", file=sys.stderr)
-        return 1
-    return 0
-
-
 def parse(dataset, argv):
     script = f"eval/eval-{dataset.name}.py"
+    trees = f"{dataset.folder}/{dataset.im_dir}"
     parser = argparse.ArgumentParser(
         prog=script, formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"Evaluate GaitNet on {dataset.title}: the original's table, CMC, mAP, verification, and pictures.",
-        epilog=f"example: python {script} --features features.npz --out results/mine")
-    parser.add_argument("--features", type=Path, metavar="FILE",
-                        help="score this feature file, of ours (.npz) or of the original release")
-    parser.add_argument("--train-num", type=positive, default=dataset.train_num, metavar="N",
-                        help="subjects that trained; the others are tested (default %(default)s)")
-    parser.add_argument("--similarity", choices=sorted(SIMILARITIES), default="distance",
-                        help="rank by the distance, or by the original's float32 exponential with its ties "
-                             "(default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0,
-                        help="of random windows and bootstrap intervals (default %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="DIR",
-                        help=f"where results go (default results/{dataset.name}-tr<N>)")
-    parser.add_argument("--expect", type=float, metavar="X", help="exit 1 unless the mean rank-1 (%%) is X ...")
-    parser.add_argument("--tol", type=float, default=0.3, metavar="Y", help="... within Y (default %(default)s)")
-    return parser.parse_args(argv)
+        epilog=f"""examples:
+  python {script} --weights models/mine.caffemodel --report
+  python {script} --features features.npz --out results/mine""")
+    net = parser.add_argument_group("what to evaluate")
+    net.add_argument("--weights", type=Path, metavar="FILE",
+                     help=f"trained net (default: models/{MODEL_FOLDERS[dataset.name]}/*.caffemodel, or the last "
+                          f"experiments/{dataset.name}/gaitnet-sia_iter_*.caffemodel)")
+    net.add_argument("--model", type=Path, metavar="FILE", default=ROOT / "eval" / "deploy_gaitnet.prototxt",
+                     help="deploy net (default eval/deploy_gaitnet.prototxt)")
+    net.add_argument("--im-path", type=Path, metavar="DIR", help=f"tree of frames, or a pack (default data/{trees})")
+    net.add_argument("--gt-path", type=Path, metavar="DIR",
+                     help=f"tree of masks, to score the segmentation (default data/{dataset.folder}/{dataset.gt_dir})")
+    net.add_argument("--train-num", type=positive, default=dataset.train_num, metavar="N",
+                     help="subjects that trained; the others are tested (default %(default)s)")
+    net.add_argument("--clips", choices=[str(CLIPS), "all"], default=str(CLIPS),
+                     help="random clips of a walk, as in the original, or every window (default %(default)s)")
+    net.add_argument("--gpu", type=int, metavar="N", help="run the net on this GPU (default: CPU)")
+    net.add_argument("--features", type=Path, metavar="FILE",
+                     help="score this feature file instead, of ours (.npz) or of the original release")
+    score = parser.add_argument_group("how to score")
+    score.add_argument("--similarity", choices=sorted(SIMILARITIES), default="distance",
+                       help="rank by the distance, or by the original's float32 exponential with its ties "
+                            "(default %(default)s)")
+    score.add_argument("--baselines", action="store_true",
+                       help="add gait energy images with PCA and LDA, which the training subjects are segmented for")
+    score.add_argument("--seed", type=int, default=0,
+                       help="of random clips and bootstrap intervals (default %(default)s)")
+    score.add_argument("--expect", type=float, metavar="X", help="exit 1 unless the mean rank-1 (%%) is X ...")
+    score.add_argument("--tol", type=float, default=0.3, metavar="Y", help="... within Y (default %(default)s)")
+    out = parser.add_argument_group("what to write")
+    out.add_argument("--out", type=Path, metavar="DIR", help=f"folder (default results/{dataset.name}-tr<N>)")
+    out.add_argument("--report", action="store_true", help="write report.html as well, one file with everything")
+    args = parser.parse_args(argv)
+    if args.seed < 0:
+        parser.error(f"argument --seed: {args.seed}: wanted 0 or more")
+    if args.features and (args.weights or args.im_path or args.gt_path or args.baselines):
+        parser.error("argument --features: scores features that exist; leave out --weights, --im-path, --gt-path "
+                     "and --baselines")
+    return args
 
 
 def positive(text):

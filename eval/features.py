@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -53,22 +52,15 @@ class Features:
         return self.take(self.roles == "probe")
 
 
-def read_features(path, num_groups):
-    """Features from a file of ours (.npz) or of the original (pickle); FeatureFileError says what is wrong."""
-    try:
-        return read_cache(path)[0] if zipfile.is_zipfile(path) else read_original(path, num_groups)
-    except UnsafePickleError as e:
-        raise FeatureFileError(str(e)) from e
-    except OSError as e:
-        raise FeatureFileError(f"{path}: {e.strerror or e}; --features wants an existing feature file") from e
-
-
 def read_original(path, num_groups):
     """The original's cache: for gallery and probe `_features` (T, G, D), `_labels` (T, G), `_valid` (T,).
 
-    T is the number of groups, or more (SZU has 3 rows and fills the first).
+    T is the number of groups, or more (SZU has 3 rows and fills the first). FeatureFileError says what does not fit.
     """
-    arrays = load_arrays(path)
+    try:
+        arrays = load_arrays(path)
+    except UnsafePickleError as e:
+        raise FeatureFileError(str(e)) from e
     parts = [one_side(path, arrays, role, num_groups) for role in ("gallery", "probe")]
     return Features(*(np.concatenate(columns) for columns in zip(*parts)))
 
@@ -96,7 +88,7 @@ def one_side(path, arrays, role, num_groups):
 
 
 def read_cache(path, key=None):
-    """(Features, extras) from our .npz; with a key, a file made from anything else is refused.
+    """(Features, extras, key) from our .npz; with a key given, a file made from anything else is refused.
 
     key: a JSON-able dict of all that determines the features. extras: the arrays stored beside them.
     """
@@ -110,19 +102,18 @@ def read_cache(path, key=None):
     if key is not None and found != json.loads(json.dumps(key)):
         differing = sorted(k for k in key.keys() | found.keys() if key.get(k) != found.get(k))
         raise FeatureFileError(f"{path}: made with another {', '.join(differing)}; delete it to extract anew")
-    return features, arrays
+    return features, arrays, found
 
 
-def write_cache(path, features, key, **extras):
+def write_cache(path, features, key, extras):
     """Write `.npz`; the file appears whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {field.name: getattr(features, field.name) for field in fields(features)}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "wb") as file:
             np.savez(file, key=np.array(json.dumps(key, sort_keys=True)), **arrays, **extras)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)

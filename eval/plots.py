@@ -43,16 +43,22 @@ def curves(result, kind):
     return figure
 
 
-def png(figure):
-    """The figure as PNG bytes; the figure is closed."""
+def colour(share):
+    """Colour of a share 0..1 in the heat map, #rrggbb."""
+    return matplotlib.colors.to_hex(plt.get_cmap("viridis")(share))
+
+
+def svg(figure):
+    """The figure as SVG bytes; the figure is closed."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=130)
+    figure.savefig(out, format="svg")
     plt.close(figure)
     return out.getvalue()
 
 
 def write_png(path, figure):
+    """Write a picture whole or not at all; the figure is closed."""
     temporary = f"{path}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(png(figure))
+    figure.savefig(temporary, format="png", dpi=130)
+    plt.close(figure)
     os.replace(temporary, path)

@@ -23,13 +23,28 @@ def evaluate(features, groups, similarity="distance", seed=0):
         "probes": np.bincount(probe.groups, minlength=len(groups)).tolist(),
         "identification": trials.identification(seed),
         "verification": trials.verification(),
-        "subjects": metrics.subject_errors(trials.first, trials.nearest_labels, probe.labels),
+        "subjects": trials.subjects(),
     }
-    covariates = sorted(set(features.covariates) - {""}, key=["NM", "BG", "CL"].index)
-    if covariates:
-        result["covariates"] = {name: Trials(features.gallery, features.take(features.covariates == name), len(groups),
-                                             SIMILARITIES[similarity]).identification(seed) for name in covariates}
-    return result
+    return result | covariates(features, len(groups), SIMILARITIES[similarity], seed)
+
+
+def identify(features, groups, seed=0):
+    """The identification figures alone, by distance: for baselines."""
+    dissimilarity = SIMILARITIES["distance"]
+    trials = Trials(features.gallery, features.probe, len(groups), dissimilarity)
+    return {"identification": trials.identification(seed)} | covariates(features, len(groups), dissimilarity, seed)
+
+
+def covariates(features, num_groups, dissimilarity, seed):
+    """{"covariates": identification of NM, BG and CL probes against the same gallery}; {} where there are none.
+
+    The protocol of today's literature on CASIA-B, which reports the mean without identical views (Chao et al., GaitSet,
+    AAAI 2019).
+    """
+    names = sorted(set(features.covariates) - {""}, key=lambda name: (name != "NM", name))
+    rows = {name: Trials(features.gallery, features.take(features.covariates == name), num_groups, dissimilarity)
+            for name in names}
+    return {"covariates": {name: trials.identification(seed) for name, trials in rows.items()}} if rows else {}
 
 
 class Trials:
@@ -37,11 +52,12 @@ class Trials:
 
     def __init__(self, gallery, probe, num_groups, dissimilarity):
         self.probe, self.num_groups = probe, num_groups
+        self.columns = np.unique(gallery.groups)            # the cells of groups without gallery stay nan
         shape = len(probe), num_groups
-        self.first, self.ap, self.inp = np.full(shape, np.inf), np.zeros(shape), np.zeros(shape)
+        self.first, self.ap, self.inp = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
         self.nearest_labels = np.full(shape, -1)
         self.genuine, self.impostor = [], []                # of each gallery group: (distances, of an identical group?)
-        for j in np.unique(gallery.groups):
+        for j in self.columns:
             column = gallery.take(gallery.groups == j)
             distances = dissimilarity(probe.vectors, column.vectors)
             ranks = metrics.rank(distances, probe.labels, column.labels)
@@ -54,7 +70,7 @@ class Trials:
 
     def identification(self, seed):
         """Rank-1 table; with and without identical groups: means with 95% intervals, CMC, mAP, mINP."""
-        hit = self.first == 1
+        hit = self.within(1)
         table = self.table(hit)
         summary = {"rank1_table": table.tolist()}
         for name, identical in self.averages():
@@ -62,7 +78,7 @@ class Trials:
                 "rank1": metrics.overall(table, identical),
                 "rank1_95": metrics.bootstrap(hit, self.probe.groups, self.probe.labels, self.num_groups,
                                               np.random.default_rng(seed), identical),
-                "cmc": [metrics.overall(self.table(self.first <= k), identical) for k in range(1, MAX_RANK + 1)],
+                "cmc": [metrics.overall(self.table(self.within(k)), identical) for k in range(1, MAX_RANK + 1)],
                 "mAP": metrics.overall(self.table(self.ap), identical),
                 "mINP": metrics.overall(self.table(self.inp), identical),
             }
@@ -85,6 +101,15 @@ class Trials:
                 "roc": {"far": grid.tolist(), "tar": tar[np.searchsorted(far, grid, side="right") - 1].tolist()},
             }
         return summary
+
+    def within(self, k):
+        """1 where a probe's own subject is among the k nearest, else 0: (P, T), nan without gallery."""
+        return np.where(np.isnan(self.first), np.nan, self.first <= k)
+
+    def subjects(self):
+        """Errors by subject, see eval.metrics.subject_errors."""
+        first, nearest = (values[:, self.columns] for values in (self.first, self.nearest_labels))
+        return metrics.subject_errors(first, nearest, self.probe.labels)
 
     def averages(self):
         """(name, identical groups included?); a table of one cell has no others."""

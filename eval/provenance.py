@@ -20,15 +20,14 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def fingerprint(folders):
-    """Hash of the relative path, size and time of change of every file below the folders, which it does not open."""
+def fingerprint(root, folders):
+    """Hash of path, size and time of change of every file in the folders below `root`; no file is opened."""
     digest = hashlib.sha256()
     for folder in folders:
-        for place, subfolders, names in os.walk(folder):
-            subfolders.sort()
-            for name in sorted(names):
-                stat = os.stat(os.path.join(place, name))
-                digest.update(f"{os.path.relpath(place, folder)}/{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        place = os.path.join(root, folder)
+        for entry in sorted(os.scandir(place) if os.path.isdir(place) else (), key=lambda entry: entry.name):
+            stat = entry.stat()
+            digest.update(f"{folder}/{entry.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import math
 import os
 from pathlib import Path
 
@@ -18,6 +20,19 @@ def write_text(path, text):
     os.replace(temporary, path)
 
 
+def json_text(result):
+    """Everything, as JSON; null where a number does not exist."""
+    return json.dumps(without_nan(result), indent=1) + "\n"
+
+
+def without_nan(value):
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def original_text(groups, table):
     r"""The original's result file: `Prob\Gallery`, gallery names, a line a probe name, percent, tabs between."""
     lines = ["\t".join(["Prob\\Gallery", *groups])]
@@ -29,16 +44,17 @@ def terminal_text(groups, table, kind):
     """The rank-1 table for reading, in percent."""
     width = max(7, *(len(name) + 1 for name in groups))
     head = "probe \\ gallery".ljust(16) + "".join(name.rjust(width) for name in groups)
-    rows = [name.ljust(16) + "".join(f"{100 * cell:{width}.2f}" for cell in row) for name, row in zip(groups, table)]
+    rows = [name.ljust(16) + "".join(number(cell).rjust(width) for cell in row) for name, row in zip(groups, table)]
     return "\n".join([f"rank-1 (%) by {kind}", head, *rows])
+
+
+def number(share):
+    return "-" if math.isnan(share) else f"{100 * share:.2f}"
 
 
 def summary_rows(result):
     """(protocol, average, measure, value, low, high) of every single figure; low and high are None where not known."""
-    parts = [("original", result["identification"])]
-    parts += result.get("covariates", {}).items()
-    parts += ((name, part["identification"]) for name, part in result.get("baselines", {}).items())
-    for protocol, part in parts:
+    for protocol, part in protocols(result):
         for average in ("with_identical", "without_identical"):
             if average in part:
                 figures = part[average]
@@ -55,6 +71,45 @@ def summary_rows(result):
         yield "segmentation", "", name, figure, None, None
 
 
+def summary_table(result, kind):
+    """(head, rows) of text: net, covariates and baselines; means over cells in percent."""
+    identical = "without_identical" not in result["identification"]
+    average = "with_identical" if identical else "without_identical"
+    head = ["all" if identical else f"without identical {kind}", "rank-1", "95% interval", "rank-5", "mAP", "mINP"]
+    rows = []
+    for name, part in protocols(result):
+        figures = part[average]
+        low, high = (100 * x for x in figures["rank1_95"])
+        shares = figures["rank1"], figures["cmc"][4], figures["mAP"], figures["mINP"]
+        rank1, *others = (f"{100 * x:.2f}" for x in shares)
+        rows.append([name, rank1, f"{low:.1f} .. {high:.1f}", *others])
+    return head, rows
+
+
+def protocols(result):
+    """(name, identification figures) of the net and the baselines, by covariate of the probes where there are any."""
+    for name, part in [("GaitNet", result), *result.get("baselines", {}).items()]:
+        if "covariates" in part:        # NM is the original protocol
+            yield from ((f"{name}, {probes} probes", row) for probes, row in part["covariates"].items())
+        else:
+            yield name, part["identification"]
+
+
+def further_lines(result, kind):
+    """Lines for the terminal beside the table: means with intervals, baselines, verification, segmentation."""
+    head, rows = summary_table(result, kind)
+    width = max(len(row[0]) for row in [head, *rows])
+    for row in [head, *rows]:
+        yield row[0].ljust(width) + "".join(cell.rjust(17 if i == 1 else 8) for i, cell in enumerate(row[1:]))
+    for average, figures in result["verification"].items():
+        yield (f"verification {average.replace('_', ' ')} {kind}: EER {100 * figures['eer']:.2f}%, TAR "
+               + ", ".join(f"{100 * tar:.2f}% at FAR {rate}" for rate, tar in figures["tar_at_far"].items()))
+    if "segmentation" in result:
+        masks = result["segmentation"]
+        yield (f"segmentation of {masks['frames']} frames of unseen subjects: IoU {masks['iou']:.3f}, "
+               f"pixel accuracy {masks['pixel_accuracy']:.3f}, boundary F {masks['boundary_f']:.3f}")
+
+
 def csv_text(result):
     """Every figure of the report: single figures first, then the rank-1 table of each protocol, cell by cell."""
     out = io.StringIO()
@@ -62,7 +117,7 @@ def csv_text(result):
     write(["protocol", "average", "measure", "value", "low_95", "high_95"])
     for *words, value, low, high in summary_rows(result):
         write([*words, f"{value:.6f}", *("" if x is None else f"{x:.6f}" for x in (low, high))])
-    for protocol, part in [("original", result["identification"]), *result.get("covariates", {}).items()]:
+    for protocol, part in protocols(result):
         for probe, row in zip(result["groups"], part["rank1_table"]):
             for gallery, cell in zip(result["groups"], row):
                 write([protocol, f"probe {probe} gallery {gallery}", "rank-1", f"{cell:.6f}", "", ""])

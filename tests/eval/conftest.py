@@ -1,9 +1,14 @@
-"""Feature files as the original release wrote them: protocol-2 pickles made by Python 2."""
+"""What the tests of evaluation share: feature files of the original release, a small dataset, weights."""
 
 import struct
+import zlib
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def python2_pickle(arrays):
@@ -58,3 +63,66 @@ def python2_file(tmp_path):
         return path
 
     return write
+
+
+SUBJECTS, VIEWS = 6, ("000", "090")
+CONDITIONS = ("nm-01", "nm-02", "nm-03", "nm-04", "nm-05", "nm-06", "bg-01", "cl-02")
+
+
+@pytest.fixture(scope="session")
+def small_casiab(tmp_path_factory):
+    """A tree of 6 subjects, 8 conditions, 2 views, 12 or 13 frames a walk; one walk is too short to count."""
+    root = tmp_path_factory.mktemp("data") / "CASIA-B"
+    for subject in range(SUBJECTS):
+        for condition in CONDITIONS:
+            for view in VIEWS:
+                path = f"{subject + 1:03d}/{condition}/{view}"
+                write_walk(root, path, 12 + subject % 2, subject, zlib.crc32(path.encode()))
+    for tree in ("crop-im", "crop-seg"):
+        for name in ("00.png", "01.png"):
+            (root / tree / "006/nm-06/090" / name).unlink()
+    return root
+
+
+def write_walk(root, path, frames, subject, seed):
+    """Frames and masks of a figure of one body and two legs; its width and stride tell the subject."""
+    rng = np.random.default_rng(seed)
+    colour, floor = rng.integers(60, 255, 3).tolist(), int(rng.integers(0, 60))
+    phase = rng.random() * 6
+    for tree in ("crop-im", "crop-seg"):
+        (root / tree / path).mkdir(parents=True)
+    for k in range(frames):
+        mask = np.zeros((64, 64), np.uint8)
+        swing = int((4 + 2 * subject) * np.sin(phase + 0.8 * k))
+        cv2.ellipse(mask, (32, 24), (5 + subject, 18), 0, 0, 360, 255, -1)
+        for side in (-1, 1):
+            cv2.line(mask, (32, 38), (32 + side * swing, 62), 255, 3)
+        image = np.full((64, 64, 3), floor, np.uint8)
+        image[mask > 0] = colour
+        cv2.imwrite(str(root / "crop-im" / path / f"{k:02d}.png"), image)
+        cv2.imwrite(str(root / "crop-seg" / path / f"{k:02d}.png"), mask)
+
+
+@pytest.fixture(scope="session")
+def deploy_net():
+    """The deploy net with weights that are drawn, not learned: masks and features that differ from frame to frame."""
+    import caffe
+
+    net = caffe.Net(str(ROOT / "eval" / "deploy_gaitnet.prototxt"), caffe.TEST)
+    rng = np.random.default_rng(7)
+    for name, blobs in net.params.items():
+        if name.startswith("bn"):
+            for blob, value in zip(blobs, (0.05, 1.2, 1)):
+                blob.data[...] = value
+        else:
+            scale = np.sqrt(2 / np.prod(blobs[0].data.shape[1:])) / (64 if name == "conv1_0" else 1)
+            blobs[0].data[...] = scale * rng.standard_normal(blobs[0].data.shape, np.float32)
+            blobs[1].data[...] = 0.1 * rng.standard_normal(blobs[1].data.shape, np.float32)
+    return net
+
+
+@pytest.fixture(scope="session")
+def weights(deploy_net, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "drawn.caffemodel"
+    deploy_net.save(str(path))
+    return path

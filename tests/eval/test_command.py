@@ -102,8 +102,16 @@ def test_a_bad_file_gives_one_line(tmp_path, content, message):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
 
 
+def test_a_missing_file(tmp_path):
+    done = evaluate("szu", "--features", "nowhere", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1, "error: nowhere: No such file or directory; --features wants an existing feature file\n")
+
+
 def test_usage(tmp_path):
     assert evaluate("outdoor", "--similarity", "cosine", folder=tmp_path).returncode == 2
+    assert evaluate("outdoor", "--features", "x", "--weights", "y", folder=tmp_path).returncode == 2
+    assert evaluate("outdoor", "--seed", "-1", folder=tmp_path).returncode == 2
     assert evaluate("outdoor", "--train-num", "0", folder=tmp_path).returncode == 2
     helped = evaluate("outdoor", "--help", folder=tmp_path)
-    assert helped.returncode == 0 and "example: " in helped.stdout
+    assert helped.returncode == 0 and "examples:" in helped.stdout

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from eval.features import FeatureFileError, Features, read_cache, read_features, write_cache
+from eval.features import FeatureFileError, Features, read_cache, read_original, write_cache
 
 
 def test_casiab_file_of_11_views(original_arrays, python2_file):
     arrays = original_arrays(rows=11, filled=11)
-    features = read_features(python2_file(arrays), num_groups=11)
+    features = read_original(python2_file(arrays), num_groups=11)
     assert len(features.gallery) == 11 * 10 and len(features.probe) == 11 * 9
     probe = features.probe.take(features.probe.groups == 3)
     np.testing.assert_array_equal(probe.vectors, arrays["probe_features"][3, :9])
@@ -14,14 +14,14 @@ def test_casiab_file_of_11_views(original_arrays, python2_file):
 
 
 def test_szu_file_fills_one_row_of_three(original_arrays, python2_file):
-    features = read_features(python2_file(original_arrays(rows=3, filled=1)), num_groups=1)
+    features = read_original(python2_file(original_arrays(rows=3, filled=1)), num_groups=1)
     assert len(features.gallery) == 10 and set(features.groups) == {0}
 
 
 def test_counts_written_as_floats(original_arrays, python2_file):
     arrays = original_arrays(rows=3, filled=3)
     arrays["probe_valid"] = arrays["probe_valid"].astype(float)
-    assert len(read_features(python2_file(arrays), num_groups=3).probe) == 27
+    assert len(read_original(python2_file(arrays), num_groups=3).probe) == 27
 
 
 @pytest.mark.parametrize("change, message", [
@@ -37,19 +37,14 @@ def test_a_file_that_does_not_fit_is_refused(original_arrays, python2_file, chan
     arrays = original_arrays(rows=3, filled=3)
     change(arrays)
     with pytest.raises(FeatureFileError, match=message):
-        read_features(python2_file(arrays), num_groups=3)
+        read_original(python2_file(arrays), num_groups=3)
 
 
 def test_a_file_of_another_dataset_is_refused(original_arrays, python2_file):
     with pytest.raises(FeatureFileError, match="another dataset's"):
-        read_features(python2_file(original_arrays(rows=3, filled=3)), num_groups=1)
+        read_original(python2_file(original_arrays(rows=3, filled=3)), num_groups=1)
     with pytest.raises(FeatureFileError, match="another dataset's"):
-        read_features(python2_file(original_arrays(rows=3, filled=3)), num_groups=11)
-
-
-def test_missing_file():
-    with pytest.raises(FeatureFileError, match="nowhere: No such file.*--features"):
-        read_features("nowhere", 3)
+        read_original(python2_file(original_arrays(rows=3, filled=3)), num_groups=11)
 
 
 @pytest.fixture
@@ -61,8 +56,9 @@ def features():
 
 def test_cache_round_trip(tmp_path, features):
     key = {"weights": "abc", "clips": 20}
-    write_cache(tmp_path / "sub" / "f.npz", features, key, energy=np.ones((3, 2)))
-    found, extras = read_cache(tmp_path / "sub" / "f.npz", key)
+    write_cache(tmp_path / "sub" / "f.npz", features, key, {"energy": np.ones((3, 2))})
+    found, extras, stored_key = read_cache(tmp_path / "sub" / "f.npz", key)
+    assert stored_key == key
     np.testing.assert_array_equal(found.vectors, features.vectors)
     np.testing.assert_array_equal(found.names, features.names)
     assert found.vectors.dtype == np.float32
@@ -71,13 +67,13 @@ def test_cache_round_trip(tmp_path, features):
 
 
 def test_a_stale_cache_is_refused(tmp_path, features):
-    write_cache(tmp_path / "f.npz", features, {"weights": "abc", "clips": 20})
+    write_cache(tmp_path / "f.npz", features, {"weights": "abc", "clips": 20}, {})
     with pytest.raises(FeatureFileError, match="made with another clips, weights"):
         read_cache(tmp_path / "f.npz", {"weights": "def", "clips": "all"})
 
 
 def test_a_damaged_cache_is_refused(tmp_path, features):
-    write_cache(tmp_path / "f.npz", features, {})
+    write_cache(tmp_path / "f.npz", features, {}, {})
     content = (tmp_path / "f.npz").read_bytes()
     (tmp_path / "f.npz").write_bytes(content[:len(content) // 2])
     with pytest.raises(FeatureFileError, match="f.npz"):
@@ -87,4 +83,4 @@ def test_a_damaged_cache_is_refused(tmp_path, features):
 def test_a_cache_with_objects_is_refused(tmp_path):
     np.savez(tmp_path / "f.npz", key=np.array([{}], dtype=object))
     with pytest.raises(FeatureFileError, match="f.npz"):
-        read_features(tmp_path / "f.npz", 3)
+        read_cache(tmp_path / "f.npz")

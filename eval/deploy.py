@@ -1,0 +1,133 @@
+"""The deploy net in two halves, so that a frame passes the segmentation branch once, however many clips it is in.
+
+The deploy net takes one clip of six frames. Its segmentation branch treats frames one by one, its recognition branch
+takes the sum of six masks; so the halves, fed with batches of frames and of sums, give what the whole gives clip by
+clip. Every BatchNorm of the deploy net uses global statistics, which is why a batch does not change what it gives.
+"""
+
+import os
+import tempfile
+
+import numpy as np
+
+from layers.datasets import NUM_FRAMES, SIZE
+from layers.frames import fill_image_blob
+
+CPU_BATCH, GPU_BATCH = (32, 64), (512, 1024)        # frames, clips a forward pass
+
+
+class DeployNet:
+    """Masks of frames and features of clips, by the weights of a trained net.
+
+    caffe: the module. prototxt: a deploy net. weights: a .caffemodel or .caffemodel.h5. batch: (frames, clips) a
+    forward pass. Raises ValueError where the file is no such net, or the weights lack one of its layers.
+    """
+
+    def __init__(self, caffe, prototxt, weights, batch=CPU_BATCH):
+        self.frames, self.clips = batch
+        front, back = halves(read_net(caffe, prototxt), prototxt, *batch)
+        self.segmentation = build(caffe, front, weights)
+        self.recognition = build(caffe, back, weights)
+
+    def masks(self, planes):
+        """planes (n, 4, 64, 64) uint8, see layers.frames -> (n, 64, 64) float32, probability of the person."""
+        out = np.empty((len(planes), SIZE, SIZE), np.float32)
+        for start in range(0, len(planes), self.frames):
+            some = planes[start:start + self.frames]
+            fill_image_blob(some, self.segmentation.blobs["im_cube"].data[:len(some)])
+            result, = self.segmentation.forward().values()
+            out[start:start + len(some)] = result[:len(some), 0]
+        return out
+
+    def features(self, sums):
+        """sums (n, 64, 64) of the masks of six frames -> (n, 256)."""
+        rows = []
+        for start in range(0, len(sums), self.clips):
+            some = sums[start:start + self.clips]
+            self.recognition.blobs["temporal_fusion"].data[:len(some), 0] = some
+            result, = self.recognition.forward().values()
+            rows.append(result[:len(some)].copy())
+        return np.concatenate(rows)
+
+
+def literal_features(net, planes, starts):
+    """The original's procedure: clips through the whole deploy net, one by one -> (len(starts), 256)."""
+    rows = []
+    for start in starts:
+        for k in range(NUM_FRAMES):
+            fill_image_blob(planes[start + k:start + k + 1], net.blobs[f"im{k}"].data)
+        net.forward()
+        rows.append(net.blobs["fc_fea"].data[0].copy())
+    return np.stack(rows)
+
+
+def build(caffe, net, weights):
+    """A net in phase TEST, every parameter of which comes from the weights."""
+    from google.protobuf import text_format
+
+    handle, path = tempfile.mkstemp(suffix=".prototxt")         # pycaffe builds nets from files only
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text_format.MessageToString(net))
+        built = caffe.Net(path, caffe.TEST)
+    finally:
+        os.unlink(path)
+    missing = sorted(set(built.params) - layers_with_weights(caffe, weights))
+    if missing:
+        raise ValueError(f"{weights}: no weights for {', '.join(missing)}; wanted those of a trained GaitNet, "
+                         "such as gaitnet-sia_iter_30000.caffemodel")
+    built.copy_from(str(weights))
+    return built
+
+
+def layers_with_weights(caffe, path):
+    """Names of the layers that a weights file has parameters for."""
+    from google.protobuf.message import DecodeError
+
+    if str(path).endswith(".h5"):
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            return {name for name, blobs in file["data"].items() if len(blobs)}
+    net = caffe.proto.caffe_pb2.NetParameter()
+    try:
+        with open(path, "rb") as file:
+            net.ParseFromString(file.read())
+    except DecodeError as e:
+        raise ValueError(f"{path}: not a .caffemodel, or a damaged one ({e})") from e
+    return {layer.name for layer in [*net.layer, *net.layers] if len(layer.blobs)}
+
+
+def read_net(caffe, path):
+    from google.protobuf import text_format
+
+    net = caffe.proto.caffe_pb2.NetParameter()
+    try:
+        with open(path, encoding="utf-8") as file:
+            text_format.Parse(file.read(), net)
+    except text_format.ParseError as e:
+        raise ValueError(f"{path}: not a prototxt: {e}") from e
+    return net
+
+
+def halves(net, path, frames, clips):
+    """The segmentation net (frames, 3, 64, 64) -> masks, and the recognition net (clips, 1, 64, 64) -> features."""
+    place = {}
+    for i, layer in enumerate(net.layer):
+        place.setdefault(layer.name, i)
+    try:
+        cube, cut, fusion = (place[name] for name in ("im_cube", "make_pair", "temporal_fusion"))
+    except KeyError as e:
+        raise ValueError(f"{path}: no layer {e}; wanted a GaitNet deploy net, "
+                         "such as eval/deploy_gaitnet.prototxt") from None
+    return (part(net, "im_cube", (frames, 3, SIZE, SIZE), net.layer[cube + 1:cut]),
+            part(net, "temporal_fusion", (clips, 1, SIZE, SIZE), net.layer[fusion + 1:]))
+
+
+def part(net, blob, shape, layers):
+    """A net of some layers of `net`, with one input blob."""
+    new = type(net)(name=f"{net.name}_from_{blob}")
+    entry = new.layer.add(name=blob, type="Input", top=[blob])
+    entry.input_param.shape.add(dim=shape)
+    new.layer.extend(layers)
+    return new

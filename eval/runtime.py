@@ -1,0 +1,19 @@
+"""The Caffe that runs the nets: the bundled one, or the one that CAFFE_ROOT points to."""
+
+import os
+import sys
+
+
+def load_caffe(gpu=None):
+    """The module `caffe`, on the CPU or on GPU number `gpu`."""
+    root = os.environ.get("CAFFE_ROOT")
+    if root and "caffe" not in sys.modules:
+        sys.path.insert(0, os.path.join(root, "python"))
+    import caffe
+
+    if gpu is None:
+        caffe.set_mode_cpu()
+    else:
+        caffe.set_device(gpu)
+        caffe.set_mode_gpu()
+    return caffe

@@ -1,0 +1,113 @@
+"""Which walks are evaluated, and their features: from the cache, or from frames and weights."""
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eval import provenance
+from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
+from eval.extract import CLIPS, Extraction, all_starts, extract, random_starts
+from eval.features import Features, read_cache, write_cache
+from eval.runtime import load_caffe
+from layers.datasets import MIN_FRAMES
+from layers.frames import open_frames
+
+CACHE = provenance.ROOT / "eval" / "feat"
+SHOWN = 12            # walks of which the cache keeps a frame and its mask
+VERSION = 1           # of what the cache holds: raise it when extraction changes
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that determines features: a trained net, a dataset on disk, and how clips are drawn.
+
+    gt_path None: no ground truth. clips: 20, or "all" windows, which needs no seed. gpu: number, or None for the CPU.
+    """
+
+    dataset: object
+    train_num: int
+    im_path: Path
+    gt_path: Path | None
+    prototxt: Path
+    weights: Path
+    clips: str = str(CLIPS)
+    seed: int = 0
+    gpu: int | None = None
+
+
+def features_of(source, part="test"):
+    """(Features, extras, key) of the test or training walks.
+
+    extras: energy, true_energy (N, 64, 64); agreement (N, 3), frames (N,); shown, shown_mask, of a few walks: see
+    eval.extract.Extraction. They are read from eval/feat/ if everything in the key is the same, else computed and kept.
+    """
+    frames = open_frames(source.im_path, source.gt_path)
+    walks = choose(source, frames, part)
+    key = {"version": VERSION, "dataset": source.dataset.name, "train_num": source.train_num, "part": part,
+           "weights_sha256": provenance.sha256(source.weights), "prototxt_sha256": provenance.sha256(source.prototxt),
+           "data_sha256": data_fingerprint(source, frames, walks), "ground_truth": source.gt_path is not None,
+           "clips": source.clips, "seed": None if source.clips == "all" else source.seed}
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    cache = CACHE / f"{source.dataset.name}-tr{source.train_num}-{part}-{name}.npz"
+    if not cache.exists():
+        write_cache(cache, *compute(source, frames, walks, key))
+    return read_cache(cache, key)
+
+
+def compute(source, frames, walks, key):
+    """(Features, key, extras) by running the net."""
+    net = DeployNet(load_caffe(source.gpu), source.prototxt, source.weights,
+                    CPU_BATCH if source.gpu is None else GPU_BATCH)
+    starts = all_starts if source.clips == "all" else random_starts(source.seed)
+    found = extract(net, frames, [walk.path for walk in walks], starts, f"{key['part']} subjects")
+    groups = [source.dataset.protocol.group(walk) for walk in walks]
+    features = Features(
+        found.vectors, np.array([walk.label for walk in walks]),
+        np.array([source.dataset.protocol.groups.index(group) if group else -1 for group in groups]),
+        np.array([source.dataset.protocol.role(walk) or "" for walk in walks]),
+        np.array([source.dataset.protocol.covariate(walk) or "" for walk in walks]),
+        np.array([walk.path for walk in walks]))
+    return features, key, few_shown(found)
+
+
+def few_shown(found: Extraction):
+    extras = {name: value for name, value in vars(found).items() if name != "vectors"}
+    few = np.unique(np.linspace(0, len(found.frames) - 1, SHOWN).astype(int))
+    return extras | {"shown": found.shown[few], "shown_mask": found.shown_mask[few], "shown_walks": few}
+
+
+def choose(source, frames, part):
+    """The walks of the test subjects that the protocol uses, or those of the training subjects that train."""
+    dataset = source.dataset
+    training, test = dataset.split(dataset.subjects(source.im_path), source.train_num)
+    if part == "train":
+        walks = [walk for walk in dataset.sequences(source.im_path, training) if dataset.trains(walk)]
+    else:
+        walks = [walk for walk in dataset.sequences(source.im_path, test) if used(dataset.protocol, walk)]
+    long = [walk for walk in walks if frames.length(walk.path) >= MIN_FRAMES]     # as in the original: more than 10
+    if len(long) < len(walks):
+        short = sorted({walk.path for walk in walks} - {walk.path for walk in long})
+        print(f"left out: {len(short)} walks of fewer than {MIN_FRAMES} frames, first {short[0]}", file=sys.stderr)
+    roles = {dataset.protocol.role(walk) for walk in long}
+    if part == "test" and not {"gallery", "probe"} <= roles:
+        raise ValueError(f"{source.im_path}: {len(long)} walks of {len(test)} test subjects, and no "
+                         f"{' or '.join(sorted({'gallery', 'probe'} - roles))} walk among them; "
+                         f"check --im-path and --train-num (now {source.train_num})")
+    return long
+
+
+def used(protocol, walk):
+    return protocol.group(walk) is not None and bool(protocol.role(walk) or protocol.covariate(walk))
+
+
+def data_fingerprint(source, frames, walks):
+    """Hash of what the frames of these walks are: a pack's own checksums, or the files' names, sizes and times."""
+    if hasattr(frames, "sequences"):
+        entries = {walk.path: frames.sequences[walk.path] for walk in walks}
+        return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    roots = [root for root in (source.im_path, source.gt_path) if root is not None]
+    return "-".join(provenance.fingerprint(root, [walk.path for walk in walks]) for root in roots)
