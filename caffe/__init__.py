@@ -5,6 +5,7 @@ from caffe.errors import CaffeError
 from caffe.glog import init_log, log
 from caffe.layer import layer_type_list
 from caffe.net import TEST, TRAIN, Net
+from caffe.parallel import solver_count, solver_rank
 from caffe.python_layer import PythonLayer as Layer
 from caffe.python_layer import allow_python_modules
 from caffe.random import set_random_seed

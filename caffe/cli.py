@@ -1,5 +1,6 @@
 """The command `caffe train|test|time|device_query`, with the flags, the log lines and the exit codes of Caffe's tool."""
 
+import os
 import signal
 import sys
 import time
@@ -78,12 +79,18 @@ def train(solver, snapshot, weights, gpu, level, stage, sigint_effect, sighup_ef
     from caffe.read import read_solver_file
     from caffe.solver import get_solver
 
+    from caffe import parallel
+
+    gpus = _gpus(gpu)
+    if len(gpus) > 1 and "WORLD_SIZE" not in os.environ:
+        return parallel.launch(gpus, sys.argv[1:])
     param = read_solver_file(solver)
     param.train_state.level = level
     param.train_state.stage.extend(stage.split(","))
     if weights:
         param.weights.append(weights)
-    _choose_device(gpu, param, "caffe.cpp:197")
+    _choose_device(gpus, param, "caffe.cpp:197")
+    parallel.join()
     tune_allocator()
     made = get_solver(param)
     made.frugal()
@@ -91,6 +98,8 @@ def train(solver, snapshot, weights, gpu, level, stage, sigint_effect, sighup_ef
     if snapshot:
         log.info("caffe.cpp:212", f"Resuming from {snapshot}")
         made.restore(snapshot)
+    if parallel.solver_count() > 1:
+        parallel.Averaging(made)
     log.info("caffe.cpp:239", "Starting Optimization")
     made.solve()
     log.info("caffe.cpp:250", "Optimization Done.")
@@ -107,7 +116,7 @@ def test(model, weights, gpu, iterations, level, stage, **_) -> int:
     from caffe.net import TEST, Net
     from caffe.solver import outputs, weighted
 
-    _choose_device(gpu, None, "caffe.cpp:275")
+    _choose_device(_gpus(gpu), None, "caffe.cpp:275")
     net = Net(model, TEST, level=level, stages=stage.split(","))
     for path in weights.split(","):
         net.copy_from(path)
@@ -136,7 +145,7 @@ def time_net(model, gpu, iterations, level, stage, phase, **_) -> int:
 
     from caffe.net import TEST, TRAIN, Net
 
-    _choose_device(gpu, None, "caffe.cpp:343")
+    _choose_device(_gpus(gpu), None, "caffe.cpp:343")
     net = Net(model, TEST if phase == "TEST" else TRAIN, level=level, stages=stage.split(","))
     log.info("caffe.cpp:351", "Performing Forward")
     log.info("caffe.cpp:356", f"Initial loss: {log.number(net._forward(0, len(net.layers) - 1))}")
@@ -173,7 +182,7 @@ def device_query(gpu, **_) -> int:
 
     count = torch.cuda.device_count()
     log.info("caffe.cpp:138", f"Querying GPUs {gpu or 'all'}")
-    chosen = range(count) if gpu in ("", "all") else [_ordinal(g) for g in gpu.split(",")]
+    chosen = _gpus(gpu) or range(count)
     if not count:
         raise CaffeError("torch finds no CUDA device")
     for i in chosen:
@@ -229,31 +238,38 @@ def _usage():
     return USAGE + "".join(lines)
 
 
-def _choose_device(gpu, solver_param, source):
+def _gpus(flag):
+    """Device numbers that --gpu names: "0", "0,1", "all"; none for an empty flag."""
+    if flag == "all":
+        import torch
+
+        if not torch.cuda.device_count():
+            raise CaffeError("--gpu=all, but torch finds no CUDA device; leave out --gpu to compute on the CPU")
+        return list(range(torch.cuda.device_count()))
+    try:
+        return [int(g) for g in flag.split(",") if flag]
+    except ValueError:
+        raise CaffeError(f"--gpu wants device numbers separated by commas or 'all', not '{flag}'") from None
+
+
+def _choose_device(gpus, solver_param, source):
     from caffe import device
 
-    if not gpu and solver_param is not None and solver_param.solver_mode == solver_param.GPU:
+    if not gpus and solver_param is not None and solver_param.solver_mode == solver_param.GPU:
         import torch
 
         if torch.cuda.is_available():
-            gpu = str(solver_param.device_id)
+            gpus = [solver_param.device_id]
         else:
             log.warning(source, "the solver asks for the GPU and torch finds none: computing on the CPU")
-    if not gpu:
+    if not gpus:
         log.info(source, "Use CPU.")
         device.set_mode_cpu()
         return
-    ordinal = 0 if gpu == "all" else _ordinal(gpu)
-    device.set_device(ordinal)
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    device.set_device(gpus[local_rank] if local_rank < len(gpus) else local_rank)
     device.set_mode_gpu()
-    log.info(source, f"Using GPUs {gpu}")
-
-
-def _ordinal(text):
-    try:
-        return int(text)
-    except ValueError:
-        raise CaffeError(f"--gpu wants device numbers separated by commas or 'all', not '{text}'") from None
+    log.info(source, f"Using GPUs {', '.join(map(str, gpus))}")
 
 
 def tune_allocator():

@@ -12,6 +12,7 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.lr_policy import learning_rate
 from caffe.net import TEST, TRAIN, Net
+from caffe.parallel import solver_count, solver_rank
 from caffe.proto import caffe_pb2
 from caffe.random import mix, next_seed
 from caffe.read import read_net_file, read_solver_file
@@ -42,7 +43,7 @@ class Solver:
         self.iter = 0
         self.current_step = 0
         self.seed = param.random_seed if param.random_seed >= 0 else next_seed()
-        self.net = _train_net(param, mix(self.seed, "train"))
+        self.net = _train_net(param, self._train_seed())
         for path in param.weights:
             self._load_weights(path)
         self.test_nets = _test_nets(param, self.seed)
@@ -50,7 +51,7 @@ class Solver:
         # rule.slots blobs a parameter; those of the second slot follow all of the first, as the state file has them
         self.history = [Blob(b.shape) for _ in range(self.rule.slots) for b in self.net.learnable_params]
         self.requested_early_exit = False
-        self._action = lambda: NONE
+        self.action_function = lambda: NONE
         self._callbacks = []
         self._losses = []
         self._smoothed_loss = 0.0
@@ -76,7 +77,7 @@ class Solver:
         if param.display and self.iter % param.display == 0:
             self._smooth(self.net.run_forward(), self.iter)
             log.info("solver.cpp:327", f"Iteration {self.iter}, loss = {log.number(float(self._smoothed_loss))}")
-        if param.test_interval and self.iter % param.test_interval == 0:
+        if param.test_interval and self.iter % param.test_interval == 0 and solver_rank() == 0:
             self.test_all()
         log.info("solver.cpp:332", "Optimization Done.")
 
@@ -87,7 +88,7 @@ class Solver:
         self._clock = time.monotonic()
         while self.iter < start + iterations:
             self.net.clear_param_diffs()
-            if (param.test_interval and self.iter % param.test_interval == 0
+            if (param.test_interval and self.iter % param.test_interval == 0 and solver_rank() == 0
                     and (self.iter > 0 or param.test_initialization)):  # fmt: skip
                 self.test_all()
                 if self.requested_early_exit:
@@ -104,7 +105,7 @@ class Solver:
             for callback in self._callbacks:
                 callback.on_gradients_ready()
             self.apply_update()
-            request = self._action()
+            request = self.action_function()
             if (param.snapshot and self.iter % param.snapshot == 0) or request == SNAPSHOT:
                 self.snapshot()
             if request == STOP:
@@ -225,7 +226,7 @@ class Solver:
         net.pass_index = self._tests_before(self.iter) * passes
         sums, loss = None, 0.0
         for _ in range(passes):
-            request = self._action()
+            request = self.action_function() if solver_count() == 1 else NONE  # ranks agree after iterations only
             if request == SNAPSHOT:
                 self.snapshot()
             elif request == STOP:
@@ -254,8 +255,9 @@ class Solver:
     # ---- snapshots
 
     def snapshot(self):
-        """Write <prefix>_iter_<n>.caffemodel and .solverstate (or .h5, as snapshot_format says)."""
-        snapshot.save(self)
+        """Write <prefix>_iter_<n>.caffemodel and .solverstate (or .h5, as snapshot_format says); rank 0 alone does."""
+        if solver_rank() == 0:
+            snapshot.save(self)
 
     def restore(self, path):
         """Continue from a .solverstate (or .solverstate.h5) and the weights it names."""
@@ -263,11 +265,15 @@ class Solver:
 
     def seek(self, iteration):
         """Bring random numbers and data layers to where an unbroken run has them at `iteration`."""
-        self.net.seed = mix(self.seed, "train")
+        self.net.seed = self._train_seed()
         self.net.seek(iteration * self.param.iter_size)
         for i, net in enumerate(self.test_nets):
             net.seed = mix(self.seed, "test", i)
             net.seek(self._tests_before(iteration) * self.param.test_iter[i])
+
+    def _train_seed(self):
+        """Ranks that train together drop out different units."""
+        return mix(self.seed, "train", *([solver_rank()] if solver_rank() else []))
 
     # ---- the rest of pycaffe's surface
 
@@ -281,7 +287,7 @@ class Solver:
 
     def set_action_function(self, action):
         """`action()` is asked after every iteration: NONE, STOP or SNAPSHOT."""
-        self._action = action
+        self.action_function = action
 
     def frugal(self):
         """Keep in memory only what training needs: intermediate blobs read as zero afterwards."""

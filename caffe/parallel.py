@@ -1,0 +1,122 @@
+"""Several processes train one net: every rank its own batch, gradients averaged (Caffe: parallel.cpp).
+
+`caffe train --gpu=0,1` starts a process for each GPU; `torchrun ... -m caffe train` does the same across machines, and
+without GPUs (gloo). Rank 0 alone tests, logs and writes snapshots; Python layers read `caffe.solver_rank()` and
+`caffe.solver_count()` to draw different data.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from caffe import glog as log
+from caffe.errors import CaffeError
+
+_rank, _count = 0, 1
+
+
+def solver_rank() -> int:
+    """Number of this process among those that train together, from 0."""
+    return _rank
+
+
+def solver_count() -> int:
+    """How many processes train together."""
+    return _count
+
+
+def launch(ordinals, arguments) -> int:
+    """Run `caffe <arguments>` once for each GPU in `ordinals`; the exit status of the first that fails, else 0.
+
+    When one ends with an error the others are stopped; SIGINT and SIGHUP are passed on to all."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    children = []
+    for rank in range(len(ordinals)):
+        environment = dict(os.environ, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(len(ordinals)),
+                           MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
+        command = [sys.executable, "-m", "caffe", *arguments]
+        children.append(subprocess.Popen(command, env=environment, start_new_session=True))
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda n, _: [c.send_signal(n) for c in children if c.poll() is None])
+    while True:
+        states = [c.poll() for c in children]
+        failed = next((rank for rank, s in enumerate(states) if s), None)
+        if failed is not None:
+            for child in children:
+                if child.poll() is None:
+                    child.terminate()
+            for child in children:
+                child.wait()
+            log.error("parallel.cpp:1", f"rank {failed} (GPU {ordinals[failed]}) ended with status {states[failed]}; "
+                                        "the others were stopped. Continue from the last snapshot.")  # fmt: skip
+            return abs(states[failed])
+        if all(s == 0 for s in states):
+            return 0
+        time.sleep(0.1)
+
+
+def join() -> None:
+    """Become one of the processes that RANK and WORLD_SIZE in the environment (set by `launch` or torchrun) tell of."""
+    global _rank, _count
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count == 1:
+        return
+    from datetime import timedelta
+
+    import torch.distributed as dist
+
+    from caffe import device
+
+    try:
+        dist.init_process_group("nccl" if device.current().type == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    except (RuntimeError, ValueError) as e:
+        raise CaffeError(f"cannot join the {count} processes at {os.environ.get('MASTER_ADDR')}: {e}") from e
+    _rank, _count = dist.get_rank(), dist.get_world_size()
+    if _rank:
+        log.init_log(log.ERROR)
+
+
+class Averaging:
+    """Keeps the ranks of one solver together: equal parameters at the start, averaged gradients in each iteration."""
+
+    def __init__(self, solver):
+        import torch.distributed as dist
+
+        self.dist, self.solver = dist, solver
+        self.control = dist.new_group(backend="gloo")  # small host messages, beside the gradients' own channel
+        self._guard(lambda: [dist.broadcast(b.memory.tensor(), 0) for b in solver.net.learnable_params])
+        solver.add_callback(lambda: None, self.average)
+        own_request = solver.action_function
+        solver.set_action_function(lambda: self.agree(own_request()))
+
+    def average(self):
+        """Replace every gradient by its mean over the ranks, in one message."""
+        import torch
+
+        blobs = [b for b, lr in zip(self.solver.net.learnable_params, self.solver.net.params_lr) if lr]
+        grads = [b.grad.tensor() for b in blobs]
+        flat = torch.cat([g.reshape(-1) for g in grads])
+        self._guard(lambda: self.dist.all_reduce(flat))
+        flat.div_(_count)
+        for g, mean in zip(grads, flat.split([g.numel() for g in grads])):
+            g.copy_(mean.view_as(g))
+
+    def agree(self, request) -> int:
+        """All ranks take the largest request (stop or snapshot) of any."""
+        import torch
+
+        value = torch.tensor(request)
+        self._guard(lambda: self.dist.all_reduce(value, self.dist.ReduceOp.MAX, group=self.control))
+        return int(value)
+
+    def _guard(self, talk):
+        try:
+            talk()
+        except RuntimeError as e:  # gloo and NCCL tell of a vanished peer this way
+            raise CaffeError(f"rank {_rank} lost contact with another process of this job ({str(e).splitlines()[0]}); "
+                             "continue from the last snapshot") from e  # fmt: skip
