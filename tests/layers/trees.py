@@ -1,8 +1,7 @@
-"""A made-up data tree of tiny random images."""
+"""Made-up data trees of tiny random images, for the tests of layers and tools."""
 
 import cv2
 import numpy as np
-import pytest
 
 
 def write_sequence(root, path, num_frames, rng, size=(20, 13), im_dir="crop-im", gt_dir="crop-seg"):
@@ -15,7 +14,7 @@ def write_sequence(root, path, num_frames, rng, size=(20, 13), im_dir="crop-im",
 
 
 def write_walkers(root, subjects=3, conditions=("nm-01", "nm-02", "bg-01"), views=("000", "090")):
-    """A tree of the CASIA-B kind: sequences of 11, 12, 13 frames."""
+    """A tree of the CASIA-B kind below `root`: sequences of 11, 12, 13 frames in turn."""
     rng = np.random.default_rng(7)
     n = 0
     for subject in range(1, subjects + 1):
@@ -24,9 +23,3 @@ def write_walkers(root, subjects=3, conditions=("nm-01", "nm-02", "bg-01"), view
                 write_sequence(root, f"{subject:03d}/{condition}/{view}", 11 + n % 3, rng)
                 n += 1
     return root
-
-
-@pytest.fixture
-def walkers(tmp_path):
-    """Folder of a small dataset with crop-im and crop-seg in it."""
-    return write_walkers(tmp_path / "Walkers")
