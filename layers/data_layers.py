@@ -37,6 +37,8 @@ class DataLayer(caffe.Layer):
             )
         params = parse(self.param_str, name)
         frames = open_frames(params.im_path, params.gt_path)
+        if not frames.gt_path:
+            raise DataError(f"{name}: param_str has no 'gt_path', which a tree of frames needs; add it")
         sequences, lengths = training_sequences(params, frames)
         if "label" in self.tops and len({seq.subject for seq in sequences}) < 2:
             raise DataError(

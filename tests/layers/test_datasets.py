@@ -125,4 +125,7 @@ def test_a_dataset_of_ones_own(tmp_path):
     root = tmp_path / "crop-im"
     training, test = mine.split(mine.subjects(root))
     assert (training, test) == (["anna", "bert"], ["carl"])
-    assert [(seq.label, mine.protocol.role(seq)) for seq in mine.sequences(root, test)] == [(2, "probe"), (2, "gallery")]
+    assert [(seq.label, mine.protocol.role(seq)) for seq in mine.sequences(root, test)] == [
+        (2, "probe"),
+        (2, "gallery"),
+    ]

@@ -1,0 +1,204 @@
+"""The three data layers inside the runtime: tops, batches, seeds, strict keys, bad data."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+import caffe
+from layers import data_layers
+from layers.frames import DataError
+from tests.layers.trees import write_walkers
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_walkers(tmp_path_factory.mktemp("walkers"), subjects=3)
+
+
+@pytest.fixture
+def own_root(root, tmp_path):
+    """A copy that a test may spoil."""
+    return shutil.copytree(root, tmp_path / "own")
+
+
+def param_str(root, **changes):
+    params = {
+        "dataset": "walkers", "batch_size": 5, "train_num": 2, "mode": "TRAIN", "seed": 3,
+        "im_path": str(root / "crop-im"), "gt_path": str(root / "crop-seg"), **changes,
+    }  # fmt: skip
+    return str({key: value for key, value in params.items() if value is not None})
+
+
+def make_net(tmp_path, layer, root, phase=caffe.TRAIN, tops=None, **changes):
+    tops = getattr(data_layers, layer).tops if tops is None else tops
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        f'layer {{ name: "data" type: "Python" {" ".join(f"""top: "{top}" """ for top in tops)}'
+        f'python_param {{ module: "layers" layer: "{layer}" param_str: "{param_str(root, **changes)}" }} }}'
+    )
+    return caffe.Net(str(path), phase)
+
+
+def next_batch(net):
+    net.forward()
+    return {name: blob.data.copy() for name, blob in net.blobs.items()}
+
+
+def equal(one, other):
+    return all(np.array_equal(one[top], other[top]) for top in one)
+
+
+def test_tops_of_clips(tmp_path, root):
+    batch = next_batch(make_net(tmp_path, "GaitNet", root))
+    assert list(batch) == [*(f"im{k}" for k in range(6)), *(f"gt{k}" for k in range(6)), "label"]
+    assert {batch[f"im{k}"].shape for k in range(6)} == {(5, 3, 64, 64)}
+    assert {batch[f"gt{k}"].shape for k in range(6)} == {(5, 1, 64, 64)}
+    assert batch["label"].shape == (5,) and set(batch["label"]) == {0, 1}
+    assert batch["im0"].min() < -100 and batch["im0"].max() > 100  # BGR minus 127.5
+    assert 0 <= batch["gt0"].min() and 0.9 < batch["gt0"].max() <= 1
+
+
+def test_tops_of_segmentation(tmp_path, root):
+    assert len(next_batch(make_net(tmp_path, "GaitNet_Seg", root))) == 12
+
+
+def test_tops_of_pairs(tmp_path, root):
+    batch = next_batch(make_net(tmp_path, "GaitNet_Sia", root))
+    assert batch["im5"].shape == (10, 3, 64, 64) and batch["gt5"].shape == (10, 1, 64, 64)
+    assert batch["label"].shape == (10,) and batch["sim"].shape == (5,)
+    assert np.array_equal(batch["sim"], batch["label"][:5] == batch["label"][5:])
+    assert batch["sim"][:2].all()  # pairs 0..int(0.3 * 5) are mined positives
+
+
+def test_clips_are_consecutive_frames_of_one_sequence(tmp_path, root):
+    net = make_net(tmp_path, "GaitNet", root)
+    batch = next_batch(net)
+    training = [f"00{subject}/nm-0{n}/{view}" for subject in (1, 2) for n in (1, 2) for view in ("000", "090")]
+    tree = data_layers.open_frames(root / "crop-im", root / "crop-seg")
+    lengths = [tree.length(path) for path in training]
+    index, start = data_layers.ClipSampler(lengths, 5, (3, 0)).batch(1)  # batch 0 went at construction
+    for n, (i, first) in enumerate(zip(index, start)):
+        frames, masks = tree.clip(training[i], first, 6)
+        for k in range(6):
+            assert np.array_equal(batch[f"im{k}"][n], frames[k].transpose(2, 0, 1) - np.float32(127.5))
+            assert np.array_equal(batch[f"gt{k}"][n, 0], masks[k] / np.float32(255))
+        assert batch["label"][n] == int(training[i][:3]) - 1
+
+
+def test_only_training_subjects_and_conditions(tmp_path, root):
+    net = make_net(tmp_path, "GaitNet", root)
+    drawn = {label for _ in range(8) for label in next_batch(net)["label"]}
+    assert drawn == {0, 1}
+    tree = data_layers.open_frames(root / "crop-im", root / "crop-seg")
+    params = data_layers.parse(param_str(root), "GaitNet")
+    sequences, lengths = data_layers.training_sequences(params, tree)
+    assert len(sequences) == 8 and {seq.condition for seq in sequences} == {"nm-01", "nm-02"}
+    assert set(lengths) <= {11, 12, 13}
+
+
+def test_seed_repeats_batches_and_phases_differ(tmp_path, root):
+    nets = [make_net(tmp_path, "GaitNet_Sia", root, phase) for phase in (caffe.TRAIN, caffe.TRAIN, caffe.TEST)]
+    for _ in range(4):
+        one, same, other = (next_batch(net) for net in nets)
+        assert equal(one, same) and not equal(one, other)
+
+
+def test_without_seed_numpy_decides(tmp_path, root):
+    batches = []
+    for numpy_seed in (1, 1, 2):
+        np.random.seed(numpy_seed)
+        batches.append(next_batch(make_net(tmp_path, "GaitNet", root, seed=None)))
+    assert equal(batches[0], batches[1]) and not equal(batches[0], batches[2])
+
+
+@pytest.mark.parametrize("layer", ["GaitNet_Seg", "GaitNet", "GaitNet_Sia"])
+def test_seek_goes_on_where_an_unbroken_run_would_be(tmp_path, root, layer):
+    unbroken = make_net(tmp_path, layer, root)
+    batches = [next_batch(unbroken) for _ in range(5)]
+    resumed = make_net(tmp_path, layer, root)
+    resumed.layers[0].seek(3)
+    assert equal(next_batch(resumed), batches[3]) and equal(next_batch(resumed), batches[4])
+
+
+def test_solvers_that_share_the_work_draw_different_clips(tmp_path, root, monkeypatch):
+    alone = make_net(tmp_path, "GaitNet", root)
+    batches = [next_batch(alone) for _ in range(5)]
+    for rank in (0, 1):
+        monkeypatch.setattr(caffe, "solver_count", lambda: 2, raising=False)
+        monkeypatch.setattr(caffe, "solver_rank", lambda rank=rank: rank, raising=False)
+        net = make_net(tmp_path, "GaitNet", root)
+        # Batches 0 and 1 of the one order went at construction; `alone` starts at 1.
+        assert equal(next_batch(net), batches[1 + rank]) and equal(next_batch(net), batches[3 + rank])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"batchsize": 5}, "GaitNet: param_str has the unknown key 'batchsize' .known: dataset, batch_size, im_path"),
+        ({"batch_size": None}, "GaitNet: param_str has no 'batch_size'"),
+        ({"batch_size": "many"}, "batch_size 'many', wanted a number of 1 or more"),
+        ({"batch_size": 0}, "batch_size 0, wanted a number of 1 or more"),
+        ({"dataset": "casia-b"}, "dataset 'casia-b', wanted one of casiab, outdoor, szu, walkers"),
+        ({"mode": "VAL"}, "mode 'VAL', wanted TRAIN or TEST"),
+        ({"seed": -1}, "seed -1, wanted a number of 0 or more"),
+        ({"im_path": None}, "GaitNet: param_str has no 'im_path'"),
+        ({"im_path": "/nowhere"}, "im_path /nowhere: no such folder"),
+        ({"gt_path": "/nowhere"}, "gt_path /nowhere: no such folder"),
+        ({"gt_path": None}, "has no 'gt_path'"),
+        ({"train_num": 4}, "train_num is 4, but 3 subjects were found; set train_num to 1..3"),
+        ({"train_num": 1}, "are of one subject, 001; identification needs two or more"),
+    ],
+)
+def test_bad_params(tmp_path, root, changes, message):
+    with pytest.raises(DataError, match=message):
+        make_net(tmp_path, "GaitNet", root, **changes)
+
+
+def test_one_subject_is_enough_for_segmentation(tmp_path, root):
+    assert next_batch(make_net(tmp_path, "GaitNet_Seg", root, train_num=1))["im0"].shape == (5, 3, 64, 64)
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "{'dataset': "])
+def test_param_str_that_is_no_dict(text):
+    with pytest.raises(DataError, match="GaitNet: param_str is "):
+        data_layers.parse(text, "GaitNet")
+
+
+def test_wrong_number_of_tops(tmp_path, root):
+    with pytest.raises(DataError, match="GaitNet: has 0 bottoms and 12 tops, wanted no bottom and 13 tops: im0 im1"):
+        make_net(tmp_path, "GaitNet", root, tops=data_layers.GaitNet_Seg.tops)
+
+
+def test_no_sequence_long_enough(tmp_path, own_root):
+    for folder, _, files in os.walk(own_root / "crop-im"):
+        for name in files:
+            if name > "010.png":
+                os.remove(os.path.join(folder, name))
+    with pytest.raises(
+        DataError, match="none of its 8 training sequences has 11 frames or more and as many masks, first"
+    ):
+        make_net(tmp_path, "GaitNet", own_root)
+
+
+def test_sequences_that_do_not_count_are_left_out_and_named(tmp_path, own_root, caplog):
+    os.remove(own_root / "crop-seg" / "001" / "nm-01" / "000" / "005.png")
+    net = make_net(tmp_path, "GaitNet", own_root)
+    assert "1 of 8 training sequences are left out" in caplog.text and "001/nm-01/000" in caplog.text
+    assert "001/nm-01/000" not in net.layers[0].batches._make.paths
+
+
+def test_broken_file_stops_training_with_its_name(tmp_path, own_root):
+    for path in (own_root / "crop-im").glob("00[12]/nm-0?/0?0/006.png"):
+        os.truncate(path, 100)
+    with pytest.raises(DataError, match="006.png: is not a whole image .100 bytes."):
+        make_net(tmp_path, "GaitNet", own_root, batch_size=20)
+
+
+def test_vanished_folder_stops_training_with_its_name(tmp_path, own_root):
+    net = make_net(tmp_path, "GaitNet", own_root)
+    shutil.rmtree(own_root / "crop-im" / "001")
+    with pytest.raises(DataError, match="001/nm-0./0.0: cannot be listed"):
+        for _ in range(8):
+            net.forward()
