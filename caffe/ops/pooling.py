@@ -87,7 +87,7 @@ def pool(layer, x, method, windows):
         return max_pool(x, windows)
     if method == AVE:
         return ave_pool(x, windows)
-    return stochastic_pool(x, windows, layer.random() if layer.phase == 0 else None)
+    return stochastic_pool(x, windows, layer.random(x.device) if layer.phase == 0 else None)
 
 
 @register("Pooling")
