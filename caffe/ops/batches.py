@@ -1,0 +1,89 @@
+"""What the layers that read files share: a batch a forward pass, always the same items for the same batch number."""
+
+import numpy as np
+import torch
+
+from caffe.data_transformer import Transformer
+from caffe.layer import Layer
+from caffe.parallel import solver_count, solver_rank
+
+
+class BatchLayer(Layer):
+    """Reads `batch_size` items in every forward pass. A type defines `open`, which sets `batch_size`, and
+    `read(numbers, rng)`: the tops' arrays for the items of these numbers, counted on and on from the start of training.
+    `rng` is a function of the pass, so a resumed run (`seek`) gets the same crops.
+
+    Of solvers that train together (phase TRAIN), each reads every n-th item, as in Caffe's Data layer."""
+
+    num_bottom = 0
+
+    def setup(self, bottom, top):
+        self.transform = Transformer(self.param.transform_param, self.phase, self.fail)
+        self.open(top)
+        if self.batch_size < 1:
+            self.fail(f"batch_size is {self.batch_size}; wanted at least 1")
+        self.seek(0)
+        put(self.batch(np.random.default_rng(0)), top)  # for the shapes; the first forward reads it again
+
+    def seek(self, batch):
+        """Let the next forward give batch number `batch`, from 0."""
+        self.position = batch * self.batch_size
+
+    def forward(self, bottom, top):
+        put(self.batch(np.random.default_rng([self.random().initial_seed(), solver_rank()])), top)
+        self.position += self.batch_size
+
+    def batch(self, rng):
+        rank, count = (solver_rank(), solver_count()) if self.phase == 0 else (0, 1)
+        return self.read([k * count + rank for k in range(self.position, self.position + self.batch_size)], rng)
+
+    def skipped(self, most):
+        """rand_skip: how many items are left out at the start, a random number below `most`."""
+        return int(np.random.default_rng(self.random.fixed("skip").initial_seed()).integers(most)) if most else 0
+
+    def transformed(self, images, rng, names):
+        """All `images`, (C, H, W) each, transformed and stacked; `names` tells which is which in errors."""
+        images = [self.transform(image, rng) for image in images]
+        for image, name in zip(images, names):
+            if image.shape != images[0].shape:
+                self.fail(f"{name} has shape {image.shape}, but {names[0]} in the same batch has {images[0].shape}; "
+                          "set crop_size, or bring them to one size")  # fmt: skip
+        return np.stack(images)
+
+    def lines(self, path):
+        """The lines of the text file `path` that are not empty; at least one."""
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as f:
+                lines = [line.rstrip("\n") for line in f if line.strip()]
+        except OSError as e:
+            self.fail(f"cannot read source {path!r}: {e.strerror}")
+        if not lines:
+            self.fail(f"source {path!r} is empty")
+        return lines
+
+
+class Order:
+    """Which item comes k-th: one after another, or in a new order in each epoch."""
+
+    def __init__(self, count, shuffle, stream):
+        self.count, self.shuffle, self._stream = count, shuffle, stream
+        self._epoch = self._order = None
+
+    def __call__(self, k):
+        epoch, i = divmod(k, self.count)
+        return int(self.permutation(epoch)[i]) if self.shuffle else i
+
+    def permutation(self, epoch, *parts):
+        """The order of the items in this epoch: a function of the net's seed, the layer, the epoch and `parts`."""
+        generator = self._stream.fixed("order", epoch, *parts)
+        key = (generator.initial_seed(), self.count)
+        if key != self._epoch:
+            self._epoch, self._order = key, np.random.default_rng(generator.initial_seed()).permutation(self.count)
+        return self._order
+
+
+def put(arrays, top):
+    """Make `arrays` the tops' contents."""
+    for blob, array in zip(top, arrays):
+        blob.reshape(*array.shape)
+        blob.memory.assign(torch.from_numpy(np.array(array, np.float32, order="C")))
