@@ -92,7 +92,8 @@ def _save_state_hdf5(solver, path, model):
     log.info("sgd_solver.cpp:296", f"Snapshotting solver state to HDF5 file {path}")
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as f:
         f.create_dataset("iter", data=np.array([solver.iter], "<i4"))
-        f.create_dataset("learned_net", data=np.bytes_(model))
+        name = model.encode()
+        f.create_dataset("learned_net", data=np.array(name, f"S{len(name) + 1}"))  # Caffe reads up to the final zero
         f.create_dataset("current_step", data=np.array([solver.current_step], "<i4"))
         f.create_dataset("random_seed", data=np.array([solver.seed], "<u8"))
         group = f.create_group("history")
