@@ -67,7 +67,7 @@ class Embed(TorchLayer):
 
     def compute(self, x):
         p = self.param.embed_param
-        index, _, poison = class_index(self, x, p.input_dim)
+        index, _, poison = class_index(self, x, p.input_dim, what="an index in bottom[0]")
         top = F.embedding(index, self.weights[0]) + poison
         return top + self.weights[1] if p.bias_term else top
 

@@ -17,15 +17,15 @@ def predictions(layer, shape, label_shape, axis):
     return axis
 
 
-def class_index(layer, labels, classes, ignore=None):
+def class_index(layer, labels, classes, ignore=None, what="a label in bottom[1]"):
     """Labels as int64 class numbers, a mask of those not ignored, and a number to add to the result.
 
-    A label that names no class is an error. On a GPU nothing can be raised without waiting for it: there the number
+    One that names no class is an error, told with `what`. On a GPU nothing can be raised without waiting for it: there the number
     to add, else 0, is NaN, and the solver stops on it."""
     index = labels.long()
     counted = torch.ones_like(index, dtype=torch.bool) if ignore is None else index != ignore
     wrong = counted & ((index < 0) | (index >= classes))
     poison = torch.where(wrong.any(), math.nan, 0.0)
     if wrong.device.type == "cpu" and wrong.any():
-        layer.fail(f"label {labels[wrong][0].item():g} in bottom[1]; wanted 0..{classes - 1} ({classes} classes)")
+        layer.fail(f"{what} is {labels[wrong][0].item():g}; wanted 0..{classes - 1}")
     return index.clamp(0, classes - 1), counted, poison
