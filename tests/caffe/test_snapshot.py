@@ -1,4 +1,4 @@
-"""Snapshots: BVLC Caffe's are continued with Caffe's losses, ours are what Caffe would have written, runs resume exactly."""
+"""Snapshots: BVLC Caffe's are continued with Caffe's losses; ours are what Caffe would have written."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def trained(folder, request):
-    """(kind, solver after the ten iterations, losses) with the initial parameters of the golden run; no snapshot yet."""
+    """(kind, solver after ten iterations from the golden start, losses); no snapshot yet."""
     kind = request.param
     for name in os.listdir():
         if "_iter_10" in name:
@@ -216,7 +216,8 @@ def test_protoc_decodes_what_we_write(trained_small, tmp_path):
                                "caffe.proto"], input=Path(name).read_bytes(), capture_output=True)  # fmt: skip
         assert done.returncode == 0, done.stderr
         text = done.stdout.decode()
-        assert not [line for line in text.splitlines() if line.strip()[0].isdigit()]  # an unknown field shows its number
+        unknown = [line for line in text.splitlines() if line.strip()[0].isdigit()]  # shown by its number
+        assert not unknown
         assert ('learned_net: "small_iter_10.caffemodel"' if message == "SolverState" else 'type: "BatchNorm"') in text
 
 
