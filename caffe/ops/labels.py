@@ -20,8 +20,8 @@ def predictions(layer, shape, label_shape, axis):
 def class_index(layer, labels, classes, ignore=None, what="a label in bottom[1]"):
     """Labels as int64 class numbers, a mask of those not ignored, and a number to add to the result.
 
-    One that names no class is an error, told with `what`. On a GPU nothing can be raised without waiting for it: there the number
-    to add, else 0, is NaN, and the solver stops on it."""
+    One that names no class is an error, told with `what`. On a GPU nothing can be raised without waiting for it: there
+    the number to add, else 0, is NaN, and the solver stops on it."""
     index = labels.long()
     counted = torch.ones_like(index, dtype=torch.bool) if ignore is None else index != ignore
     wrong = counted & ((index < 0) | (index >= classes))
