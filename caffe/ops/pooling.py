@@ -153,7 +153,7 @@ class Pooling(TorchLayer):
 @register("SPP")
 class SPP(TorchLayer):
     """Spatial pyramid pooling: level i = 0 .. pyramid_height - 1 pools the plane to 2^i x 2^i cells; the levels are
-    flattened and joined. top (N, C sum 4^i). Caffe: spp_layer.cpp."""
+    flattened and joined: top (N, C sum 4^i); a single level stays (N, C, 1, 1). Caffe: spp_layer.cpp."""
 
     num_bottom = num_top = 1
     saves_output = False
@@ -167,7 +167,8 @@ class SPP(TorchLayer):
         if len(shape) != 4:
             self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
         self.windows = [self._windows(shape[2:], 2**i) for i in range(self.levels)]
-        return [(shape[0], sum(shape[1] * math.prod(w.out) for w in self.windows))]
+        counts = [shape[1] * math.prod(w.out) for w in self.windows]
+        return [(shape[0], sum(counts)) if self.levels > 1 else (*shape[:2], 1, 1)]
 
     def _windows(self, size, bins):
         kernel = tuple(math.ceil(s / bins) for s in size)
@@ -176,4 +177,5 @@ class SPP(TorchLayer):
 
     def compute(self, x):
         method = self.param.spp_param.pool
-        return torch.cat([pool(self, x, method, w).flatten(1) for w in self.windows], 1)
+        pooled = [pool(self, x, method, w) for w in self.windows]
+        return torch.cat([y.flatten(1) for y in pooled], 1) if self.levels > 1 else pooled[0]

@@ -140,6 +140,12 @@ def test_spp_joins_the_levels(method):
     check_gradients(net, x)
 
 
+def test_spp_of_one_level_is_a_pooling():
+    x = distinct((2, 3, 6, 5))
+    (top,) = forward(layer_net('type: "SPP" spp_param { pyramid_height: 1 }', x.shape), x)
+    np.testing.assert_array_equal(top, x.max((2, 3), keepdims=True))
+
+
 @pytest.mark.parametrize(
     "param, text",
     [
