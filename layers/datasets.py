@@ -84,10 +84,22 @@ class Dataset:
             )
         return subjects[:train_num], subjects[train_num:]
 
+    def labels(self, subjects):
+        """{id: label} of the sorted ids `subjects`. ValueError: an id is no number where it should be."""
+        if not self.label_is_id:
+            return {subject: i for i, subject in enumerate(subjects)}
+        for subject in subjects:
+            if not subject.isdecimal():
+                raise ValueError(
+                    f"{self.name}: the folder {subject!r} should be the number of a subject, such as 001; "
+                    "rename or remove it"
+                )
+        return {subject: int(subject) - 1 for subject in subjects}
+
     def sequences(self, root, subjects):
         """Every sequence of `subjects` in the tree or pack `root`, sorted, whatever its condition and length."""
-        index = {subject: i for i, subject in enumerate(self.subjects(root))}
-        return [self._sequence(path, index) for path in self.paths(root, subjects)]
+        labels = self.labels(self.subjects(root))
+        return [self._sequence(path, labels) for path in self.paths(root, subjects)]
 
     def paths(self, root, subjects=None):
         """Path of every sequence of `subjects` (None: of all) in `root`, sorted."""
@@ -100,19 +112,9 @@ class Dataset:
         """Is `seq` of a condition that training uses? (CASIA-B and walkers: nm-01..nm-06.)"""
         return re.fullmatch(self.training, seq.path) is not None
 
-    def _sequence(self, path, index):
+    def _sequence(self, path, labels):
         level = dict(zip(self.tree, path.split("/")))
-        subject = level["subject"]
-        label = index[subject]
-        if self.label_is_id:
-            try:
-                label = int(subject) - 1
-            except ValueError:
-                raise ValueError(
-                    f"{self.name}: the folder {subject!r} should be the number of a subject, such as 001; "
-                    "rename or remove it"
-                ) from None
-        return Sequence(subject, label, level["condition"], level.get("view", ""), path)
+        return Sequence(level["subject"], labels[level["subject"]], level["condition"], level.get("view", ""), path)
 
 
 def data_root():

@@ -82,6 +82,7 @@ def check(dataset, im_path, gt_path, train_num=None, quick=False, jobs=1):
     """The report, ready for JSON. What is in "stops" keeps training from running to its end, "warnings" do not."""
     subjects = dataset.subjects(im_path)
     try:
+        dataset.labels(subjects)
         training = set(dataset.split(subjects, train_num)[0])
         sequences = dataset.sequences(im_path, subjects)
     except ValueError as e:
