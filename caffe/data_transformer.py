@@ -20,7 +20,9 @@ class Transformer:
         self.mean = None  # (C, H, W), or a value for each channel as (C, 1, 1)
         if param.mean_file:
             mean = read_array(param.mean_file)
-            self.mean = mean.reshape(mean.shape[-3:])  # stored as (1, C, H, W)
+            if mean.ndim < 3 or mean.size != np.prod(mean.shape[-3:]):
+                fail(f"the mean in {param.mean_file} has shape {mean.shape}; wanted (1, C, H, W)")
+            self.mean = mean.reshape(mean.shape[-3:])
         elif len(param.mean_value):
             self.mean = np.array(param.mean_value, np.float32)[:, None, None]
 
