@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from caffe import glog as log
-from caffe import weights
+from caffe import packed, weights
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.proto import caffe_pb2
@@ -81,7 +81,7 @@ def _read_state(path):
     history = []
     for i, proto in enumerate(state.history):
         shape = weights.proto_shape(proto)
-        values = np.array(proto.data, np.float32)
+        values = packed.read(proto, "data")
         if any(d < 0 for d in shape) or values.size != np.prod(shape, dtype=np.int64):
             raise CaffeError(f"{path}: history blob {i} holds {values.size} values for shape {shape}; it is damaged")
         history.append(values.reshape(shape))

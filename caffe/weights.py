@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from caffe import glog as log
+from caffe import packed
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.proto import caffe_pb2
@@ -23,13 +24,13 @@ def blob_from_proto(blob, proto, where, reshape=False):
         raise CaffeError(f"{where} shape mismatch. Source param shape is {_told(shape)}; target param shape is "
                          f"{_told(blob.shape)}. To learn this layer's parameters from scratch rather than copying "
                          "from a saved net, rename the layer.")  # fmt: skip
-    values = proto.double_data if len(proto.double_data) else proto.data
+    values = packed.read(proto, "double_data" if len(proto.double_data) else "data")
     if len(values) != blob.count:
         raise CaffeError(f"{where} holds {len(values)} values for shape {shape}; the file is damaged")
-    blob.memory.assign(torch.from_numpy(np.array(values, np.float32).reshape(blob.shape)))
-    diff = proto.double_diff if len(proto.double_diff) else proto.diff
+    blob.memory.assign(torch.from_numpy(values.reshape(blob.shape)))
+    diff = packed.read(proto, "double_diff" if len(proto.double_diff) else "diff")
     if len(diff) == blob.count and blob.count:
-        blob.grad.assign(torch.from_numpy(np.array(diff, np.float32).reshape(blob.shape)))
+        blob.grad.assign(torch.from_numpy(diff.reshape(blob.shape)))
 
 
 def proto_shape(proto):
@@ -53,9 +54,9 @@ def _told(shape):
 def blob_to_proto(blob, proto, write_diff=False):
     """Write `blob` into BlobProto `proto` (shape and data, and the diff when asked)."""
     proto.shape.dim.extend(blob.shape)
-    proto.data.extend(blob.tensor().detach().to("cpu").reshape(-1).numpy())
+    packed.write(proto, "data", blob.tensor().detach().to("cpu").numpy())
     if write_diff:
-        proto.diff.extend(blob.grad.tensor().detach().to("cpu").reshape(-1).numpy())
+        packed.write(proto, "diff", blob.grad.tensor().detach().to("cpu").numpy())
 
 
 # ---- a net
