@@ -107,7 +107,7 @@ class HDF5Output(Layer):
                 if rows.shape[1:] != shape[1:]:
                     self.fail(f"{self.path} holds rows of shape {rows.shape[1:]} in {name!r}; now they are {shape[1:]}")
                 rows.resize(len(rows) + shape[0], 0)
-                rows[len(rows) - shape[0] :] = blob.data.reshape(shape)
+                rows[len(rows) - shape[0] :] = blob.tensor().detach().to("cpu").reshape(shape).numpy()
 
         self.write("a", append)
 

@@ -1,0 +1,102 @@
+import cv2
+import numpy as np
+import pytest
+
+from caffe.errors import CaffeError
+from tests.caffe.ops.test_inputs import forward, net_of
+
+RNG = np.random.default_rng(8)
+IMAGES = RNG.integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)  # height 4, width 6, BGR
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five images, one with a blank in its name, and list.txt with labels 10 .. 14."""
+    names = ["a.png", "b c.png", "d.png", "e.png", "f.png"]
+    for name, image in zip(names, IMAGES):
+        cv2.imwrite(str(tmp_path / name), image)
+    (tmp_path / "list.txt").write_text("".join(f"{name} {10 + i}\n" for i, name in enumerate(names)))
+    return tmp_path
+
+
+def layer(folder, rest="batch_size: 2", transform="", listed="list.txt"):
+    return f"""layer {{ name: "i" type: "ImageData" top: "data" top: "label" transform_param {{ {transform} }}
+               image_data_param {{ source: "{folder}/{listed}" root_folder: "{folder}/" {rest} }} }}"""
+
+
+def labels(net, batches):
+    return [[int(v) for v in forward(net, "label")[0]] for _ in range(batches)]
+
+
+def test_batches_go_on_across_the_end(folder):
+    net = net_of(layer(folder))
+    assert net.blobs["data"].shape == (2, 3, 4, 6) and net.blobs["label"].shape == (2,)
+    x, y = forward(net, "data", "label")
+    np.testing.assert_array_equal(x, IMAGES[:2].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(y, [10, 11])
+    assert labels(net, 3) == [[12, 13], [14, 10], [11, 12]]
+
+
+def test_resize_and_grey(folder):
+    (x,) = forward(net_of(layer(folder, "batch_size: 1 new_height: 3 new_width: 8 is_color: false")), "data")
+    grey = cv2.imread(str(folder / "a.png"), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(x, cv2.resize(grey, (8, 3))[None, None])
+
+
+def test_transform(folder):
+    (x,) = forward(net_of(layer(folder, transform="mean_value: 100 scale: 0.5")), "data")
+    np.testing.assert_array_equal(x, (IMAGES[:2].transpose(0, 3, 1, 2).astype(np.float32) - 100) / 2)
+
+
+def test_shuffle_anew_each_epoch(folder):
+    def epochs(seed):
+        return labels(net_of(layer(folder, "batch_size: 5 shuffle: true"), seed=seed), 8)
+
+    found = epochs(1)
+    assert all(sorted(epoch) == [10, 11, 12, 13, 14] for epoch in found)
+    assert len(set(map(tuple, found))) > 4
+    assert epochs(1) == found and epochs(2) != found
+
+
+def test_shuffled_run_resumes(folder):
+    text = layer(folder, "batch_size: 2 shuffle: true", "crop_size: 3 mirror: true")
+    unbroken, resumed = net_of(text), net_of(text)
+    want = [forward(unbroken, "data", "label") for _ in range(8)]
+    resumed.seek(5)
+    for x, y in want[5:]:
+        found_x, found_y = forward(resumed, "data", "label")
+        np.testing.assert_array_equal(found_x, x)
+        np.testing.assert_array_equal(found_y, y)
+
+
+def test_rand_skip_starts_somewhere(folder):
+    starts = {labels(net_of(layer(folder, "batch_size: 1 rand_skip: 3"), seed=s), 2)[0][0] for s in range(20)}
+    assert starts == {10, 11, 12}
+    with pytest.raises(CaffeError, match="Not enough points to skip: rand_skip is 5"):
+        net_of(layer(folder, "batch_size: 1 rand_skip: 5"))
+
+
+@pytest.mark.parametrize(
+    "line, rest, message",
+    [
+        ("absent.png 3", "", "Could not open or find file .*absent.png"),
+        ("list.txt 3", "", "Could not open or find file .*list.txt"),
+        ("a.png", "", "line 'a.png' of .*wanted a path, a space and a number"),
+        ("a.png three", "", "line 'a.png three'"),
+        ("", "", "is empty"),
+        ("a.png 3", "new_height: 5", "requires new_height and new_width to be set at the same time"),
+        ("a.png 3", "batch_size: 0", "batch_size is 0"),
+    ],
+)
+def test_lists_that_do_not_fit(folder, line, rest, message):
+    (folder / "bad.txt").write_text(line + "\n")
+    with pytest.raises(CaffeError, match=message):
+        net_of(layer(folder, rest, listed="bad.txt"))
+
+
+def test_images_of_several_sizes_want_one(folder):
+    cv2.imwrite(str(folder / "small.png"), IMAGES[0, :3])
+    (folder / "mixed.txt").write_text("a.png 1\nsmall.png 2\n")
+    with pytest.raises(CaffeError, match=r"small.png has shape \(3, 3, 6\), but a.png .* \(3, 4, 6\); set crop_size"):
+        net_of(layer(folder, listed="mixed.txt"))
+    assert net_of(layer(folder, transform="crop_size: 3", listed="mixed.txt")).blobs["data"].shape == (2, 3, 3, 3)
