@@ -16,7 +16,7 @@ from caffe.parallel import solver_count, solver_rank
 from caffe.proto import caffe_pb2
 from caffe.random import mix, next_seed
 from caffe.read import read_net_file, read_solver_file
-from caffe.updates import RULES, fused_sgd
+from caffe.updates import RULES
 
 # What the function given to `set_action_function` may ask for after an iteration.
 NONE, STOP, SNAPSHOT = range(3)
@@ -176,13 +176,13 @@ class Solver:
             if h.memory.is_zero:
                 h.memory.assign(torch.zeros_like(w))
             tensors.append(h.memory.tensor())
-        if self.rule is RULES["SGD"] and lr and self.param.momentum and self.param.regularization_type == "L2":
-            update = fused_sgd(self.param, w, g, tensors[0], lr, decay)
-        else:
-            self._regularize(w, g, decay)
-            update = self.rule.update(self.param, g, tensors, lr, self.iter + 1)
-            w.sub_(update)
-        if self.net.keep and update is not g:
+        fuse = self.rule.fused if not self.net.keep and self.param.regularization_type == "L2" else None
+        if fuse and fuse(self.param, w, g, tensors, lr, decay, self.iter + 1):
+            return  # nobody reads the diffs
+        self._regularize(w, g, decay)
+        update = self.rule.update(self.param, g, tensors, lr, self.iter + 1)
+        w.sub_(update)
+        if update is not g:
             blob.grad.assign(g.copy_(update))
 
     def _regularize(self, w, g, decay):

@@ -12,32 +12,39 @@ import torch
 from caffe.errors import CaffeError
 
 
-class SGD:
-    """V = momentum V + lr g;  w -= V"""
+class Rule:
+    """What an update rule has beside `update`; see the head of this file."""
 
     slots = 1
+    fused = None  # (param, w, g, history, lr, decay, t): update `w` in one pass; False where it cannot
 
     @staticmethod
     def check(param):
-        pass
+        """Raise CaffeError for settings of SolverParameter that the rule does not know."""
+
+
+class SGD(Rule):
+    """V = momentum V + lr g;  w -= V"""
 
     @staticmethod
     def update(param, g, history, lr, t):
         return history[0].mul_(param.momentum).add_(g, alpha=lr)
 
+    @staticmethod
+    def fused(param, w, g, history, lr, decay, t):
+        """The whole update of `w` with L2 decay in one pass over memory; True where this rule can, and did.
 
-def fused_sgd(param, w, g, v, lr, decay):
-    """SGD with L2 decay in one pass over memory: V = momentum V + lr (g / iter_size + decay w);  w -= V.
+        torch's kernel keeps V without the rate in it; with its own rate at 1 and the real one folded into gradient
+        and decay it keeps Caffe's V."""
+        if not (param.momentum and lr):
+            return False
+        torch._fused_sgd_([w], [g], history, weight_decay=lr * decay, momentum=param.momentum, lr=1.0, dampening=0.0,
+                          nesterov=False, maximize=False, is_first_step=False,
+                          grad_scale=torch.full((), param.iter_size / lr, device=w.device))  # fmt: skip
+        return True
 
-    torch's kernel keeps V without the rate in it; with its own rate at 1 and the real one folded into gradient and
-    decay it keeps Caffe's V. `g` is spoilt; the update is V."""
-    scale = torch.full((), param.iter_size / lr, device=w.device)
-    torch._fused_sgd_([w], [g], [v], weight_decay=lr * decay, momentum=param.momentum, lr=1.0, dampening=0.0,
-                      nesterov=False, maximize=False, is_first_step=False, grad_scale=scale)  # fmt: skip
-    return v
 
-
-class Nesterov(SGD):
+class Nesterov(Rule):
     """V' = momentum V + lr g;  w -= (1 + momentum) V' - momentum V"""
 
     @staticmethod
@@ -48,7 +55,7 @@ class Nesterov(SGD):
         return before.mul_(-param.momentum).add_(v, alpha=1 + param.momentum)
 
 
-class AdaGrad(SGD):
+class AdaGrad(Rule):
     """H += g^2;  w -= lr g / (sqrt(H) + delta)"""
 
     @staticmethod
@@ -62,7 +69,7 @@ class AdaGrad(SGD):
         return g.div_(history[0].sqrt().add_(param.delta)).mul_(lr)
 
 
-class RMSProp(SGD):
+class RMSProp(Rule):
     """H = rms_decay H + (1 - rms_decay) g^2;  w -= lr g / (sqrt(H) + delta)"""
 
     @staticmethod
@@ -78,7 +85,7 @@ class RMSProp(SGD):
         return g.div_(history[0].sqrt().add_(param.delta)).mul_(lr)
 
 
-class AdaDelta(SGD):
+class AdaDelta(Rule):
     """H = m H + (1 - m) g^2;  u = g sqrt((U + delta) / (H + delta));  U = m U + (1 - m) u^2;  w -= lr u,  m = momentum"""
 
     slots = 2
@@ -93,7 +100,7 @@ class AdaDelta(SGD):
         return g.mul_(lr)
 
 
-class Adam(SGD):
+class Adam(Rule):
     """M = b1 M + (1 - b1) g;  S = b2 S + (1 - b2) g^2;  w -= lr sqrt(1 - b2^t) / (1 - b1^t) M / (sqrt(S) + delta)"""
 
     slots = 2
@@ -106,6 +113,16 @@ class Adam(SGD):
         s.mul_(b2).addcmul_(g, g, value=1 - b2)
         correction = lr * math.sqrt(1 - b2**t) / (1 - b1**t)
         return s.sqrt().add_(param.delta).reciprocal_().mul_(m).mul_(correction)
+
+    @staticmethod
+    def fused(param, w, g, history, lr, decay, t):
+        """As SGD.fused. torch adds its eps to the corrected root, Caffe delta to the uncorrected one."""
+        m, s = history
+        torch._fused_adam_([w], [g], [m], [s], [], [torch.full((), float(t), device=w.device)], lr=lr,
+                           beta1=param.momentum, beta2=param.momentum2, weight_decay=decay,
+                           eps=param.delta / math.sqrt(1 - param.momentum2**t), amsgrad=False, maximize=False,
+                           grad_scale=torch.full((), float(param.iter_size), device=w.device))  # fmt: skip
+        return True
 
 
 RULES = {"SGD": SGD, "Nesterov": Nesterov, "AdaGrad": AdaGrad, "RMSProp": RMSProp, "AdaDelta": AdaDelta, "Adam": Adam}
