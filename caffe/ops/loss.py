@@ -230,7 +230,8 @@ class HingeLoss(_LabelOfItem):
         p, n = self.param.hinge_loss_param, scores.shape[0]
         scores = scores.reshape(n, -1)
         index, _, poison = class_index(self, labels.reshape(n), scores.shape[1])
-        margins = (1 + scores * (1 - 2 * F.one_hot(index, scores.shape[1]))).relu()
+        sign = torch.ones_like(scores).scatter(1, index[:, None], -1.0)
+        margins = (1 + sign * scores).relu()
         return (margins.square() if p.norm == p.L2 else margins).sum() / n + poison
 
 
