@@ -17,18 +17,16 @@ def load(name):
 
 
 def fed_net(step, clips, phase="TRAIN"):
-    """Our net of CASIA-B with Input layers instead of the data layer; without dropout in phase TRAIN, it cannot match."""
+    """Our net of CASIA-B, fed by Input layers; in phase TRAIN without dropout, whose masks cannot match."""
     net = caffe_pb2.NetParameter(name=step)
     for layer in gaitnet("casiab", step).layer:
         if layer.include and layer.include[0].phase != PHASES[phase] or layer.type == "Dropout" and phase == "TRAIN":
             continue
         if layer.type == "Python":
             for top in layer.top:
-                shape = {"im": (clips, 3, 64, 64), "gt": (clips, 1, 64, 64), "la": (clips,), "si": (clips // 2,)}[
-                    top[:2]
-                ]
+                shapes = {"im": (clips, 3, 64, 64), "gt": (clips, 1, 64, 64), "la": (clips,), "si": (clips // 2,)}
                 fed = net.layer.add(name=f"in_{top}", type="Input", top=[top])
-                fed.input_param.shape.add(dim=shape)
+                fed.input_param.shape.add(dim=shapes[top[:2]])
             continue
         added = net.layer.add()
         added.CopyFrom(layer)

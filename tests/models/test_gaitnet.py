@@ -144,14 +144,13 @@ def test_walkers_differ_in_numbers_only(dataset, step):
 def test_a_seed_makes_walkers_repeatable():
     for step in STEPS:
         net = gaitnet("walkers", step)
-        assert [
-            ast.literal_eval(layer(net, "data", phase).python_param.param_str)["seed"] for phase in (TRAIN, TEST)
-        ] == [1, 1]
+        for phase in (TRAIN, TEST):
+            assert ast.literal_eval(layer(net, "data", phase).python_param.param_str)["seed"] == 1
         assert solver("walkers", step).random_seed == 1
 
 
 def test_walkers_first_layer_learns_as_if_inputs_were_scaled():
-    """Weights are 64 times smaller: Adam's step has the size of the rate, SGD's goes with the gradient, 64 times larger."""
+    """Weights are 64 times smaller; Adam's step has the size of the rate, SGD's goes with the larger gradient."""
     seg, joint = gaitnet("walkers", "seg"), gaitnet("walkers", "joint")
     rates = [[p.lr_mult for p in layer(net, name).param] for net in (seg, joint) for name in ("conv1_0", "conv2_0")]
     assert rates[0] == pytest.approx([rates[1][0] / 64, rates[1][1]])

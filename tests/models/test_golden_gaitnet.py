@@ -2,22 +2,37 @@
 
 Tolerances are a few times what Caffe itself differs by with other BLAS kernels or thread counts (in parentheses):
 losses 1e-5 relative (9e-7), blobs 1e-4 of the largest value (3e-6) and samples 1e-4 of rms (9e-6), gradients 1e-3 of
-rms (1e-4). Over eight iterations of training: 1e-3 relative (4e-5)."""
+rms (1e-4). Over eight iterations of training: 1e-3 relative (4e-5).
+
+A gradient jumps where a value is so close to a ReLU's or a pooling's switch that rounding decides. The golden nets were
+chosen such that all ways of computing with matrix products, as Caffe does, fall on one side. So they are compared with
+convolutions as matrix products ("plain"), and once more with the kernels that users get ("fast"), whose rounding takes
+the other side at one unit of conv4_0 in joint: there, samples of gradients are compared together, not each alone.
+"""
 
 import numpy as np
 import pytest
+import torch
 
 import caffe
 from models.gaitnet import deploy
 from tests.models import golden
 
 
+@pytest.fixture(scope="module", params=["plain", "fast"])
+def kernels(request):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.backends.mkldnn, "enabled", request.param == "fast")
+        yield request.param
+
+
 @pytest.fixture(scope="module", params=["seg", "rec", "joint", "sia", "joint_test"])
-def case(request, tmp_path_factory):
-    """(golden data, net after forward and, in phase TRAIN, backward)."""
+def case(request, kernels, tmp_path_factory):
+    """(golden data, net after forward and, in phase TRAIN, backward, what was fed)."""
     z = golden.load(f"gaitnet/{request.param}")
     clips, phase = int(z["clips"]), str(z["phase"])
-    net = _net(golden.fed_net(str(z["stage"]), clips, phase), tmp_path_factory.mktemp("net"), getattr(caffe, phase))
+    param = golden.fed_net(str(z["stage"]), clips, phase)
+    net = _net(param, tmp_path_factory.mktemp("net"), getattr(caffe, phase))
     golden.set_params(net, z)
     fed = golden.inputs(list(net.blobs), int(z["input_seed"]), clips)
     for name, value in fed.items():
@@ -54,7 +69,7 @@ def test_losses_and_blobs(case):
             golden.check_summary(net.blobs[name].data, z, f"blobsum/{name}", samples=1e-4, norm=1e-4)
 
 
-def test_gradients(case):
+def test_gradients(case, kernels):
     z, net, _ = case
     keys = [key[:-4] for key in z.files if key.startswith("grad/") and key.endswith("/idx")]
     noise = str(z["noise"]).split("\n") if "noise" in z else []
@@ -63,8 +78,12 @@ def test_gradients(case):
         diff = net.params[layer][int(i)].diff
         if key in noise:
             assert abs(diff).max() < 1e-5, key  # zero but for rounding
-        else:
+        elif kernels == "plain":
             golden.check_summary(diff, z, key, samples=1e-3, norm=1e-3)
+        else:
+            off = np.linalg.norm(diff.flat[z[f"{key}/idx"]] - z[f"{key}/val"])
+            assert off <= 1e-2 * np.linalg.norm(z[f"{key}/val"]) + 1e-12, key
+            np.testing.assert_allclose(np.linalg.norm(diff.astype(np.float64)), z[f"{key}/l2"], rtol=1e-3, err_msg=key)
     assert bool(keys) == (str(z["phase"]) == "TRAIN")
 
 
@@ -103,7 +122,8 @@ def test_deploy_takes_several_clips(tmp_path):
 
 
 @pytest.mark.medium
-def test_eight_iterations_of_joint_training(tmp_path):
+def test_eight_iterations_of_joint_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # two clips a batch are chaotic: a switch is felt
     z = golden.load("solver/gaitnet_joint_traj")
     clips = int(z["clips"])
     (tmp_path / "net.prototxt").write_text(str(golden.fed_net("joint", clips)))
