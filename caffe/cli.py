@@ -1,12 +1,14 @@
-"""The command `caffe train|test|time|device_query`, with the flags, the log lines and the exit codes of Caffe's tool."""
+"""The command `caffe train|test|time|device_query`, with the flags, log lines and exit codes of Caffe's tool."""
 
 import os
 import signal
 import sys
+import textwrap
 import time
+import traceback
 
 from caffe import glog as log
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, PythonLayerError
 
 FATAL_EXIT = 134  # Caffe aborts; a shell shows that as 128 + SIGABRT
 
@@ -24,8 +26,8 @@ commands:
 
 # name: (default, help); the default's type is the flag's
 FLAGS = {
-    "gpu": ("", "Optional; run in GPU mode on given device IDs separated by ','. Use '-gpu all' to run on all available "
-                "GPUs. The effective training batch size is multiplied by the number of devices."),
+    "gpu": ("", "Optional; run in GPU mode on given device IDs separated by ','.Use '-gpu all' to run on all "
+                "available GPUs. The effective training batch size is multiplied by the number of devices."),
     "iterations": (50, "The number of iterations to run."),
     "level": (0, "Optional; network level."),
     "model": ("", "The model definition protocol buffer text file."),
@@ -60,9 +62,14 @@ def main(argv=None) -> int:
                 log.error("caffe.cpp:81", f"\t{name}")
             raise CaffeError(f"Unknown action: {words[0]}")
         return command(**flags)
+    except PythonLayerError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
     except CaffeError as e:
         log.fatal("caffe.cpp:83", str(e))
         return FATAL_EXIT
+    except Exception as e:  # out of a Python layer
+        return _report(e)
 
 
 # ---- the commands
@@ -96,7 +103,7 @@ def train(solver, snapshot, weights, gpu, level, stage, sigint_effect, sighup_ef
     made.frugal()
     made.set_action_function(actions)
     if snapshot:
-        log.info("caffe.cpp:212", f"Resuming from {snapshot}")
+        log.info("caffe.cpp:235", f"Resuming from {snapshot}")
         made.restore(snapshot)
     if parallel.solver_count() > 1:
         parallel.Averaging(made)
@@ -232,10 +239,24 @@ def _parse(argv):
 
 
 def _usage():
-    lines = [f"    -{name} ({text}) type: {'int32' if isinstance(default, int) else 'string'} default: "
-             f"{default if isinstance(default, int) else chr(34) + default + chr(34)}\n"
-             for name, (default, text) in FLAGS.items()]  # fmt: skip
-    return USAGE + "".join(lines)
+    """The text that gflags prints: one entry a flag, wrapped at 79 columns, `type: T` and `default: D` unbroken."""
+    text = USAGE
+    for name, (default, told) in FLAGS.items():
+        kind, value = ("int32", default) if isinstance(default, int) else ("string", f'"{default}"')
+        entry = f"-{name} ({told}) type:\0{kind} default:\0{value}"
+        text += textwrap.fill(entry, 79, initial_indent=" " * 4, subsequent_indent=" " * 6, break_on_hyphens=False)
+        text += "\n"
+    return text.replace("\0", " ")
+
+
+def _report(error):
+    """Tell of an exception in a Python layer. A class of its own says that the text is meant for the user; a built-in
+    one is most likely a mistake in the layer's code, so show where."""
+    if type(error).__module__ == "builtins":
+        traceback.print_exception(error)
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    return 1
 
 
 def _gpus(flag):

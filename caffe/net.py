@@ -1,5 +1,6 @@
 """Net: layers run in order, forward and backward (Caffe: net.hpp; pycaffe: pycaffe.py)."""
 
+import math
 from collections import OrderedDict
 
 import numpy as np
@@ -208,23 +209,28 @@ class Net:
         return {name: self._blob(name).diff for name in outputs}
 
     def _backward(self, first=None, last=0):
+        """Run layers number `first` (default: the last) down to `last` backward."""
         for i in range(len(self.layers) - 1 if first is None else first, last - 1, -1):
-            if not self.layer_need_backward[i]:
-                continue
             for call in self._callbacks["before_backward"]:
                 call(i)
-            layer, wanted = self.layers[i], self.bottom_need_backward[i]
-            if not layer.differentiable and any(wanted):
-                layer.fail("has no backward; leave out force_backward, or give it propagate_down: false")
-            if layer.gradient_checked and any(wanted[k] for k in layer.no_gradient if k < len(wanted)):
-                layer.fail(f"{layer.type} Layer cannot backpropagate to label inputs.")
-            layer.backward(self.tops[i], wanted, self.bottoms[i])
-            if self.debug_info:
-                self._backward_debug_info(i)
+            if self.layer_need_backward[i]:
+                self._backward_layer(i)
             for call in self._callbacks["after_backward"]:
                 call(i)
             if not self.keep:
                 self._release_diffs(i)
+        if self.debug_info and first is None:
+            self._params_debug_info()
+
+    def _backward_layer(self, i):
+        layer, wanted = self.layers[i], self.bottom_need_backward[i]
+        if not layer.differentiable and any(wanted):
+            layer.fail("has no backward; leave out force_backward, or give it propagate_down: false")
+        if layer.gradient_checked and any(wanted[k] for k in layer.no_gradient if k < len(wanted)):
+            layer.fail(f"{layer.type} Layer cannot backpropagate to label inputs.")
+        layer.backward(self.tops[i], wanted, self.bottoms[i])
+        if self.debug_info:
+            self._backward_debug_info(i)
 
     def clear_param_diffs(self):
         """Set the diffs of all learnable parameters to zero (they add up over backward passes)."""
@@ -397,11 +403,18 @@ class Net:
         name = self.layer_names[index]
         for i, blob, wanted in zip(self.bottom_ids[index], self.bottoms[index], self.bottom_need_backward[index]):
             if wanted:
-                log.info("net.cpp:619", f"    [Backward] Layer {name}, bottom blob {self.blob_names[i]} "
+                log.info("net.cpp:621", f"    [Backward] Layer {name}, bottom blob {self.blob_names[i]} "
                                         f"diff: {_mean_abs(blob.grad)}")  # fmt: skip
         for k, blob in enumerate(self.layers[index].blobs):
             if self.layers[index].param_propagate_down[k]:
-                log.info("net.cpp:630", f"    [Backward] Layer {name}, param blob {k} diff: {_mean_abs(blob.grad)}")
+                log.info("net.cpp:632", f"    [Backward] Layer {name}, param blob {k} diff: {_mean_abs(blob.grad)}")
+
+    def _params_debug_info(self):
+        data, diff = ([m(b).tensor() for b in self.learnable_params] for m in (lambda b: b.memory, lambda b: b.grad))
+        l1 = [log.number(sum(float(t.abs().sum()) for t in tensors)) for tensors in (data, diff)]
+        l2 = [log.number(math.sqrt(sum(float(t.square().sum()) for t in tensors))) for tensors in (data, diff)]
+        log.error("net.cpp:721", f"    [Backward] All net params (data, diff): L1 norm = ({', '.join(l1)}); "
+                                 f"L2 norm = ({', '.join(l2)})")  # fmt: skip
 
     def _param_name(self, index, k):
         specs = self.layers[index].param.param

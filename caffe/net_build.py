@@ -1,7 +1,5 @@
 """Building a net: layers in order, blobs wired by name, what needs a gradient (Caffe: Net::Init)."""
 
-from google.protobuf import text_format
-
 from caffe import glog as log
 from caffe import ops  # noqa: F401 - importing ops registers the layer types
 from caffe.blob import Blob
@@ -12,6 +10,7 @@ from caffe.proto import caffe_pb2
 from caffe.python_layer import make_python_layer
 from caffe.random import Stream
 from caffe.splits import insert_splits
+from caffe.text import message_to_text
 
 
 def make_layer(param):
@@ -27,14 +26,10 @@ def make_layer(param):
 
 def build(net, param):
     """Fill the empty Net `net` with the layers of NetParameter `param` (its `state` chooses among them)."""
-    param = insert_splits(filter_net(param))
-    net.param = param
+    param = filter_net(param)
     if log.enabled():
-        shown = caffe_pb2.NetParameter()
-        shown.CopyFrom(param)
-        del shown.layer[:]
-        shown.layer.extend(layer for layer in param.layer if layer.type != "Split")
-        log.info("net.cpp:53", f"Initializing net from parameters: \n{text_format.MessageToString(shown)}".rstrip("\n"))
+        log.info("net.cpp:53", f"Initializing net from parameters: \n{message_to_text(param)}".rstrip("\n"))
+    net.param = param = insert_splits(param)
     needs = _Needs(net)
     available = {}  # blob name -> its index; what is left at the end are the net's outputs
     memory = 0

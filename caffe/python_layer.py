@@ -1,11 +1,13 @@
-"""Layers that users write in Python: `type: "Python"`, python_param { module, layer, param_str } (Caffe: python_layer.hpp)."""
+"""Layers that users write in Python: `type: "Python"`, python_param { module, layer, param_str }.
+
+(Caffe: python_layer.hpp)"""
 
 import importlib
 import os
 import sys
 
 from caffe.blob import Blob
-from caffe.errors import CaffeError
+from caffe.errors import PythonLayerError
 from caffe.layer import Layer
 
 _allowed = None  # modules that prototxts may name; None: any
@@ -14,7 +16,7 @@ _allowed = None  # modules that prototxts may name; None: any
 def allow_python_modules(names) -> None:
     """Let prototxts load Python layers from these modules only (an empty list: from none); None lifts the limit.
 
-    A prototxt can name any importable module, and importing runs its code: use this before reading files of strangers."""
+    A prototxt can name any importable module, and importing runs its code: use this before reading strangers' files."""
     global _allowed
     _allowed = None if names is None else frozenset(names)
 
@@ -45,17 +47,17 @@ def make_python_layer(param):
     """The user's layer object for LayerParameter `param`."""
     module_name, layer_name = param.python_param.module, param.python_param.layer
     if _allowed is not None and module_name not in _allowed:
-        raise CaffeError(f"layer '{param.name}' wants Python module '{module_name}', which is not allowed here")
+        raise PythonLayerError(f"layer '{param.name}' wants Python module '{module_name}', which is not allowed here")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as embedded Python finds modules beside the prototxt
     try:
         module = importlib.import_module(module_name)
     except ImportError as e:
-        raise CaffeError(f"layer '{param.name}': cannot import Python module '{module_name}' ({e}); "
-                         "is its folder in PYTHONPATH?") from e  # fmt: skip
+        raise PythonLayerError(f"layer '{param.name}': cannot import Python module '{module_name}' ({e}); "
+                               "is its folder in PYTHONPATH?") from e  # fmt: skip
     cls = getattr(module, layer_name, None)
     if cls is None:
-        raise CaffeError(f"layer '{param.name}': module '{module_name}' has no layer '{layer_name}'")
+        raise PythonLayerError(f"layer '{param.name}': module '{module_name}' has no layer '{layer_name}'")
     if not (isinstance(cls, type) and issubclass(cls, Layer)):
-        raise CaffeError(f"layer '{param.name}': {module_name}.{layer_name} is not a caffe.Layer")
+        raise PythonLayerError(f"layer '{param.name}': {module_name}.{layer_name} is not a caffe.Layer")
     return cls(param)

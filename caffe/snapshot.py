@@ -35,6 +35,7 @@ def restore(solver, path):
         state, history = _read_state_hdf5(path)
     else:
         state, history = _read_state(path)
+    log.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
     if len(history) != len(solver.history):
         raise CaffeError(f"{path}: Incorrect length of history blobs: {len(history)} in the file, the solver "
                          f"({solver.type}) has {len(solver.history)}")  # fmt: skip

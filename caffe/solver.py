@@ -16,6 +16,7 @@ from caffe.parallel import solver_count, solver_rank
 from caffe.proto import caffe_pb2
 from caffe.random import mix, next_seed
 from caffe.read import read_net_file, read_solver_file
+from caffe.text import message_to_text
 from caffe.updates import RULES
 
 # What the function given to `set_action_function` may ask for after an iteration.
@@ -37,15 +38,13 @@ class Solver:
         else:
             param = read_solver_file(str(solver_file))
         self.param = param
-        log.info("solver.cpp:45", f"Initializing solver from parameters: \n{param}".rstrip("\n"))
+        log.info("solver.cpp:45", f"Initializing solver from parameters: \n{message_to_text(param)}".rstrip("\n"))
         self._check()
         self.rule = RULES[self.type]
         self.iter = 0
         self.current_step = 0
         self.seed = param.random_seed if param.random_seed >= 0 else next_seed()
         self.net = _train_net(param, self._train_seed())
-        for path in param.weights:
-            self._load_weights(path)
         self.test_nets = _test_nets(param, self.seed)
         log.info("solver.cpp:57", "Solver scaffolding done.")
         # rule.slots blobs a parameter; those of the second slot follow all of the first, as the state file has them
@@ -61,11 +60,11 @@ class Solver:
 
     def solve(self, resume_file=None):
         """Train up to max_iter, from the snapshot `resume_file` when given."""
-        log.info("solver.cpp:279", f"Solving {self.net.name}")
-        log.info("solver.cpp:280", f"Learning Rate Policy: {self.param.lr_policy}")
+        log.info("solver.cpp:289", f"Solving {self.net.name}")
+        log.info("solver.cpp:290", f"Learning Rate Policy: {self.param.lr_policy}")
         self.requested_early_exit = False
         if resume_file:
-            log.info("solver.cpp:285", f"Restoring previous solver status from {resume_file}")
+            log.info("solver.cpp:295", f"Restoring previous solver status from {resume_file}")
             self.restore(resume_file)
         self.step(self.param.max_iter - self.iter)
         param = self.param
@@ -294,11 +293,6 @@ class Solver:
         for net in (self.net, *self.test_nets):
             net.frugal()
 
-    def _load_weights(self, paths):
-        for path in str(paths).split(","):
-            log.info("solver.cpp:72", f"Finetuning from {path.strip()}")
-            self.net.copy_from(path.strip())
-
     def _check(self):
         param = self.param
         if self.type is None:
@@ -311,9 +305,9 @@ class Solver:
         if param.iter_size < 1:
             raise CaffeError(f"iter_size must be at least 1, not {param.iter_size}")
         prefix = param.snapshot_prefix
-        if param.snapshot and not os.access(os.path.dirname(prefix) or ".", os.W_OK):
+        if (param.snapshot or param.snapshot_after_train) and not os.access(os.path.dirname(prefix) or ".", os.W_OK):
             raise CaffeError(f"Cannot write to snapshot prefix '{prefix}'.  Make sure that the directory exists "
-                             "and is writeable.")  # fmt: skip
+                             "and is writable.")  # fmt: skip
 
 
 class _Callback:
@@ -372,7 +366,9 @@ def _train_net(param, seed):
     state.MergeFrom(param.train_state)
     state.phase = TRAIN
     net_param.state.CopyFrom(state)
-    return Net.from_proto(net_param, seed)
+    net = Net.from_proto(net_param, seed)
+    _load_weights(net, param)
+    return net
 
 
 def _test_nets(param, seed):
@@ -404,7 +400,16 @@ def _test_nets(param, seed):
         state.phase = TEST
         net_param.state.CopyFrom(state)
         nets.append(Net.from_proto(net_param, mix(seed, "test", i)))
+        _load_weights(nets[-1], param)
+        nets[-1].debug_info = param.debug_info
     return nets
+
+
+def _load_weights(net, param):
+    for paths in param.weights:
+        for path in paths.split(","):
+            log.info("solver.cpp:72", f"Finetuning from {path.strip()}")
+            net.copy_from(path.strip())
 
 
 def _read(source):

@@ -83,7 +83,7 @@ def save(net, path, write_diff=False):
 
 def copy_from(net, path):
     """Copy the weights of the layers that `net` has; others in the file are ignored (and logged)."""
-    if path.endswith(".h5"):
+    if not os.path.exists(path) or h5py.is_hdf5(path):  # Caffe, too, takes a missing file for HDF5
         copy_from_hdf5(net, path)
         return
     from caffe.read import read_net_binary
