@@ -15,8 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from google.protobuf import text_format
-
+from caffe.text import message_to_text
 from layers.datasets import DATASETS
 from models.gaitnet import PUBLISHED, RECIPES, STEPS, deploy, gaitnet, solver
 
@@ -61,7 +60,7 @@ def texts():
 
 def prototxt(message, head):
     """`message` as text below the comment `head`."""
-    text = text_format.MessageToString(message, use_index_order=True).replace(r"\'", "'")
+    text = message_to_text(message).replace(r"\'", "'")
     return "".join(f"# {line}".rstrip() + "\n" for line in head) + text
 
 

@@ -142,6 +142,9 @@ def test_eight_iterations_of_joint_training(tmp_path, monkeypatch):
         if t == 0:
             _check_params(solver.net, z, "after1")
     _check_params(solver.net, z, "final")
+    for key in [key for key in z.files if key.startswith("bn_final/")]:
+        layer, i = key.removeprefix("bn_final/").rsplit("/", 1)
+        np.testing.assert_allclose(solver.net.params[layer][int(i)].data, z[key], rtol=0, atol=1e-3 * abs(z[key]).max())
 
 
 def _check_params(net, z, prefix):
