@@ -36,7 +36,7 @@ class DataLayer(caffe.Layer):
                 f"wanted no bottom and {len(self.tops)} tops: {' '.join(self.tops)}"
             )
         params = parse(self.param_str, name)
-        frames = open_frames(params.im_path, params.gt_path)
+        self.frames = frames = open_frames(params.im_path, params.gt_path)
         if not frames.gt_path:
             raise DataError(f"{name}: param_str has no 'gt_path', which a tree of frames needs; add it")
         sequences, lengths = training_sequences(params, frames)
@@ -148,12 +148,16 @@ class Batch:
     label: np.ndarray  # float32 (clips,)
 
     def shape(self, top):
+        """Shape of the top of this name."""
         clips = len(self.label)
-        return {"im": (clips, 3, SIZE, SIZE), "gt": (clips, 1, SIZE, SIZE), "la": (clips,), "si": (clips // 2,)}[
-            top[:2]
-        ]
+        if top in IMAGES:
+            return clips, 3, SIZE, SIZE
+        if top in MASKS:
+            return clips, 1, SIZE, SIZE
+        return (clips,) if top == "label" else (clips // 2,)
 
     def fill(self, top, out):
+        """Write what the top of this name holds into the array `out`."""
         if top in IMAGES:
             fill_image_blob(self.planes[:, IMAGES.index(top)], out)
         elif top in MASKS:

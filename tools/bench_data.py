@@ -1,0 +1,225 @@
+"""How fast clips reach the net: frames a second from trees and from a pack, against a plain loop over the same files.
+
+    python tools/bench_data.py walkers                   speeds, on the trees of that dataset
+    python tools/bench_data.py walkers --wait            also the share of a training step that waits for data
+    python tools/bench_data.py walkers --memory 200      also the memory to read a pack of 10 x 200 MB
+    python tools/bench_data.py walkers --scale 1360000   also a tree of CASIA-B's size, of so many frames (in $TMPDIR)
+
+A frame counts with its mask: read, resized to 64x64, float32 in the blobs of the net. Prints JSON.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import cv2
+import numpy as np
+
+from layers import pack
+from layers.data_layers import GaitNet, Loader, training_sequences
+from layers.datasets import DATASETS, MIN_FRAMES, NUM_FRAMES, SIZE, data_root
+from layers.frames import Tree
+from layers.params import parse
+from layers.prefetch import Prefetcher
+from layers.sampling import ClipSampler
+
+BATCH = 128  # clips, as in the published training
+FRAME_BYTES = 4 * SIZE * SIZE
+SEQUENCE = 100  # frames
+CONDITIONS = [f"{name}-{n:02d}" for name, most in (("nm", 6), ("bg", 2), ("cl", 2)) for n in range(1, most + 1)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("--wait", action="store_true", help="train the rec net for some iterations")
+    parser.add_argument("--memory", type=int, metavar="MB", help="budget, a tenth of the pack's size")
+    parser.add_argument("--scale", type=int, metavar="FRAMES", help="frames of the large tree")
+    parser.add_argument("--read", metavar="PACK", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.read:
+        print(json.dumps(read_all(args.dataset, args.read)))
+        return
+    result = measure(args.dataset)
+    if args.wait:
+        result["wait"] = measure_wait(args.dataset)
+    if args.memory:
+        result["memory"] = measure_memory(args.dataset, args.memory)
+    if args.scale:
+        result["scale"] = measure_scale(args.dataset, args.scale)
+    print(json.dumps(result, indent=1))
+
+
+def measure(dataset="walkers", turns=5, seconds=1.5):
+    """Frames a second of the plain loop, of trees and of a pack, taken in turns, the best turn of each."""
+    folder = data_root() / DATASETS[dataset].folder
+    im_path, gt_path = folder / DATASETS[dataset].im_dir, folder / DATASETS[dataset].gt_dir
+    with tempfile.TemporaryDirectory() as scratch:
+        seconds_to_pack = make_pack(dataset, im_path, gt_path, scratch)
+        tree, packed = Tree(str(im_path), str(gt_path)), pack.open_pack(scratch)
+        ways = {
+            "loop": plain_loop(im_path, gt_path, sequences_of(dataset, im_path, tree)),
+            "tree": feed(tree, sequences_of(dataset, im_path, tree)),
+            "pack": feed(packed, sequences_of(dataset, scratch, packed)),
+        }
+        speeds = {name: [] for name in ways}
+        for _ in range(turns):
+            for name, way in ways.items():
+                speeds[name].append(frames_a_second(way, seconds))
+        frames = sum(entry["frames"] for entry in packed.sequences.values())
+    speed = {name: max(values) for name, values in speeds.items()}
+    return {
+        "cores": os.cpu_count(), "load": os.getloadavg()[0],
+        "frames_a_second": {name: round(value) for name, value in speed.items()},
+        "tree_to_loop": round(speed["tree"] / speed["loop"], 1),
+        "pack_to_loop": round(speed["pack"] / speed["loop"], 1),
+        "packing": {"frames": frames, "seconds": round(seconds_to_pack, 1),
+                    "a_second": round(frames / seconds_to_pack)},
+    }  # fmt: skip
+
+
+def make_pack(dataset, im_path, gt_path, out):
+    """Pack the trees; the seconds it took."""
+    begin = time.perf_counter()
+    tool = [sys.executable, str(ROOT / "tools" / "pack_frames.py"), dataset]
+    paths = ["--im-path", str(im_path), "--gt-path", str(gt_path), "--out", str(out)]
+    subprocess.run([*tool, *paths], check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+def sequences_of(dataset, root, frames):
+    """{sequence: length} of all that are long enough."""
+    dataset = DATASETS[dataset]
+    lengths = {seq: frames.length(seq.path) for seq in dataset.sequences(root, dataset.subjects(root))}
+    return {seq: length for seq, length in lengths.items() if length >= MIN_FRAMES}
+
+
+def frames_a_second(way, seconds):
+    """`way` gives the number of frames of each batch."""
+    next(way)  # warm
+    begin, frames = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        frames += next(way)
+    return frames / (time.perf_counter() - begin)
+
+
+def plain_loop(im_path, gt_path, lengths):
+    """What a script without a data layer does: read, resize, convert, one file after the other."""
+    sequences = list(lengths)
+    sampler = ClipSampler(list(lengths.values()), 1, (0, 0))
+    for number in itertools.count():
+        (index,), (start,) = sampler.batch(number)
+        im_folder, gt_folder = im_path / sequences[index].path, gt_path / sequences[index].path
+        for name in sorted(os.listdir(im_folder))[start : start + NUM_FRAMES]:
+            frame = cv2.resize(cv2.imread(str(im_folder / name)), (SIZE, SIZE))
+            mask = cv2.resize(cv2.imread(str(gt_folder / name), cv2.IMREAD_GRAYSCALE), (SIZE, SIZE))
+            frame, mask = frame.astype(np.float32).transpose(2, 0, 1) - 127.5, mask.astype(np.float32) / 255
+        yield NUM_FRAMES
+
+
+def feed(frames, lengths):
+    """What a data layer does for each forward: take the batch made in the background, fill the tops."""
+    sampler = ClipSampler(list(lengths.values()), BATCH, (0, 0))
+    batches = Prefetcher(Loader(frames, list(lengths), sampler))
+    tops = None
+    while True:
+        batch = batches.get()
+        tops = tops or {name: np.empty(batch.shape(name), np.float32) for name in GaitNet.tops}
+        for name, top in tops.items():
+            batch.fill(name, top)
+        yield BATCH * NUM_FRAMES
+
+
+def measure_wait(dataset, step="rec", iterations=10):
+    """Share of the time of training iterations that the net waits for its data."""
+    import caffe
+
+    solver_file = ROOT / "experiments" / dataset / f"solver-{step}.prototxt"
+    os.chdir(solver_file.parent)  # its paths are relative
+    solver = caffe.get_solver(str(solver_file))
+    batches = solver.net.layers[0].batches
+    solver.step(2)
+    begin, waited = time.perf_counter(), batches.waited
+    solver.step(iterations)
+    seconds = time.perf_counter() - begin
+    return {
+        "solver": str(solver_file.relative_to(ROOT)), "from": type(solver.net.layers[0].frames).__name__.lower(),
+        "iteration_ms": round(1000 * seconds / iterations, 1),
+        "waiting_percent": round(100 * (batches.waited - waited) / seconds, 2),
+    }  # fmt: skip
+
+
+def measure_memory(dataset, budget_mb):
+    """Memory of a process that reads clips from all over a pack ten times `budget_mb`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        make_tree(dataset, scratch, budget_mb * 10_000_000 // FRAME_BYTES)
+        out = os.path.join(scratch, "pack")
+        make_pack(dataset, os.path.join(scratch, "im"), os.path.join(scratch, "gt"), out)
+        done = subprocess.run([sys.executable, __file__, dataset, "--read", out], check=True, capture_output=True)
+        return {"pack_mb": round(os.path.getsize(os.path.join(out, pack.FILE)) / 1e6), **json.loads(done.stdout)}
+
+
+def read_all(dataset, folder):
+    """Read as many frames as the pack holds, three times over; resident megabytes before, and at the most."""
+    before = resident_mb()
+    packed = pack.open_pack(folder)
+    wanted = 3 * sum(entry["frames"] for entry in packed.sequences.values())
+    way, read, most = feed(packed, sequences_of(dataset, folder, packed)), 0, before
+    while read < wanted:
+        read += next(way)
+        most = max(most, resident_mb())
+    return {"before_mb": before, "most_mb": most}
+
+
+def resident_mb():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1_000_000
+
+
+def measure_scale(dataset, frames):
+    """Seconds to index a tree of so many frames and as many masks, twice, and to find that its pack is fresh."""
+    with tempfile.TemporaryDirectory() as scratch:
+        begin = time.perf_counter()
+        make_tree(dataset, scratch, frames)
+        result = {"frames": frames, "making_s": round(time.perf_counter() - begin, 1)}
+        tree = Tree(os.path.join(scratch, "im"), os.path.join(scratch, "gt"))
+        for start in ("first_start_s", "second_start_s"):
+            begin = time.perf_counter()
+            params = parse(str({"dataset": dataset, "batch_size": BATCH, "im_path": tree.im_path}), "GaitNet")
+            sequences, _ = training_sequences(params, tree)
+            result[start] = round(time.perf_counter() - begin, 2)
+        begin = time.perf_counter()
+        for path in DATASETS[dataset].paths(tree.im_path):
+            pack.fingerprint(tree.im_path, tree.gt_path, path)
+        return {**result, "training_sequences": len(sequences), "fresh_s": round(time.perf_counter() - begin, 2)}
+
+
+def make_tree(dataset, root, num_frames):
+    """A tree of CASIA-B's form below `root`/im and /gt: hard links to the dataset's frames, 100 a sequence."""
+    folder = data_root() / DATASETS[dataset].folder
+    source = sorted((folder / DATASETS[dataset].im_dir).glob("*/nm-0?/*/*.png"))
+    masks = [folder / DATASETS[dataset].gt_dir / file.relative_to(folder / DATASETS[dataset].im_dir) for file in source]
+    sequences = (
+        f"{subject:03d}/{condition}/{view:03d}"
+        for subject in range(1, 1000)
+        for condition in CONDITIONS
+        for view in range(0, 181, 18)
+    )
+    for sequence, first in zip(sequences, range(0, num_frames, SEQUENCE)):
+        for tree, files in (("im", source), ("gt", masks)):
+            os.makedirs(f"{root}/{tree}/{sequence}")
+            for i in range(first, min(first + SEQUENCE, num_frames)):
+                os.link(files[i % len(files)], f"{root}/{tree}/{sequence}/{i - first + 1:03d}.png")
+
+
+if __name__ == "__main__":
+    main()
