@@ -24,7 +24,7 @@ from layers.frames import PLANES, DataError, Frames
 FORMAT = 1
 FOLDER, FILE = "pack", "data.mdb"  # the folder lies beside the trees that it was made from
 HEAD, ENTRY, VALUE = b"pack", b"entry/", b"planes/"
-MAPPED = 64 << 20  # bytes read until the map is renewed: pages of a mapped file count as resident
+READS = 16  # until the map is renewed: what was read through it counts as resident, on some kernels 2 MB at a time
 
 _open = weakref.WeakValueDictionary()  # LMDB must not open a file twice in one process
 _open_lock = threading.Lock()
@@ -114,8 +114,8 @@ class Pack(Frames):
             )
         with self._lock:
             np.copyto(planes, self._frames(seq_path)[start : start + len(planes)])
-            self._mapped += planes.nbytes
-            if self._mapped > MAPPED:
+            self._reads += 1
+            if self._reads == READS:
                 self._env.close()
                 self._map()
         return planes
@@ -131,7 +131,7 @@ class Pack(Frames):
             )
         except lmdb.Error as e:
             raise DataError(f"{self.folder}: is not a whole pack ({e}); {self._remedy()}") from e
-        self._mapped = 0
+        self._reads = 0
         # Reading a map beyond the end of its file would end the process.
         wanted = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
         found = os.path.getsize(os.path.join(self.folder, FILE))

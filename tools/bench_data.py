@@ -163,8 +163,8 @@ def measure_memory(dataset, budget_mb):
     with tempfile.TemporaryDirectory() as scratch:
         make_tree(dataset, scratch, budget_mb * 10_000_000 // FRAME_BYTES)
         out = os.path.join(scratch, "pack")
-        make_pack(dataset, os.path.join(scratch, "im"), os.path.join(scratch, "gt"), out)
-        done = subprocess.run([sys.executable, __file__, dataset, "--read", out], check=True, capture_output=True)
+        make_pack("casiab", os.path.join(scratch, "im"), os.path.join(scratch, "gt"), out)
+        done = subprocess.run([sys.executable, __file__, "casiab", "--read", out], check=True, capture_output=True)
         return {"pack_mb": round(os.path.getsize(os.path.join(out, pack.FILE)) / 1e6), **json.loads(done.stdout)}
 
 
@@ -194,11 +194,11 @@ def measure_scale(dataset, frames):
         tree = Tree(os.path.join(scratch, "im"), os.path.join(scratch, "gt"))
         for start in ("first_start_s", "second_start_s"):
             begin = time.perf_counter()
-            params = parse(str({"dataset": dataset, "batch_size": BATCH, "im_path": tree.im_path}), "GaitNet")
+            params = parse(str({"dataset": "casiab", "batch_size": BATCH, "im_path": tree.im_path}), "GaitNet")
             sequences, _ = training_sequences(params, tree)
             result[start] = round(time.perf_counter() - begin, 2)
         begin = time.perf_counter()
-        for path in DATASETS[dataset].paths(tree.im_path):
+        for path in DATASETS["casiab"].paths(tree.im_path):
             pack.fingerprint(tree.im_path, tree.gt_path, path)
         return {**result, "training_sequences": len(sequences), "fresh_s": round(time.perf_counter() - begin, 2)}
 

@@ -98,7 +98,7 @@ def test_clip_beyond_the_end_and_unknown_sequence(root):
 
 
 def test_map_is_renewed_without_a_trace(root, monkeypatch):
-    monkeypatch.setattr(pack, "MAPPED", 100_000)  # one clip of six frames is 98,304 bytes
+    monkeypatch.setattr(pack, "READS", 2)
     packed = open_frames(root / "pack")
     for start in (0, 1, 2, 3, 4):
         assert np.array_equal(packed.clip("001/nm-01/000", start, 6)[0], trees(root).clip("001/nm-01/000", start, 6)[0])
