@@ -7,14 +7,14 @@ import torch
 from caffe.errors import CaffeError
 
 
-def fill(blob, filler, random):
-    """Fill `blob.data` as FillerParameter `filler` says; `random()` gives the torch.Generator to draw from."""
+def fill(blob, filler, generator):
+    """Fill `blob.data` as FillerParameter `filler` says; `generator` is the torch.Generator to draw from."""
     kind = FILLERS.get(filler.type)
     if kind is None:
         raise CaffeError(f"Unknown filler name: {filler.type} (known: {', '.join(sorted(FILLERS))})")
     if blob.count:
         value = torch.empty(blob.shape)
-        kind(value, filler, random() if random else torch.default_generator)
+        kind(value, filler, generator)
         blob.memory.assign(value)
 
 
@@ -60,7 +60,7 @@ def _bilinear(value, _, __):
         raise CaffeError(f"bilinear filler wants a 4-d blob with a square kernel, not {tuple(value.shape)}")
     size = value.shape[3]
     factor = math.ceil(size / 2)
-    center = (2 * factor - 1 - factor % 2) / (2 * factor)
+    center = (size - 1) / (2 * factor)
     ramp = 1 - (torch.arange(size) / factor - center).abs()
     value.copy_(ramp[:, None] * ramp[None, :])
 

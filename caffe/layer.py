@@ -127,10 +127,9 @@ class TorchLayer(Layer):
         self.configure(bottom)
 
     def add_blob(self, shape, filler):
-        """Append a parameter blob, filled as FillerParameter `filler` says; kept as it is when it already exists
-        (parameters that came with the prototxt, or a second set-up)."""
+        """Append a parameter blob, filled as FillerParameter `filler` says."""
         blob = Blob(shape)
-        fill(blob, filler, self.random)
+        fill(blob, filler, self.random.fixed("blob", len(self.blobs)) if self.random else None)
         self.blobs.append(blob)
         self.param_propagate_down.append(True)
 

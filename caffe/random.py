@@ -42,3 +42,7 @@ class Stream:
         if device not in self._generators:
             self._generators[device] = torch.Generator(device)
         return self._generators[device].manual_seed(mix(self._net.seed, self._net.pass_index, self._layer))
+
+    def fixed(self, *parts) -> torch.Generator:
+        """A generator for what lasts longer than a pass: a function of the net's seed, the layer and `parts`."""
+        return torch.Generator().manual_seed(mix(self._net.seed, self._layer, *parts))

@@ -43,7 +43,7 @@ class DummyData(Layer):
         for blob, shape, filler in zip(top, self._shapes(p, len(top)), self.fillers):
             blob.reshape(*shape)
             if filler.type == "constant":
-                fill(blob, filler, self.random)
+                fill(blob, filler, self.random() if self.random else None)
 
     def _shapes(self, p, tops):
         old = (p.num, p.channels, p.height, p.width)
@@ -58,7 +58,7 @@ class DummyData(Layer):
         generator = self.random() if self.random else None  # one for all tops, so that they differ
         for blob, filler in zip(top, self.fillers):
             if filler.type != "constant":
-                fill(blob, filler, (lambda: generator) if generator else None)
+                fill(blob, filler, generator)
 
 
 @register("Parameter")
