@@ -1,10 +1,17 @@
 """Trees, labels, splits and protocols of the datasets."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from layers.data_layers import training_sequences
 from layers.datasets import DATASETS, Dataset, Protocol, data_root
+from layers.frames import open_frames
+from layers.params import parse
 from tests.layers.trees import write_sequence, write_walkers
+from tools import check_data, pack_frames
 
 
 def test_published_splits():
@@ -102,30 +109,31 @@ def test_data_root(monkeypatch, tmp_path):
     assert data_root().name == "data" and (data_root().parent / "layers").is_dir()
 
 
-def test_a_dataset_of_ones_own(tmp_path):
-    """The entry that data/README.md shows: two levels, ids that are names, gallery and probe by recording."""
-    mine = Dataset(
-        name="corridor",
-        title="Corridor",
-        folder="Corridor",
-        im_dir="crop-im",
-        gt_dir="crop-seg",
-        train_num=2,
-        num_subjects=3,
-        tree=("subject", "condition"),
-        training=".*",
-        label_is_id=False,
-        protocol=Protocol(groups=("all",), gallery="[^/]+/morning", probe="[^/]+/evening"),
-        source="recorded by ourselves",
-    )
+@pytest.fixture
+def corridor(monkeypatch):
+    """The entry that data/README.md shows."""
+    page = (Path(__file__).parents[2] / "data" / "README.md").read_text()
+    (entry,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    dataset = eval(entry, {"Dataset": Dataset, "Protocol": Protocol})  # our own page
+    monkeypatch.setitem(DATASETS, dataset.name, dataset)
+    return dataset
+
+
+def test_a_dataset_of_ones_own(corridor, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for name in ("carl", "anna", "bert"):
         for recording in ("morning", "evening"):
-            write_sequence(tmp_path, f"{name}/{recording}", 12, rng)
-    root = tmp_path / "crop-im"
-    training, test = mine.split(mine.subjects(root))
+            write_sequence(tmp_path / "Corridor", f"{name}/{recording}", 12, rng)
+    root = tmp_path / "Corridor" / "crop-im"
+    training, test = corridor.split(corridor.subjects(root))
     assert (training, test) == (["anna", "bert"], ["carl"])
-    assert [(seq.label, mine.protocol.role(seq)) for seq in mine.sequences(root, test)] == [
-        (2, "probe"),
-        (2, "gallery"),
-    ]
+    sequences = corridor.sequences(root, test)
+    assert [(seq.label, corridor.protocol.role(seq)) for seq in sequences] == [(2, "probe"), (2, "gallery")]
+
+    # The tools and the data layers know it as they know the others.
+    monkeypatch.setenv("GAITNET_DATA", str(tmp_path))
+    assert check_data.main(["corridor"]) == 0
+    assert pack_frames.main(["corridor"]) == 0
+    params = parse(f"{{'dataset': 'corridor', 'batch_size': 2, 'im_path': {root.parent}/pack}}", "GaitNet")
+    used, lengths = training_sequences(params, open_frames(params.im_path))
+    assert {seq.subject for seq in used} == {"anna", "bert"} and lengths == [12] * 4
