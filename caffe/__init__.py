@@ -1,21 +1,54 @@
-"""Caffe for today: the pycaffe API on PyTorch, on the CPU and any CUDA GPU."""
+"""Caffe for today: the pycaffe API on PyTorch, on the CPU and any CUDA GPU.
 
-from caffe.device import set_device, set_mode_cpu, set_mode_gpu
-from caffe.errors import CaffeError
-from caffe.glog import init_log, log
-from caffe.layer import layer_type_list
-from caffe.net import TEST, TRAIN, Net
-from caffe.parallel import solver_count, solver_rank
-from caffe.python_layer import PythonLayer as Layer
-from caffe.python_layer import allow_python_modules
-from caffe.random import set_random_seed
-from caffe.solver import (
-    AdaDeltaSolver,
-    AdaGradSolver,
-    AdamSolver,
-    NesterovSolver,
-    RMSPropSolver,
-    SGDSolver,
-    Solver,
-    get_solver,
-)
+Importing this costs next to nothing: what needs torch is imported when it is first used, so that Python layers, NetSpec
+and `caffe.io` do without.
+"""
+
+import importlib
+
+from caffe.errors import CaffeError as CaffeError
+from caffe.glog import init_log as init_log
+from caffe.glog import log as log
+from caffe.layer import TEST as TEST
+from caffe.layer import TRAIN as TRAIN
+from caffe.parallel import set_multiprocess as set_multiprocess
+from caffe.parallel import set_solver_count as set_solver_count
+from caffe.parallel import set_solver_rank as set_solver_rank
+from caffe.parallel import solver_count as solver_count
+from caffe.parallel import solver_rank as solver_rank
+from caffe.python_layer import PythonLayer
+from caffe.python_layer import allow_python_modules as allow_python_modules
+
+Layer = PythonLayer  # the base class of users' layers
+__version__ = "1.0.0"  # of the Caffe whose behaviour this is
+
+# Where the other names live.
+_HOMES = {
+    "net": ("Net",),
+    "blob": ("Blob",),
+    "solver": ("Solver", "SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver", "AdamSolver",
+               "get_solver"),
+    "device": ("set_device", "set_mode_cpu", "set_mode_gpu"),
+    "random": ("set_random_seed",),
+    "net_build": ("layer_type_list",),
+    "timer": ("Timer",),
+    "nccl": ("NCCL",),
+    "net_spec": ("NetSpec", "layers", "params", "to_proto"),
+    "classifier": ("Classifier",),
+    "detector": ("Detector",),
+}  # fmt: skip
+_MODULES = ("classifier", "coord_map", "detector", "draw", "io", "net_spec", "proto")
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"caffe.{name}")
+    for module, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(importlib.import_module(f"caffe.{module}"), name)
+            return value
+    raise AttributeError(f"module 'caffe' has no attribute '{name}'")
+
+
+def __dir__():
+    return sorted({*globals(), *_MODULES, *(name for names in _HOMES.values() for name in names)})

@@ -3,7 +3,8 @@
 import numpy as np
 
 from caffe.io import Transformer, oversample, resize_image
-from caffe.net import TEST, Net
+from caffe.layer import TEST
+from caffe.net import Net
 
 
 def image_transformer(net, mean=None, input_scale=None, raw_scale=None, channel_swap=None):

@@ -83,10 +83,9 @@ def train(solver, snapshot, weights, gpu, level, stage, sigint_effect, sighup_ef
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
     actions = _Signals(sigint_effect, sighup_effect)
 
+    from caffe import parallel
     from caffe.read import read_solver_file
     from caffe.solver import get_solver
-
-    from caffe import parallel
 
     gpus = _gpus(gpu)
     if len(gpus) > 1 and "WORLD_SIZE" not in os.environ:
@@ -120,7 +119,8 @@ def test(model, weights, gpu, iterations, level, stage, **_) -> int:
     if not weights:
         raise CaffeError("Need model weights to score.")
 
-    from caffe.net import TEST, Net
+    from caffe.layer import TEST
+    from caffe.net import Net
     from caffe.solver import outputs, weighted
 
     _choose_device(_gpus(gpu), None, "caffe.cpp:275")
@@ -150,7 +150,8 @@ def time_net(model, gpu, iterations, level, stage, phase, **_) -> int:
     if phase not in ("", "TRAIN", "TEST"):
         raise CaffeError('phase must be "TRAIN" or "TEST"')
 
-    from caffe.net import TEST, TRAIN, Net
+    from caffe.layer import TEST, TRAIN
+    from caffe.net import Net
 
     _choose_device(_gpus(gpu), None, "caffe.cpp:343")
     net = Net(model, TEST if phase == "TEST" else TRAIN, level=level, stages=stage.split(","))

@@ -5,7 +5,8 @@ import numpy as np
 from caffe.classifier import image_transformer
 from caffe.errors import CaffeError
 from caffe.io import load_image, resize_image
-from caffe.net import TEST, Net
+from caffe.layer import TEST
+from caffe.net import Net
 
 
 class Detector(Net):

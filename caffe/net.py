@@ -11,8 +11,6 @@ from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 from caffe.random import next_seed
 
-TRAIN, TEST = 0, 1
-
 
 class Net:
     """A net from a prototxt file.

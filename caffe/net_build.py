@@ -13,14 +13,18 @@ from caffe.splits import insert_splits
 from caffe.text import message_to_text
 
 
+def layer_type_list():
+    """The names of all layer types, sorted."""
+    return sorted([*REGISTRY, "Python"])
+
+
 def make_layer(param):
     """The layer object for LayerParameter `param`."""
     if param.type == "Python":
         return make_python_layer(param)
     cls = REGISTRY.get(param.type)
     if cls is None:
-        known = ", ".join(sorted([*REGISTRY, "Python"]))
-        raise CaffeError(f"Unknown layer type: {param.type} (known types: {known})")
+        raise CaffeError(f"Unknown layer type: {param.type} (known types: {', '.join(layer_type_list())})")
     return cls(param)
 
 

@@ -28,6 +28,22 @@ def solver_count() -> int:
     return _count
 
 
+def set_solver_rank(rank) -> None:
+    """Tell which of the processes this is, before its solver is made (see nccl.py)."""
+    global _rank
+    _rank = rank
+
+
+def set_solver_count(count) -> None:
+    """Tell how many processes train together, before the solver is made."""
+    global _count
+    _count = count
+
+
+def set_multiprocess(several) -> None:
+    """Part of Caffe's recipe; here a process never holds more than one solver of a job."""
+
+
 def launch(ordinals, arguments) -> int:
     """Run `caffe <arguments>` once for each GPU in `ordinals`; the exit status of the first that fails, else 0.
 
@@ -60,10 +76,13 @@ def launch(ordinals, arguments) -> int:
         time.sleep(0.1)
 
 
-def join() -> None:
-    """Become one of the processes that RANK and WORLD_SIZE in the environment (set by `launch` or torchrun) tell of."""
+def join(address=None) -> None:
+    """Become one of the processes that RANK and WORLD_SIZE in the environment (set by `launch` or torchrun) tell of;
+    with an `address`, tcp://host:port, one of those that `set_solver_rank` and `set_solver_count` told of."""
     global _rank, _count
-    count = int(os.environ.get("WORLD_SIZE", 1))
+    rank, count = _rank, _count
+    if address is None:
+        rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if count == 1:
         return
     from datetime import timedelta
@@ -73,9 +92,10 @@ def join() -> None:
     from caffe import device
 
     try:
-        dist.init_process_group("nccl" if device.current().type == "cuda" else "gloo", timeout=timedelta(minutes=10))
+        dist.init_process_group("nccl" if device.current().type == "cuda" else "gloo", init_method=address or "env://",
+                                rank=rank, world_size=count, timeout=timedelta(minutes=10))  # fmt: skip
     except (RuntimeError, ValueError) as e:
-        raise CaffeError(f"cannot join the {count} processes at {os.environ.get('MASTER_ADDR')}: {e}") from e
+        raise CaffeError(f"cannot join the {count} processes at {address or os.environ.get('MASTER_ADDR')}: {e}") from e
     _rank, _count = dist.get_rank(), dist.get_world_size()
     if _rank:
         log.init_log(log.ERROR)

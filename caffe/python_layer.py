@@ -6,7 +6,6 @@ import importlib
 import os
 import sys
 
-from caffe.blob import Blob
 from caffe.errors import PythonLayerError
 from caffe.layer import Layer
 
@@ -24,7 +23,9 @@ def allow_python_modules(names) -> None:
 class BlobVec(list):
     """A layer's `blobs`; a Python layer adds its parameters with `add_blob`."""
 
-    def add_blob(self, *shape) -> Blob:
+    def add_blob(self, *shape):
+        from caffe.blob import Blob  # needs torch, which a module of layers can do without until a net is built
+
         self.append(Blob(shape))
         return self[-1]
 

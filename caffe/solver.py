@@ -10,8 +10,9 @@ from caffe import glog as log
 from caffe import snapshot
 from caffe.blob import Blob
 from caffe.errors import CaffeError
+from caffe.layer import TEST, TRAIN
 from caffe.lr_policy import learning_rate
-from caffe.net import TEST, TRAIN, Net
+from caffe.net import Net
 from caffe.parallel import solver_count, solver_rank
 from caffe.proto import caffe_pb2
 from caffe.random import mix, next_seed
@@ -280,9 +281,12 @@ class Solver:
         """Let `net` use the parameters of this solver's net."""
         net.share_with(self.net)
 
-    def add_callback(self, on_start, on_gradients_ready):
-        """Call `on_start()` before and `on_gradients_ready()` after the gradients of every iteration."""
-        self._callbacks.append(_Callback(on_start, on_gradients_ready))
+    def add_callback(self, on_start, on_gradients_ready=None):
+        """Call `on_start()` before and `on_gradients_ready()` after the gradients of every iteration.
+
+        One object with these two methods (caffe.NCCL) will do, too."""
+        own = on_gradients_ready is None
+        self._callbacks.append(on_start if own else _Callback(on_start, on_gradients_ready))
 
     def set_action_function(self, action):
         """`action()` is asked after every iteration: NONE, STOP or SNAPSHOT."""

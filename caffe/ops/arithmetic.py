@@ -2,7 +2,8 @@
 
 import torch
 
-from caffe.layer import TorchLayer, register
+from caffe.layer import register
+from caffe.torch_layer import TorchLayer
 
 
 @register("Eltwise")

@@ -4,10 +4,11 @@ import math
 
 import torch.nn.functional as F
 
-from caffe.layer import TorchLayer, register
+from caffe.layer import register
 from caffe.ops.axes import canonical_axis
 from caffe.ops.labels import class_index
 from caffe.proto import caffe_pb2
+from caffe.torch_layer import TorchLayer
 
 
 @register("InnerProduct")

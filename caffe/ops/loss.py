@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from caffe.binaryproto import read_array
-from caffe.layer import TorchLayer, register
+from caffe.layer import register
 from caffe.ops.labels import class_index, predictions
+from caffe.torch_layer import TorchLayer
 
 FLT_MIN = torch.finfo(torch.float32).tiny  # SoftmaxWithLoss takes no probability for smaller
 LOG_THRESHOLD = 1e-20  # nor do the other losses on probabilities

@@ -5,8 +5,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from caffe.layer import TorchLayer, register
+from caffe.layer import register
 from caffe.proto import caffe_pb2
+from caffe.torch_layer import TorchLayer
 
 
 class Neuron(TorchLayer):

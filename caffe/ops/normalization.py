@@ -3,9 +3,10 @@
 import torch
 import torch.nn.functional as F
 
-from caffe.layer import TorchLayer, register
+from caffe.layer import register
 from caffe.ops.axes import legacy_shape
 from caffe.proto import caffe_pb2
+from caffe.torch_layer import TorchLayer
 
 
 @register("BatchNorm")

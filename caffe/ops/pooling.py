@@ -5,7 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from caffe.layer import TorchLayer, register
+from caffe.layer import register
+from caffe.torch_layer import TorchLayer
 
 MAX, AVE, STOCHASTIC = 0, 1, 2  # PoolingParameter.PoolMethod, and SPPParameter's
 TINY = torch.finfo(torch.float32).tiny

@@ -12,8 +12,9 @@ import math
 import torch
 
 from caffe.blob import Blob
-from caffe.layer import TorchLayer, register
+from caffe.layer import register
 from caffe.proto import caffe_pb2
+from caffe.torch_layer import TorchLayer
 
 
 class _Recurrent(TorchLayer):

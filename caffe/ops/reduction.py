@@ -4,9 +4,10 @@ import math
 
 import torch
 
-from caffe.layer import TorchLayer, register
+from caffe.layer import register
 from caffe.ops.axes import canonical_axis
 from caffe.ops.labels import class_index, predictions
+from caffe.torch_layer import TorchLayer
 
 
 @register("Softmax")

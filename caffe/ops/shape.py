@@ -4,8 +4,9 @@ import math
 
 import torch
 
-from caffe.layer import TorchLayer, register
+from caffe.layer import register
 from caffe.ops.axes import canonical_axis
+from caffe.torch_layer import TorchLayer
 
 
 @register("Split")

@@ -3,8 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from caffe.layer import TorchLayer, register
+from caffe.layer import register
 from caffe.ops.axes import canonical_axis
+from caffe.torch_layer import TorchLayer
 
 
 def pair(repeated, h, w, default, layer, what):

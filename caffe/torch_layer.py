@@ -1,0 +1,138 @@
+"""TorchLayer: what the built-in layer types have in common.
+
+A built-in layer is a short class over torch tensors:
+
+    @register("Power")
+    class Power(TorchLayer):
+        def compute(self, x):
+            p = self.param.power_param
+            return (p.shift + p.scale * x) ** p.power
+
+`compute` takes the bottoms' tensors and gives the tops'; parameters are in `self.weights` (made in `configure`). Shapes
+of the tops are found by running it on tensors without values, gradients by autograd. A layer overrides `top_shapes`
+or `backward` only where that is not enough.
+"""
+
+import contextlib
+
+import torch
+
+from caffe.blob import Blob
+from caffe.errors import CaffeError
+from caffe.fillers import fill
+from caffe.layer import Layer
+
+
+class TorchLayer(Layer):
+    """A built-in layer: `compute` on torch tensors, gradient by autograd."""
+
+    def __init__(self, param):
+        super().__init__(param)
+        self.weights = []  # the parameters' tensors, during compute
+        self._shapes_for = None  # bottom and parameter shapes that the tops' shapes were found for
+        self._graph = None
+        self.in_place = False
+        self.may_overwrite = False  # set by the net: in place, and nobody needs the old values
+        self.keep_graph = True  # allow several backward passes after one forward
+        self.need_backward = True
+        self.propagate_down = []
+
+    # ---- what a layer type defines
+
+    def configure(self, bottom):
+        """Check parameters against the bottoms' shapes and make the blobs (`add_blob`)."""
+
+    def compute(self, *bottoms):
+        """Tops from bottoms: a tensor, or a tuple of tensors."""
+        raise CaffeError(f"layer type {self.type} defines no compute")
+
+    def top_shapes(self, *shapes):
+        """Shapes of the tops for bottoms of these shapes (lists of int tuples)."""
+        self.weights = [torch.empty(b.shape, device="meta") for b in self.blobs]
+        tops = _several(self.compute(*(torch.empty(s, device="meta") for s in shapes)))
+        return [tuple(t.shape) for t in tops]
+
+    # ---- the life of a layer
+
+    def setup(self, bottom, top):
+        self.in_place = any(t is b for t in top for b in bottom)
+        self.propagate_down = [True] * len(bottom)
+        self.configure(bottom)
+
+    def add_blob(self, shape, filler):
+        """Append a parameter blob, filled as FillerParameter `filler` says."""
+        blob = Blob(shape)
+        fill(blob, filler, self.random.fixed("blob", len(self.blobs)) if self.random else None)
+        self.blobs.append(blob)
+        self.param_propagate_down.append(True)
+
+    def reshape(self, bottom, top):
+        key = tuple(b.shape for b in bottom)
+        if key == self._shapes_for:
+            for blob, shape in zip(top, self._top_shapes):
+                if blob.shape != shape:
+                    blob.reshape(*shape)
+            return
+        try:
+            with torch.no_grad():
+                shapes = self.top_shapes(*key)
+        except RuntimeError as e:  # torch's complaint about shapes that do not fit
+            self.fail(f"bottom shapes {', '.join(map(str, key))} do not fit: {str(e).splitlines()[0]}")
+        self._top_shapes = [tuple(s) for s in shapes][: len(top)]
+        for blob, shape in zip(top, self._top_shapes):
+            blob.reshape(*shape)
+        self._shapes_for = key
+
+    def forward(self, bottom, top):
+        inputs = [b.tensor() for b in bottom]
+        weights = [b.tensor() for b in self.blobs]
+        record = self.need_backward and self.differentiable
+        if self.in_place and bottom[0].memory.exposed:
+            inputs[0] = inputs[0].clone()  # the result will be copied over it
+        if record:
+            inputs = [x.detach().requires_grad_(self._wants(i)) for i, x in enumerate(inputs)]
+            weights = [w.detach().requires_grad_(p) for w, p in zip(weights, self.param_propagate_down)]
+        self.weights = weights
+        with contextlib.nullcontext() if record else torch.no_grad():
+            outputs = _several(self.compute(*inputs))
+        self._graph = (inputs, weights, outputs) if record else None
+        for blob, value in zip(top, outputs):
+            blob.memory.assign(value.detach())
+
+    def backward(self, top, propagate_down, bottom):
+        if self._graph is None:
+            self.fail("backward without a forward pass before it")
+        inputs, weights, outputs = self._graph
+        wanted = [x for x, p in zip(inputs, propagate_down) if p and x.requires_grad]
+        learned = [w for w in weights if w.requires_grad]
+        pairs = [(y, t.grad.tensor()) for y, t in zip(outputs, top) if y.requires_grad and not t.grad.is_zero]
+        if pairs and (wanted or learned):
+            grads = torch.autograd.grad([y for y, _ in pairs], wanted + learned, [g for _, g in pairs],
+                                        retain_graph=self.keep_graph, allow_unused=True)  # fmt: skip
+        else:
+            grads = [None] * (len(wanted) + len(learned))
+        given = {id(x): g for x, g in zip(wanted + learned, grads)}
+        taken = {g.data_ptr() for _, g in pairs}  # one array must not serve as the diff of two blobs
+        for x, blob, p in zip(inputs, bottom, propagate_down):
+            if p and x.requires_grad:
+                g = given[id(x)]
+                blob.grad.zero() if g is None else blob.grad.assign(_own(g, taken))
+        for w, blob in zip(weights, self.blobs):
+            if given.get(id(w)) is not None:
+                blob.grad.add(_own(given[id(w)].contiguous(), taken))
+        if not self.keep_graph:
+            self._graph = None
+
+    def _wants(self, i):
+        return self.propagate_down[i] and i not in self.no_gradient
+
+
+def _own(gradient, taken):
+    if gradient.data_ptr() in taken:
+        return gradient.clone()
+    taken.add(gradient.data_ptr())
+    return gradient
+
+
+def _several(value):
+    return value if isinstance(value, (tuple, list)) else (value,)
