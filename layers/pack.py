@@ -75,19 +75,28 @@ def fingerprint(im_path, gt_path, seq_path):
 class Pack(Frames):
     """Reader of the pack in `folder`. Threads may share it."""
 
+    dataset = "DATASET"  # until it is read
+
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.file = folder, os.path.join(folder, FILE)
         self._lock = threading.Lock()
         self._map()
+        try:
+            self._load()
+        except DataError:
+            self._env.close()
+            raise
+
+    def _load(self):
         head = self._read_head()
         self.dataset = head["dataset"]
         if self.dataset not in DATASETS:
             raise DataError(
-                f"{folder}: holds dataset {self.dataset!r}, which layers/datasets.py does not know "
+                f"{self.folder}: holds dataset {self.dataset!r}, which layers/datasets.py does not know "
                 f"({', '.join(DATASETS)})"
             )
         self.im_path, self.gt_path = (
-            os.path.realpath(os.path.join(folder, head[key])) for key in ("im_path", "gt_path")
+            os.path.realpath(os.path.join(self.folder, head[key])) for key in ("im_path", "gt_path")
         )
         self.sequences = read_entries(self._txn)
         self._folders = _tree_of(self.sequences)
@@ -115,7 +124,8 @@ class Pack(Frames):
         with self._lock:
             np.copyto(planes, self._frames(seq_path)[start : start + len(planes)])
             self._reads += 1
-            if self._reads == READS:
+            # A pack that has been replaced or removed since is read to the end through the map that there is.
+            if self._reads >= READS and _identity(self.file) == self._identity:
                 self._env.close()
                 self._map()
         return planes
@@ -126,15 +136,13 @@ class Pack(Frames):
 
     def _map(self):
         try:
-            self._env = lmdb.open(
-                os.path.join(self.folder, FILE), subdir=False, readonly=True, lock=False, create=False
-            )
+            self._env = lmdb.open(self.file, subdir=False, readonly=True, lock=False, create=False)
         except lmdb.Error as e:
             raise DataError(f"{self.folder}: is not a whole pack ({e}); {self._remedy()}") from e
-        self._reads = 0
+        self._reads, self._identity = 0, _identity(self.file)
         # Reading a map beyond the end of its file would end the process.
         wanted = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        found = os.path.getsize(os.path.join(self.folder, FILE))
+        found = os.path.getsize(self.file)
         if found < wanted:
             raise DataError(f"{self.folder}: is cut off ({found} of {wanted} bytes); {self._remedy()}")
         self._txn = self._env.begin(buffers=True)
@@ -170,8 +178,7 @@ class Pack(Frames):
             raise DataError(f"{self.folder}: holds no sequence {seq_path}") from None
 
     def _remedy(self):
-        dataset = getattr(self, "dataset", "DATASET")
-        return f"run python tools/pack_frames.py {dataset}"
+        return f"run python tools/pack_frames.py {self.dataset}"
 
 
 def read_entries(txn):
@@ -183,6 +190,14 @@ def read_entries(txn):
             entries[bytes(cursor.key())[len(ENTRY) :].decode()] = json.loads(bytes(cursor.value()))
             more = cursor.next()
     return entries
+
+
+def _identity(file):
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _mtime_ns(folder):

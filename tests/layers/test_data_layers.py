@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import caffe
 from layers import data_layers
 from layers.frames import DataError
 from tests.layers.trees import write_walkers
+from tools import pack_frames
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +206,64 @@ def test_vanished_folder_stops_training_with_its_name(tmp_path, own_root):
     with pytest.raises(DataError, match="001/nm-0./0.0: cannot be listed"):
         for _ in range(8):
             net.forward()
+
+
+@pytest.mark.parametrize("layer", ["GaitNet_Seg", "GaitNet", "GaitNet_Sia"])
+def test_pack_gives_the_same_blobs_bit_by_bit(tmp_path, root, layer):
+    paths = ["--im-path", str(root / "crop-im"), "--gt-path", str(root / "crop-seg")]
+    assert pack_frames.main(["walkers", *paths, "--out", str(tmp_path / "pack")]) == 0
+    from_trees = make_net(tmp_path, layer, root)
+    from_pack = make_net(tmp_path, layer, root, im_path=str(tmp_path / "pack"), gt_path=None)
+    for _ in range(4):
+        assert equal(next_batch(from_trees), next_batch(from_pack))
+
+
+BARE_CAFFE = """
+import sys, types
+
+import numpy as np
+
+
+class Blob:
+    def reshape(self, *shape):
+        self.data = np.zeros(shape, np.float32)
+
+
+class Blobs:  # as BVLC Caffe's: length and index, no iteration
+    def __init__(self, blobs):
+        self.__getitem, self.__len = blobs.__getitem__, blobs.__len__
+    def __len__(self):
+        return self.__len()
+    def __getitem__(self, i):
+        if not isinstance(i, int) or i >= len(self):
+            raise RuntimeError("no iteration")
+        return self.__getitem(i)
+    __iter__ = None
+
+
+caffe = sys.modules["caffe"] = types.ModuleType("caffe")
+caffe.Layer = type("Layer", (), {})
+import layers
+
+layer = layers.GaitNet_Sia()
+layer.phase, layer.param_str = 0, sys.argv[1]
+bottom, top = Blobs([]), Blobs([Blob() for _ in range(14)])
+layer.setup(bottom, top)
+layer.reshape(bottom, top)
+layer.reshape(bottom, top)
+layer.forward(bottom, top)
+print(top[0].data.sum(), top[12].data.sum(), "torch" in sys.modules)
+"""
+
+
+def test_runs_in_a_caffe_that_has_no_more_than_a_layer(tmp_path, root):
+    """BVLC Caffe: no torch, tops that cannot be iterated over, no solver_count."""
+    done = subprocess.run(
+        [sys.executable, "-c", BARE_CAFFE, param_str(root)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    batch = next_batch(make_net(tmp_path, "GaitNet_Sia", root))
+    assert done.stdout.split() == [str(batch["im0"].sum()), str(batch["label"].sum()), "False"]

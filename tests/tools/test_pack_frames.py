@@ -104,6 +104,21 @@ def test_map_is_renewed_without_a_trace(root, monkeypatch):
         assert np.array_equal(packed.clip("001/nm-01/000", start, 6)[0], trees(root).clip("001/nm-01/000", start, 6)[0])
 
 
+@pytest.mark.parametrize("replace", [True, False])
+def test_pack_replaced_or_removed_while_in_use(root, monkeypatch, replace):
+    monkeypatch.setattr(pack, "READS", 2)
+    expected = trees(root).clip("002/nm-01/000", 0, 6)[0]
+    packed = open_frames(root / "pack")
+    if replace:
+        remove_subject(root, "001")
+        assert run(root).returncode == 0
+    else:
+        shutil.rmtree(root / "pack")
+    for _ in range(5):
+        assert np.array_equal(packed.clip("002/nm-01/000", 0, 6)[0], expected)
+        assert packed.clip("001/nm-01/000", 0, 6)[0].any()  # no longer in the new pack
+
+
 def test_second_run_does_nothing(root):
     before = os.stat(root / "pack/data.mdb").st_mtime_ns
     done = run(root)
@@ -129,8 +144,8 @@ def add_sequence(root):
     write_sequence(root, "001/nm-03/000", 11, np.random.default_rng(0))
 
 
-def remove_subject(root):
-    shutil.rmtree(root / "crop-im/003")
+def remove_subject(root, subject="003"):
+    shutil.rmtree(root / "crop-im" / subject)
 
 
 @pytest.mark.parametrize("change", [add_frame, remove_mask, replace_frame, add_sequence, remove_subject])
