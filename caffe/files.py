@@ -1,9 +1,14 @@
-"""Writing files so that a reader never meets half of one."""
+"""Files that are whole or not there, and that tell when they were damaged afterwards."""
 
 import contextlib
 import os
+import zlib
 
 from caffe.errors import CaffeError
+
+# A seal ends a binary protobuf file: field `checksum` (1001), 10 bytes: "CRC32:" and the checksum of all before it.
+# Other readers, BVLC Caffe's too, skip a field that they do not know.
+_SEAL = b"\xca\x3e\x0aCRC32:"
 
 
 @contextlib.contextmanager
@@ -20,3 +25,20 @@ def atomic_path(path):
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def seal(content: bytes) -> bytes:
+    """`content`, a serialized protobuf message, with its checksum at the end."""
+    return content + _SEAL + zlib.crc32(content).to_bytes(4, "little")
+
+
+def check_seal(path) -> bool:
+    """Is the file sealed? False: it has no seal (another program wrote it). A wrong checksum raises CaffeError."""
+    with open(path, "rb") as f:
+        content = f.read()
+    body, end = content[: -len(_SEAL) - 4], content[-len(_SEAL) - 4 :]
+    if not end.startswith(_SEAL):
+        return False
+    if zlib.crc32(body) != int.from_bytes(end[-4:], "little"):
+        raise CaffeError(f"{path}: the file is damaged (its checksum does not fit its contents); use an older snapshot")
+    return True

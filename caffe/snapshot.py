@@ -9,7 +9,7 @@ import torch
 from caffe import glog as log
 from caffe import packed, weights
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files import atomic_path, check_seal, seal
 from caffe.proto import caffe_pb2
 
 
@@ -43,7 +43,10 @@ def restore(solver, path):
         if tuple(value.shape) != blob.shape:
             raise CaffeError(f"{path}: history blob {i} has shape {tuple(value.shape)}, the solver's has {blob.shape}")
     if state.learned_net:
-        solver.net.copy_from(_beside(state.learned_net, path))
+        model = _beside(state.learned_net, path)
+        if not path.endswith(".h5") and os.path.exists(model) and check_seal(path) and not check_seal(model):
+            raise CaffeError(f"{model}: the file is damaged (its end is missing); use an older snapshot")
+        solver.net.copy_from(model)
     for blob, value in zip(solver.history, history):
         blob.memory.assign(torch.from_numpy(value))
     solver.iter, solver.current_step = state.iter, state.current_step
@@ -67,7 +70,7 @@ def _save_state(solver, path, model):
     for blob in solver.history:
         weights.blob_to_proto(blob, state.history.add())
     with atomic_path(path) as temporary, open(temporary, "wb") as f:
-        f.write(state.SerializeToString())
+        f.write(seal(state.SerializeToString()))
 
 
 def _read_state(path):

@@ -9,7 +9,7 @@ import torch
 from caffe import glog as log
 from caffe import packed
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files import atomic_path, check_seal, seal
 from caffe.proto import caffe_pb2
 
 # ---- one blob
@@ -78,7 +78,7 @@ def to_proto(net, write_diff=False) -> caffe_pb2.NetParameter:
 
 def save(net, path, write_diff=False):
     with atomic_path(path) as temporary, open(temporary, "wb") as f:
-        f.write(to_proto(net, write_diff).SerializeToString())
+        f.write(seal(to_proto(net, write_diff).SerializeToString()))
 
 
 def copy_from(net, path):
@@ -88,6 +88,7 @@ def copy_from(net, path):
         return
     from caffe.read import read_net_binary
 
+    check_seal(path)
     copy_from_proto(net, read_net_binary(path), path)
 
 
