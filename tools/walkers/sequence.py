@@ -1,0 +1,59 @@
+"""One sequence: who walks, under which condition, seen from where -> frames, masks and boxes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tools.walkers import gait
+from tools.walkers.body import make_subject
+from tools.walkers.camera import FRAME_H, FRAME_W, Camera, square_boxes
+from tools.walkers.parts import figure
+from tools.walkers.render import compose, paint, random_light, random_outfit, random_pattern, random_room
+
+HABIT = {"stride_rate": 0.03, "hip_gain": 0.03, "knee_gain": 0.03, "arm_gain": 0.08, "elbow_offset": 0.08}  # nobody walks twice alike
+HABIT_DEGREES = {"lean": 0.8, "head_forward": 2.0, "arm_offset": 1.0, "stoop": 0.8}
+
+
+@dataclass(frozen=True)
+class Rendered:
+    frames: np.ndarray  # (T, H, W, 3) uint8, BGR
+    masks: np.ndarray   # (T, H, W) uint8, coverage 0..255
+    boxes: np.ndarray   # (T, 3) left, top, side of the crops in pixels of the full frame
+
+
+def render_sequence(seed, number, name, kind, view, frames, size=64, uncropped=False):
+    """Walks subject `number` past the camera at `view` degrees, `frames` frames at gait.FPS.
+
+    `name` tells sequences of a subject apart, `kind` is nm, bg or cl. Crops of size x size, or full frames of
+    camera.FRAME_W x FRAME_H. The pixels depend on these arguments alone.
+    """
+    rng = np.random.default_rng([seed, 1, number, int(view), *name.encode()])
+    subject = make_subject(seed, number)
+    for trait, change in HABIT.items():
+        setattr(subject, trait, getattr(subject, trait) * (1 + change * rng.standard_normal()))
+    for trait, change in HABIT_DEGREES.items():
+        setattr(subject, trait, getattr(subject, trait) + change * rng.standard_normal())
+
+    camera = Camera(view + rng.normal(0, 1.5), rng.uniform(4.3, 4.9), rng.uniform(1.15, 1.45))
+    room, colours = random_room(rng, camera)
+    outfit, light, pattern = random_outfit(rng, kind, colours), random_light(rng), random_pattern(rng)
+
+    seconds = (np.arange(frames) - (frames - 1) / 2) / gait.FPS
+    phase = 2 * np.pi * (subject.stride_rate * seconds + rng.random())
+    pose = gait.walk(subject, phase, (1.0, 0.4 if outfit.bag == "hand" else 1.0))
+    place = np.array([rng.normal(0, 0.1), rng.normal(0, 0.08), 0])
+    path = place + gait.speed(subject) * seconds[:, None] * [1, 0, 0]
+    parts = figure(subject, pose, outfit)
+    materials = [part[0] for part in parts]
+    centres = np.array([[end[0] for end in part[1:]] for part in parts]) + path  # (P, 2, T, 3)
+    half_axes = np.array([[end[1] for end in part[1:]] for part in parts])
+    outlines, depths = camera.outlines((centres, half_axes))
+    person = square_boxes(outlines)
+
+    if uncropped:
+        boxes, size = np.broadcast_to([0.0, 0.0, FRAME_W], person.shape), (FRAME_W, FRAME_H)
+    else:
+        boxes, size = person, (size, size)
+    figures = paint(outlines, depths, outfit.colours, materials, light, boxes, size)
+    frames, masks = compose(figures, room, pattern, light, boxes, person, rng)
+    return Rendered(frames, masks, person)
