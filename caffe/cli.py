@@ -1,5 +1,6 @@
 """The command `caffe train|test|time|device_query`, with the flags, log lines and exit codes of Caffe's tool."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -84,7 +85,9 @@ def train(solver, snapshot, weights, gpu, level, stage, sigint_effect, sighup_ef
     actions = _Signals(sigint_effect, sighup_effect)
 
     from caffe import parallel
+    from caffe.files import only_run
     from caffe.read import read_solver_file
+    from caffe.snapshot import restore_newest_good
     from caffe.solver import get_solver
 
     gpus = _gpus(gpu)
@@ -103,11 +106,13 @@ def train(solver, snapshot, weights, gpu, level, stage, sigint_effect, sighup_ef
     made.set_action_function(actions)
     if snapshot:
         log.info("caffe.cpp:235", f"Resuming from {snapshot}")
-        made.restore(snapshot)
+        restore_newest_good(made, snapshot)
     if parallel.solver_count() > 1:
         parallel.Averaging(made)
     log.info("caffe.cpp:239", "Starting Optimization")
-    made.solve()
+    writes = parallel.solver_rank() == 0 and (param.snapshot or param.snapshot_after_train)
+    with only_run(param.snapshot_prefix) if writes else contextlib.nullcontext():
+        made.solve()
     log.info("caffe.cpp:250", "Optimization Done.")
     return 0
 

@@ -1,6 +1,7 @@
 """Files that are whole or not there, and that tell when they were damaged afterwards."""
 
 import contextlib
+import fcntl
 import os
 import zlib
 
@@ -42,3 +43,28 @@ def check_seal(path) -> bool:
     if zlib.crc32(body) != int.from_bytes(end[-4:], "little"):
         raise CaffeError(f"{path}: the file is damaged (its checksum does not fit its contents); use an older snapshot")
     return True
+
+
+@contextlib.contextmanager
+def only_run(prefix):
+    """Hold the snapshots named `prefix`: a second run that would write the same files gets a CaffeError."""
+    path = f"{prefix}.lock"
+    try:
+        lock = open(path, "a+")  # noqa: SIM115 - held open for as long as the run lasts
+    except OSError as e:
+        raise CaffeError(f"cannot write {path}: {e.strerror}; snapshots would fail there too") from e
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise CaffeError(f"another run (process {lock.read().strip() or 'unknown'}) is writing snapshots named "
+                             f"'{prefix}'; wait for it, stop it, or give this one another snapshot_prefix") from None  # fmt: skip
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)

@@ -333,6 +333,20 @@ class Net:
             if hasattr(layer, "seek"):
                 layer.seek(batch)
 
+    def first_not_finite(self):
+        """Tells the first blob or parameter, in the order of the layers, that holds a NaN or an infinity."""
+        for layer, bottoms, tops in zip(self.layers, self.bottoms, self.tops):
+            if bottoms or layer.type != "Python":  # a frugal net has dropped its blobs: compute them again
+                layer.forward(bottoms, tops)
+        for name, layer, ids, tops in zip(self.layer_names, self.layers, self.top_ids, self.tops):
+            for k, blob in enumerate(layer.blobs):
+                if not bool(blob.tensor().isfinite().all()):
+                    return f"the first bad values are in parameter {k} of layer '{name}'"
+            for i, blob in zip(ids, tops):
+                if not bool(blob.tensor().isfinite().all()):
+                    return f"the first bad values are in blob '{self.blob_names[i]}' of layer '{name}'"
+        return "no blob holds bad values when computed again"
+
     def frugal(self):
         """Keep only what is still needed: diffs and data of intermediate blobs read as zero afterwards."""
         self.keep = False

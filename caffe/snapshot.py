@@ -1,6 +1,7 @@
 """Snapshots: <prefix>_iter_<n>.caffemodel with the weights, .solverstate with history and iteration (or HDF5)."""
 
 import os
+import re
 
 import h5py
 import numpy as np
@@ -27,6 +28,34 @@ def save(solver):
         log.info("solver.cpp:464", f"Snapshotting to binary proto file {model}")
         weights.save(solver.net, model, param.snapshot_diff)
         _save_state(solver, f"{stem}.solverstate", model)
+
+
+def restore_newest_good(solver, path):
+    """As `restore`; where `path` turns out damaged, go back to the newest older snapshot that is whole, with a warning."""
+    try:
+        restore(solver, path)
+    except CaffeError as e:
+        for older in _older(path):
+            log.warning("solver.py:1", f"{e} -- trying the snapshot before it, {older}")
+            try:
+                restore(solver, older)
+                return
+            except CaffeError as worse:
+                e = worse
+        raise e
+
+
+def _older(path):
+    """Solver states of the same run with fewer iterations, newest first."""
+    match = re.fullmatch(r"(.*_iter_)(\d+)(\.solverstate(?:\.h5)?)", os.path.basename(path))
+    if not match:
+        return []
+    folder, found = os.path.dirname(path), {}
+    for name in os.listdir(folder or "."):
+        other = re.fullmatch(re.escape(match[1]) + r"(\d+)" + re.escape(match[3]), name)
+        if other and int(other[1]) < int(match[2]):
+            found[int(other[1])] = os.path.join(folder, name)
+    return [found[n] for n in sorted(found, reverse=True)]
 
 
 def restore(solver, path):

@@ -7,7 +7,7 @@ import time
 import torch
 
 from caffe import glog as log
-from caffe import snapshot
+from caffe import device, snapshot
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.layer import TEST, TRAIN
@@ -99,6 +99,8 @@ class Solver:
             self.net.debug_info = bool(display and param.debug_info)
             self.net.pass_index = self.iter * param.iter_size
             loss = self._forward_backward()
+            if display or device.current().type == "cpu":  # a GPU is not waited for in every iteration
+                self._check_finite(loss)
             self._smooth(loss, start)
             if display:
                 self._display()
@@ -118,6 +120,16 @@ class Solver:
             loss = loss + self.net.run_forward()
             self.net._backward()
         return loss / self.param.iter_size
+
+    def _check_finite(self, loss):
+        """Stop at a loss that is not a number: say where it came from, and save the weights that led to it."""
+        if math.isfinite(float(loss)):
+            return
+        terms = ", ".join(f"{name} = {log.number(v)}" for name, w, values in outputs(self.net) for v in values if w)
+        self.snapshot()
+        raise CaffeError(f"Iteration {self.iter}: the loss is {log.number(float(loss))} ({terms}); "
+                         f"{self.net.first_not_finite()}. The weights before this iteration are saved as "
+                         f"{self.param.snapshot_prefix}_iter_{self.iter}; look at the data, or lower base_lr")  # fmt: skip
 
     def _smooth(self, loss, start):
         """Running mean of the last `average_loss` losses, updated as Caffe does (in single precision)."""

@@ -1,0 +1,158 @@
+"""What goes wrong in long runs: damaged snapshots, two runs at once, losses that are not numbers, no space."""
+
+import errno
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caffe
+from caffe import files
+from caffe.errors import CaffeError
+from caffe.read import read_net_binary
+
+ROOT = Path(__file__).resolve().parents[2]
+
+NET = """
+layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 4 dim: 5 } data_filler { type: "gaussian" } } }
+layer { name: "y" type: "DummyData" top: "y" dummy_data_param { shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } } }
+layer { name: "drop" type: "Dropout" bottom: "x" top: "drop" }
+layer { name: "ip" type: "InnerProduct" bottom: "drop" top: "ip"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "y" top: "loss" }
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text(NET)
+    return tmp_path
+
+
+def write_solver(max_iter=30, base_lr=0.01, snapshot=10):
+    Path("solver.prototxt").write_text(
+        f'net: "net.prototxt" base_lr: {base_lr} lr_policy: "fixed" momentum: 0.9 max_iter: {max_iter} display: 10 '
+        f'snapshot: {snapshot} snapshot_prefix: "run" random_seed: 5 solver_mode: CPU'
+    )
+
+
+def train(*arguments, **options):
+    command = [sys.executable, "-m", "caffe", "train", "--solver=solver.prototxt", *arguments]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, **options)
+
+
+def weights(path):
+    return [np.array(b.data, np.float32) for layer in read_net_binary(path).layer for b in layer.blobs]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+@pytest.mark.parametrize("which", ["run_iter_20.solverstate", "run_iter_20.caffemodel"])
+def test_a_damaged_snapshot_gives_way_to_the_one_before(folder, damage, which):
+    write_solver()
+    assert train().returncode == 0
+    undisturbed = weights("run_iter_30.caffemodel")
+    content = bytearray(Path(which).read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 4
+    Path(which).write_bytes({"flip": content, "truncate": content[: len(content) * 2 // 3], "empty": b""}[damage])
+    done = train("--snapshot=run_iter_20.solverstate")
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"{which}.*trying the snapshot before it, run_iter_10\.solverstate", done.stderr)
+    for a, b in zip(weights("run_iter_30.caffemodel"), undisturbed):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_only_snapshot_damaged_is_an_error(folder):
+    write_solver(max_iter=10)
+    assert train().returncode == 0
+    Path("run_iter_10.caffemodel").write_bytes(Path("run_iter_10.caffemodel").read_bytes()[:-3])
+    done = train("--snapshot=run_iter_10.solverstate")
+    assert done.returncode == 134
+    assert "run_iter_10.caffemodel" in done.stderr and "damaged" in done.stderr
+
+
+def test_a_second_run_in_the_same_folder_is_refused(folder):
+    write_solver(max_iter=10)
+    with files.only_run("run"):
+        done = train()
+    assert done.returncode == 134
+    assert f"another run (process {os.getpid()}) is writing snapshots named 'run'" in done.stderr
+    assert not Path("run.lock").exists()
+    assert train().returncode == 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_cause(folder):
+    write_solver(max_iter=1000, base_lr=1e6)
+    done = train()
+    assert done.returncode == 134
+    told = re.search(r"Iteration (\d+): the loss is (?:inf|nan) \(loss = (?:inf|nan)\); the first bad values are in "
+                     r"(?:parameter 0|blob '\w+') of layer '(\w+)'", done.stderr)  # fmt: skip
+    assert told, done.stderr[-600:]
+    assert told[2] in ("ip", "loss")
+    assert Path(f"run_iter_{told[1]}.caffemodel").exists()
+
+
+def test_no_space_leaves_the_old_snapshot_and_no_half_file(folder, monkeypatch):
+    write_solver()
+    solver = caffe.get_solver("solver.prototxt")
+    solver.step(10)
+    before = sorted(os.listdir())
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    solver.iter = 11
+    with pytest.raises(CaffeError, match=r"cannot write run_iter_11.caffemodel: No space left on device"):
+        solver.snapshot()
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(folder):
+    """SIGKILL at many moments, snapshots included (they come every other iteration), each time continued."""
+    kills = int(os.environ.get("GAITNET_KILLS", 20))
+    iterations = 40 * kills
+    write_solver(max_iter=iterations, snapshot=2)
+    assert train().returncode == 0
+    undisturbed = weights(f"run_iter_{iterations}.caffemodel")
+    for path in Path().glob("run_iter_*"):
+        path.unlink()
+    rng = np.random.default_rng(0)
+    killed = 0
+    while killed < kills:
+        resume = newest_state()
+        if resume and resume[0] == iterations:
+            break
+        command = [sys.executable, "-m", "caffe", "train", "--solver=solver.prototxt"]
+        command += [f"--snapshot={resume[1]}"] if resume else []
+        environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+        job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        for line in job.stderr:
+            if "Starting Optimization" in line:
+                break
+        time.sleep(rng.uniform(0, 0.15))
+        if job.poll() is None:
+            job.kill()
+            killed += 1
+        job.communicate()
+    resume = newest_state()
+    if resume[0] < iterations:
+        assert train(f"--snapshot={resume[1]}").returncode == 0
+    print(f"{killed} kills")
+    assert killed >= kills // 2
+    for a, b in zip(weights(f"run_iter_{iterations}.caffemodel"), undisturbed):
+        np.testing.assert_array_equal(a, b)
+
+
+def newest_state():
+    found = [(int(re.search(r"_(\d+)\.", p.name)[1]), p.name) for p in Path().glob("run_iter_*.solverstate")]
+    return max(found, default=None)
