@@ -1,11 +1,11 @@
-"""Split layers: one for every blob with several consumers, so that their gradients add up (Caffe: insert_splits.cpp)."""
+"""Split layers: one for every blob with several consumers; gradients add up there (Caffe: insert_splits.cpp)."""
 
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
 
 def insert_splits(net):
-    """A copy of NetParameter `net` with a Split layer `<blob>_<layer>_<top>_split` behind each blob used more than once."""
+    """A copy of NetParameter `net` with a Split layer `<blob>_<layer>_<top>_split` behind each blob of several uses."""
     producer = {}  # blob name -> (layer index, top index) of its newest version
     uses = {}  # (layer index, top index) -> how many bottoms read it
     reads = []  # for every layer, the producers of its bottoms
@@ -41,7 +41,7 @@ def insert_splits(net):
                 split = result.layer.add(name=_split_name(net, (i, j), name), type="Split", bottom=[name])
                 split.top.extend(_split_top(net, (i, j), name, k) for k in range(total[i, j]))
                 if (i, j) in weighted:  # the loss weight moves to the first of the copies
-                    split.loss_weight.append(weighted[i, j])
+                    split.loss_weight.extend([weighted[i, j]] + [0] * (total[i, j] - 1))
                     copy.loss_weight[j] = 0
                     given[i, j] += 1
     return result
