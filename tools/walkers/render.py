@@ -62,20 +62,20 @@ def random_room(rng, camera: Camera):
     """A greyish room: wall, skirting, floor, some panels, all a little mottled. Returns the picture and the wall's and floor's colour."""
     wall = rng.uniform(70, 190) + rng.uniform(-14, 14, 3)
     floor = np.clip(wall + rng.choice([-1, 1]) * rng.uniform(15, 45), 45, 215) + rng.uniform(-12, 12, 3)
-    room = np.empty((FRAME_H, FRAME_W, 3), np.float32)
-    room[:] = wall
+    room = cv2.merge([np.full((FRAME_H, FRAME_W), channel, np.float32) for channel in wall])
     for _ in range(rng.integers(2, 7)):
         x, y = rng.uniform(-40, FRAME_W), rng.uniform(-20, FRAME_H * 0.5)
         w, h = rng.uniform(15, 110), rng.uniform(20, 120)
         tone = wall + rng.uniform(-22, 22) + rng.uniform(-6, 6, 3)
         cv2.rectangle(room, (int(x), int(y)), (int(x + w), int(y + h)), tone.tolist(), -1 if rng.random() < 0.7 else 2)
-    foot_of_wall = camera.project(np.array([-camera.axes()[1][2][0] * 0 + camera.axes()[1][2][0] * 3, camera.axes()[1][2][1] * 3, 0.0]))[0][1]
+    ahead_x, ahead_y, _ = camera.axes()[1][2]
+    foot_of_wall = camera.project(np.array([3 * ahead_x, 3 * ahead_y, 0.0]))[0][1]
     row = int(np.clip(foot_of_wall, 0.35 * FRAME_H, 0.8 * FRAME_H))
-    room[row:] = floor
-    room[row : row + 3] = (wall + floor) / 2 - 18
+    cv2.rectangle(room, (0, row), (FRAME_W, FRAME_H), floor.tolist(), -1)
+    cv2.rectangle(room, (0, row), (FRAME_W, row + 2), ((wall + floor) / 2 - 18).tolist(), -1)
     for size, strength in ((12, 7.0), (64, 4.0)):
         mottle = rng.standard_normal((size * 3 // 4, size)).astype(np.float32)
-        room += strength * cv2.resize(mottle, (FRAME_W, FRAME_H), interpolation=cv2.INTER_LINEAR)[..., None]
+        room += grey(strength * cv2.resize(mottle, (FRAME_W, FRAME_H), interpolation=cv2.INTER_LINEAR))
     return room, [wall, floor]
 
 
@@ -138,12 +138,17 @@ def compose(figures, room, pattern, light, boxes, person_boxes, rng):
         picture = cv2.warpAffine(room, window(boxes[t], width), (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         shown = window(boxes[t], width, person_boxes[t], len(pattern))
         weave = cv2.warpAffine(pattern, shown, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        picture *= 1 - figure[..., 3:] * np.float32(1 / 255)
-        picture += figure[..., :3] * weave[..., None]
-        picture *= (lamp * flicker[t])[..., None]
+        picture *= grey(1 - figure[..., 3] * np.float32(1 / 255))
+        picture += figure[..., :3] * grey(weave)
+        picture *= grey(lamp * flicker[t])
         picture += light.noise * rng.standard_normal(picture.shape, dtype=np.float32)
         cv2.convertScaleAbs(np.maximum(picture, 0), dst=frame)
     return frames, masks
+
+
+def grey(plane):
+    """(H, W) -> (H, W, 3), three equal channels: NumPy is slow to broadcast over so short an axis."""
+    return cv2.merge((plane, plane, plane))
 
 
 def window(box, width, source=None, source_size=None):
