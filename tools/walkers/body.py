@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 SPREAD = 1.25  # wider than a normal population, so that few subjects suffice; clipped, so that nobody is a caricature
-LIMIT = 1.8    # standard deviations
+LIMIT = 1.8  # standard deviations
 
 # trait: mean, own standard deviation, change per unit of build (slim -1 .. stout +1), change per unit of frame (narrow-hipped -1 .. +1).
 # Lengths and radii are fractions of stature (means after Winter, Biomechanics and Motor Control of Human Movement, table 4.1),
@@ -32,7 +32,14 @@ TRAITS = {
     "trunk_twist": (5, 2.0, 0, 0), "pelvis_twist": (5, 2.0, 0, 1), "pelvis_list": (3, 1.5, 0, 1), "sway": (0.007, 0.003, 0.002, 0),
     "shoulder_tilt": (0, 1.6, 0, 0),
 }  # fmt: skip
-NEVER_BELOW = {"hair_volume": 0.002, "hair_length": 0.0, "arm_gain": 5.0, "knee_offset": 0.0, "elbow_offset": 6.0, "arm_out": 3.0}
+NEVER_BELOW = {
+    "hair_volume": 0.002,
+    "hair_length": 0.0,
+    "arm_gain": 5.0,
+    "knee_offset": 0.0,
+    "elbow_offset": 6.0,
+    "arm_out": 3.0,
+}
 
 
 def make_subject(seed, number):

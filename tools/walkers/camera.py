@@ -5,18 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 
 FRAME_W, FRAME_H = 320, 240  # pixels of an uncropped frame, as CASIA-B's
-FOCAL = 330.0                # pixels
-DIRECTIONS = 28              # corners of an outline, each end's
-MARGIN = 0.06                # of the person's height, left free above and below in a crop
+FOCAL = 330.0  # pixels
+DIRECTIONS = 28  # corners of an outline, each end's
+MARGIN = 0.06  # of the person's height, left free above and below in a crop
 
 
 @dataclass(frozen=True)
 class Camera:
     """Looks at the middle of the walk. view 0: the walker comes towards it; 90: seen from his left; 180: he walks away."""
 
-    view: float      # degrees
+    view: float  # degrees
     distance: float  # metres from the middle of the walk
-    height: float    # metres above the floor
+    height: float  # metres above the floor
     aim: float = 0.95
 
     def axes(self):
@@ -49,12 +49,16 @@ class Camera:
         scale = FOCAL / depth[..., None]
         middle = scale * local[..., :2] + [FRAME_W / 2, FRAME_H / 2]
         turned = np.einsum("ij,...jk->...ik", axes, half_axes)
-        flat = scale[..., None] * (turned[..., :2, :] - (local[..., :2] / depth[..., None])[..., None] * turned[..., 2:, :])
+        flat = scale[..., None] * (
+            turned[..., :2, :] - (local[..., :2] / depth[..., None])[..., None] * turned[..., 2:, :]
+        )
         angle = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
         normals = np.stack([np.cos(angle), np.sin(angle)])  # (2, D)
         reach = np.einsum("...ik,id->...kd", flat, normals)
         length = np.sqrt(np.sum(reach**2, -2))
-        corners = middle[..., None] + np.einsum("...ik,...kd->...id", flat, reach / length[..., None, :])  # (P, 2, T, 2, D)
+        corners = middle[..., None] + np.einsum(
+            "...ik,...kd->...id", flat, reach / length[..., None, :]
+        )  # (P, 2, T, 2, D)
         first, second = np.moveaxis(np.einsum("...id,id->...d", corners, normals), 1, 0)
         outline = np.where((first >= second)[..., None, :], corners[:, 0], corners[:, 1])
         return np.moveaxis(outline, -1, -2), depth.mean(1)

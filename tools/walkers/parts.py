@@ -27,11 +27,19 @@ def figure(s, pose, outfit):
     forward = np.cross(across, up)
     collar = pose["collar"]
 
-    yoke = ellipsoid(collar - 0.20 * s.trunk * up, across, up, s.shoulder_half, 0.72 * s.chest_depth + loose, 0.10 * s.trunk)
+    yoke = ellipsoid(
+        collar - 0.20 * s.trunk * up, across, up, s.shoulder_half, 0.72 * s.chest_depth + loose, 0.10 * s.trunk
+    )
     ribs = ellipsoid(chest, across, up, s.chest_width + loose, s.chest_depth + loose, 0.28 * s.trunk)
-    belly = ellipsoid(waist + 0.012 * forward, (across + hips) / 2, up, s.waist_width + loose, s.waist_depth + loose, 0.16 * s.trunk)
-    seat = ellipsoid(pose["pelvis"] - 0.008 * size * forward, hips, up, s.hip_width + loose, s.hip_depth + loose, 0.15 * s.trunk)
-    crown = ellipsoid(pose["head"] + 0.1 * s.head_height * nod, across, nod, s.head_width, s.head_depth, 0.9 * s.head_height)
+    belly = ellipsoid(
+        waist + 0.012 * forward, (across + hips) / 2, up, s.waist_width + loose, s.waist_depth + loose, 0.16 * s.trunk
+    )
+    seat = ellipsoid(
+        pose["pelvis"] - 0.008 * size * forward, hips, up, s.hip_width + loose, s.hip_depth + loose, 0.15 * s.trunk
+    )
+    crown = ellipsoid(
+        pose["head"] + 0.1 * s.head_height * nod, across, nod, s.head_width, s.head_depth, 0.9 * s.head_height
+    )
     jaw = ellipsoid(pose["head"] + 0.35 * s.head_depth * np.cross(across, nod) - 0.5 * s.head_height * nod, across, nod,
                     0.72 * s.head_width, 0.62 * s.head_depth, 0.5 * s.head_height)  # fmt: skip
     back_of_head = pose["head"] - 0.22 * s.head_depth * np.cross(across, nod)
@@ -44,14 +52,21 @@ def figure(s, pose, outfit):
         ("top", yoke, ball(collar, 0.036 * size)), ("top", yoke, ribs), ("top", ribs, belly), ("bottom", belly, seat),
     ]  # fmt: skip
     for side in "+-":
-        at = {joint: pose[joint + side] for joint in ("hip", "knee", "ankle", "heel", "ball", "toes", "shoulder", "elbow", "wrist", "hand")}
+        at = {
+            joint: pose[joint + side]
+            for joint in ("hip", "knee", "ankle", "heel", "ball", "toes", "shoulder", "elbow", "wrist", "hand")
+        }
         calf = at["knee"] + 0.30 * (at["ankle"] - at["knee"]) - 0.010 * size * at["toes"]
         shin, sleeve = ("skin" if outfit.shorts else "bottom"), ("skin" if outfit.short_sleeves else "top")
         hem = 0.2 * loose if outfit.shorts else loose
         cuff = 0.002 if outfit.short_sleeves else loose
         knee_radius, elbow_radius = 0.62 * s.thigh_radius, 0.85 * s.arm_radius
         parts += [
-            ("bottom", ball(at["hip"] - [0, 0, 0.02 * size], s.thigh_radius + loose), ball(at["knee"], knee_radius + loose)),
+            (
+                "bottom",
+                ball(at["hip"] - [0, 0, 0.02 * size], s.thigh_radius + loose),
+                ball(at["knee"], knee_radius + loose),
+            ),
             (shin, ball(at["knee"], knee_radius + hem), ball(calf, s.calf_radius + hem)),
             (shin, ball(calf, s.calf_radius + hem), ball(at["ankle"], s.ankle_radius + 1.3 * hem)),
             ("shoe", ball(at["heel"], sole_radius(s)), ball(at["ankle"] + 0.015 * size * at["toes"], 0.024 * size)),

@@ -8,8 +8,8 @@ import numpy as np
 from tools.walkers.camera import FRAME_H, FRAME_W, Camera
 
 SUPERSAMPLE = 2  # the figure is drawn this many times larger, then averaged down: soft edges
-FIXED = 4        # bits of a pixel's fraction handed to OpenCV
-CONTRAST = 42    # a garment differs from wall and floor by at least this much (mean of three channels), or it would be camouflage
+FIXED = 4  # bits of a pixel's fraction handed to OpenCV
+CONTRAST = 42  # a garment differs from wall and floor by at least this much (mean of three channels), or it would be camouflage
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,17 @@ class Outfit:
     """What a walker wears and carries in one sequence; never a trait of the subject."""
 
     colours: dict = field(default_factory=dict)  # material -> BGR
-    loose: float = 0.004                         # metres between body and cloth
+    loose: float = 0.004  # metres between body and cloth
     short_sleeves: bool = False
     shorts: bool = False
     coat: bool = False
-    coat_length: float = 0.8                     # share of the way from pelvis to knees
-    bag: str = ""                                # "", "backpack", "shoulder" or "hand"
+    coat_length: float = 0.8  # share of the way from pelvis to knees
+    bag: str = ""  # "", "backpack", "shoulder" or "hand"
 
 
 def random_outfit(rng, kind, room_colours):
     """An outfit for a condition of `kind` nm, bg or cl, in colours that stand out from the room."""
+
     def cloth():
         while True:
             colour = rng.uniform(15, 240, 3) * 0.55 + 0.45 * rng.uniform(15, 240)  # less than fully saturated
@@ -47,15 +48,21 @@ def random_outfit(rng, kind, room_colours):
 class Light:
     """Illumination and sensor of one sequence."""
 
-    side: float      # -1 from the left, 1 from the right
-    level: float     # overall brightness
-    slope: tuple     # change over the picture, right and down
-    flicker: float   # of the level, from frame to frame
-    noise: float     # standard deviation, grey levels
+    side: float  # -1 from the left, 1 from the right
+    level: float  # overall brightness
+    slope: tuple  # change over the picture, right and down
+    flicker: float  # of the level, from frame to frame
+    noise: float  # standard deviation, grey levels
 
 
 def random_light(rng):
-    return Light(rng.uniform(-1, 1), rng.uniform(0.8, 1.12), tuple(rng.uniform(-0.15, 0.15, 2)), rng.uniform(0, 0.02), rng.uniform(1.5, 4.0))
+    return Light(
+        rng.uniform(-1, 1),
+        rng.uniform(0.8, 1.12),
+        tuple(rng.uniform(-0.15, 0.15, 2)),
+        rng.uniform(0, 0.02),
+        rng.uniform(1.5, 4.0),
+    )
 
 
 def random_room(rng, camera: Camera):
@@ -104,7 +111,9 @@ def paint(outlines, depths, colours, materials, light, boxes, size):
     """
     big = (size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE)
     zoom = big[0] / boxes[:, 2]
-    corners = (outlines - boxes[:, None, :2]) * zoom[:, None, None] - 0.5  # a pixel's centre is a whole number in OpenCV
+    corners = (outlines - boxes[:, None, :2]) * zoom[
+        :, None, None
+    ] - 0.5  # a pixel's centre is a whole number in OpenCV
     middle = corners.mean(2, keepdims=True)
     extent = corners.max(2, keepdims=True) - corners.min(2, keepdims=True)
     inner = middle + 0.62 * (corners - middle) + extent.min(-1, keepdims=True) * [0.12 * light.side, -0.06]
@@ -135,7 +144,9 @@ def compose(figures, room, pattern, light, boxes, person_boxes, rng):
     flicker = 1 + light.flicker * rng.standard_normal(count, dtype=np.float32)
     frames = np.empty((count, height, width, 3), np.uint8)
     for t, (frame, figure) in enumerate(zip(frames, figures)):
-        picture = cv2.warpAffine(room, window(boxes[t], width), (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        picture = cv2.warpAffine(
+            room, window(boxes[t], width), (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         shown = window(boxes[t], width, person_boxes[t], len(pattern))
         weave = cv2.warpAffine(pattern, shown, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         picture *= grey(1 - figure[..., 3] * np.float32(1 / 255))

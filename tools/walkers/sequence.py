@@ -10,15 +10,21 @@ from tools.walkers.camera import FRAME_H, FRAME_W, Camera, square_boxes
 from tools.walkers.parts import figure
 from tools.walkers.render import compose, paint, random_light, random_outfit, random_pattern, random_room
 
-HABIT = {"stride_rate": 0.03, "hip_gain": 0.03, "knee_gain": 0.03, "arm_gain": 0.08, "elbow_offset": 0.08}  # nobody walks twice alike
+HABIT = {
+    "stride_rate": 0.03,
+    "hip_gain": 0.03,
+    "knee_gain": 0.03,
+    "arm_gain": 0.08,
+    "elbow_offset": 0.08,
+}  # nobody walks twice alike
 HABIT_DEGREES = {"lean": 0.8, "head_forward": 2.0, "arm_offset": 1.0, "stoop": 0.8}
 
 
 @dataclass(frozen=True)
 class Rendered:
     frames: np.ndarray  # (T, H, W, 3) uint8, BGR
-    masks: np.ndarray   # (T, H, W) uint8, coverage 0..255
-    boxes: np.ndarray   # (T, 3) left, top, side of the crops in pixels of the full frame
+    masks: np.ndarray  # (T, H, W) uint8, coverage 0..255
+    boxes: np.ndarray  # (T, 3) left, top, side of the crops in pixels of the full frame
 
 
 def render_sequence(seed, number, name, kind, view, frames, size=64, uncropped=False):

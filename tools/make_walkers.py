@@ -1,0 +1,194 @@
+"""Render walkers: people of random body and gait, walking past eleven cameras, as pictures and masks.
+
+    python tools/make_walkers.py                                      # data/Walkers, what `sh train_net.sh` trains on
+    python tools/make_walkers.py --conditions nm-05 bg-01 cl-01 --contact-sheet walkers.png
+    python tools/make_walkers.py --tree outdoor --subjects 5 --out /tmp/Outdoor-Gait
+    python tools/make_walkers.py --tree casiab --uncropped --subjects 2 --frames 50 --out /tmp/DatasetB
+
+Who walks is told by the shape of the body and by the way of walking, never by colour: clothes, skin, room, light and
+noise are drawn anew for every sequence. The pixels of a sequence depend only on seed, subject, condition, view, number of
+frames and size, so a part of the dataset is the same alone as in the whole. A sequence appears when it is complete;
+killed and started again, the tool goes on with the missing ones.
+
+Crops follow the rule of tools/crop.py. With --uncropped: 320x240 pictures as the datasets' owners hand them out, that is
+videos/<id>-<condition>-<view>.avi and silhouettes/<id>/<condition>/<view>/ for casiab and walkers, folders of pictures
+for the others, and the person's box [left, top, width, height] in every frame in boxes/*.json.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cv2
+import numpy as np
+
+from layers.datasets import DATASETS, SIZE, data_root
+from tools.walkers.sequence import render_sequence
+from tools.walkers.trees import TREES, UNFINISHED, Store
+from tools.work import Progress, in_order
+
+MANIFEST = "walkers.json"  # the options that the pixels depend on
+VERSION = 1  # of the renderer: raised when the same options give other pixels
+SHEET_ROWS, SHEET_COLUMNS = 12, 12
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    tree = TREES[args.tree]
+    walks = tree.walks(args.subjects, args.conditions, args.views)
+    render = partial(render_walk, seed=args.seed, frames=args.frames, size=args.size, full=args.uncropped)
+    store = Store(args.out, tree, args.uncropped)
+    try:
+        claim(store, args)
+        make(walks, store, render, args.jobs)
+        if args.contact_sheet:
+            write_sheet(Path(args.contact_sheet), walks, render)
+    except (FolderError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(f"{store.folder}: {len(walks)} sequences of {args.frames} frames, {args.subjects} subjects")
+    return 0
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tree", choices=TREES, default="walkers", help="whose folders to imitate (default: walkers)")
+    parser.add_argument(
+        "--out", help="folder (default: where data/README.md puts this dataset, plus -uncropped for full frames)"
+    )
+    parser.add_argument(
+        "--subjects",
+        type=positive,
+        default=DATASETS["walkers"].num_subjects,
+        help="001 to this one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        metavar="C",
+        help="nm-01 bg-02 cl-01 ... (default: nm-01 to nm-06; outdoor, szu: all)",
+    )
+    parser.add_argument("--views", nargs="+", metavar="V", help="000 018 ... 180 (default: all)")
+    parser.add_argument("--frames", type=positive, default=24, help="of a sequence, 25 a second (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="another number, other people (default: %(default)s)")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--size", type=positive, default=SIZE, help="pixels of a crop's side (default: %(default)s)")
+    parser.add_argument("--uncropped", action="store_true", help="full frames in place of crops")
+    parser.add_argument("--contact-sheet", metavar="FILE.png", help="also draw some of the sequences side by side")
+    args = parser.parse_args(argv)
+    tree = TREES[args.tree]
+    for option, usual, known in (("conditions", tree.usual, tree.conditions), ("views", tree.views, tree.views)):
+        wanted = getattr(args, option) or usual
+        for name in wanted:
+            if name not in known:
+                parser.error(f"argument --{option}: {args.tree} has no {name!r} (known: {' '.join(known)})")
+        setattr(args, option, list(dict.fromkeys(wanted)))
+    if args.seed < 0:
+        parser.error(f"argument --seed: {args.seed} is negative; take 0 or more")
+    args.out = args.out or data_root() / (DATASETS[args.tree].folder + "-uncropped" * args.uncropped)
+    return args
+
+
+def positive(text):
+    if not text.isdecimal() or not 0 < int(text) < 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 999")
+    return int(text)
+
+
+class FolderError(Exception):
+    pass
+
+
+def claim(store, args):
+    """Mark the folder with the options of its pixels, or see that it was made with the same ones."""
+    options = {"version": VERSION} | {
+        key: getattr(args, key) for key in ("tree", "seed", "frames", "size", "uncropped")
+    }
+    file = store.folder / MANIFEST
+    if file.exists():
+        try:
+            found = json.loads(file.read_text())
+            differing = [
+                f"{key} {found.get(key)} there, {value} wanted"
+                for key, value in options.items()
+                if found.get(key) != value
+            ]
+        except (ValueError, AttributeError) as e:
+            raise FolderError(
+                f"{file}: is not the record of an earlier run ({e}); remove {store.folder} or choose another --out"
+            ) from e
+        if differing:
+            raise FolderError(
+                f"{store.folder}: holds other walkers ({'; '.join(differing)}); remove the folder or choose another --out"
+            )
+        return
+    if any((store.folder / part).exists() for part in (store.frames, store.masks)):
+        raise FolderError(
+            f"{store.folder}: holds {store.frames} or {store.masks} that this tool did not make, {MANIFEST} is missing; choose another --out"
+        )
+    store.folder.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{MANIFEST}.partial")
+    draft.write_text(json.dumps(options, indent=1))
+    os.replace(draft, file)
+
+
+def make(walks, store, render, jobs):
+    """Render the walks that are not there yet."""
+    todo = [walk for walk in walks if walk not in store]
+    if len(todo) < len(walks):
+        print(f"{store.folder}: {len(walks) - len(todo)} of {len(walks)} sequences are there already", file=sys.stderr)
+    work = partial(make_walk, store=store, render=render)
+    with Progress(len(todo), "sequences", "rendering") as progress:
+        for _ in in_order(
+            work, todo, min(jobs, len(todo) or 1), partial(ProcessPoolExecutor, initializer=start_worker)
+        ):
+            progress.update()
+    shutil.rmtree(store.folder / UNFINISHED, ignore_errors=True)
+
+
+def start_worker():
+    cv2.setNumThreads(1)
+
+    def follow():  # a parent killed outright cannot tell its workers to end
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def make_walk(walk, store, render):
+    rendered = render(walk)
+    store.write(walk, rendered.frames, rendered.masks)
+
+
+def render_walk(walk, seed, frames, size, full):
+    return render_sequence(seed, walk.subject, walk.condition, walk.kind, int(walk.view), frames, size, full)
+
+
+def write_sheet(file, walks, render):
+    """Some of the walks, spread over all: a row of pictures and a row of masks each."""
+    rows = []
+    for i in np.unique(np.linspace(0, len(walks) - 1, SHEET_ROWS).round().astype(int)):
+        walk = render(walks[i])
+        step = max(1, len(walk.frames) // SHEET_COLUMNS)
+        masks = np.repeat(walk.masks[..., None], 3, -1)
+        rows += [np.hstack(list(pictures[::step][:SHEET_COLUMNS])) for pictures in (walk.frames, masks)]
+    draft = file.with_name(f".{file.name}.partial")
+    draft.write_bytes(cv2.imencode(".png", np.vstack(rows))[1])
+    os.replace(draft, file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The trees that walkers are written in, sequence by sequence: crops as training reads them, or full frames as the owners hand them out."""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from layers.datasets import DATASETS
+from tools.walkers.gait import FPS
+
+UNFINISHED = ".unfinished"  # folder of sequences being written
+
+
+@dataclass(frozen=True)
+class Tree:
+    """How one dataset names its sequences."""
+
+    dataset: str
+    conditions: tuple[str, ...]
+    usual: tuple[str, ...]  # the conditions rendered unless told otherwise
+    views: tuple[str, ...]
+    path: str  # of a sequence, of id, condition and view
+    frame: str  # name of a frame, of the same and its number
+
+    def walks(self, subjects, conditions, views):
+        return [Walk(self, n, c, v) for n in range(1, subjects + 1) for c in conditions for v in views]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One sequence to be rendered."""
+
+    tree: Tree
+    subject: int
+    condition: str
+    view: str
+
+    def _fields(self):
+        return {"id": f"{self.subject:03d}", "condition": self.condition, "view": self.view}
+
+    @property
+    def path(self):
+        return self.tree.path.format(**self._fields())
+
+    @property
+    def stem(self):
+        return self.path.replace("/", "-")
+
+    @property
+    def kind(self):
+        """nm, bg (carries a bag) or cl (wears a coat), as the condition's name says; SZU's are all nm."""
+        found = re.search("nm|bg|cl", self.condition)
+        return found[0] if found else "nm"
+
+    def frame_name(self, index):
+        return self.tree.frame.format(**self._fields(), number=index + 1)
+
+
+def _numbered(names, counts):
+    return tuple(f"{name}-{i:02d}" for name, count in zip(names, counts) for i in range(1, count + 1))
+
+
+def _casiab(dataset):
+    views = tuple(f"{view:03d}" for view in range(0, 181, 18))
+    conditions = _numbered(("nm", "bg", "cl"), (6, 2, 2))
+    return Tree(dataset, conditions, conditions[:6], views, "{id}/{condition}/{view}",
+                "{id}-{condition}-{view}-{number:03d}")  # fmt: skip
+
+
+_OUTDOOR = tuple(f"scene{s}_{cloth}_L_090_{n}" for s in (1, 2, 3) for cloth in ("nm", "cl", "bg") for n in (1, 2, 3, 4))
+_SZU = tuple("12345678")
+
+TREES = {
+    "walkers": _casiab("walkers"),
+    "casiab": _casiab("casiab"),
+    "outdoor": Tree("outdoor", _OUTDOOR, _OUTDOOR, ("090",), "{id}/{id}_{condition}", "{number:03d}"),
+    "szu": Tree("szu", _SZU, _SZU, ("090",), "{id}/{condition}", "{number:03d}"),
+}
+
+
+class Store:
+    """The folder that walks are written in: crops, or with `full` the pictures that crops are cut from.
+
+    A walk is there when its frames are: everything is written in a hidden folder first, and moved, frames last.
+    """
+
+    def __init__(self, folder, tree, full=False):
+        self.folder, self.full, dataset = Path(folder), full, DATASETS[tree.dataset]
+        self.videos = full and len(dataset.tree) == 3  # CASIA-B's owners hand out videos and silhouettes
+        self.frames, self.masks = ("videos", "silhouettes") if self.videos else (dataset.im_dir, dataset.gt_dir)
+
+    def places(self, walk):
+        """What a walk is made of, relative to the folder; the frames come last."""
+        boxes = [f"boxes/{walk.stem}.json"] if self.full else []
+        return [
+            *boxes,
+            f"{self.masks}/{walk.path}",
+            f"{self.frames}/{f'{walk.stem}.avi' if self.videos else walk.path}",
+        ]
+
+    def __contains__(self, walk):
+        return (self.folder / self.places(walk)[-1]).exists()
+
+    def write(self, walk, frames, masks):
+        """frames (T, H, W, 3), masks (T, H, W), uint8."""
+        draft = self.folder / UNFINISHED / walk.stem
+        shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
+        finished = [self.folder / place for place in self.places(walk)]
+        drafts = [draft / str(i) / place.name for i, place in enumerate(finished)]
+        for path in drafts:
+            path.parent.mkdir(parents=True)
+        names = [walk.frame_name(i) for i in range(len(frames))]
+        if self.full:
+            drafts[0].write_text(json.dumps({name: find_box(mask) for name, mask in zip(names, masks)}, indent=0))
+        write_images(drafts[-2], names, masks)
+        if self.videos:
+            write_video(drafts[-1], frames)
+        else:
+            write_images(drafts[-1], names, frames)
+        for source, target in zip(drafts, finished):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():  # masks without frames: killed between two moves
+                shutil.rmtree(target)
+            os.replace(source, target)
+        shutil.rmtree(draft)
+
+
+def find_box(mask):
+    """[left, top, width, height] of the person in pixels; None when nobody is in the picture."""
+    left, top, width, height = cv2.boundingRect(mask)
+    return [left, top, width, height] if width else None
+
+
+def write_images(folder, names, images):
+    folder.mkdir()
+    for name, image in zip(names, images):
+        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
+
+
+def write_video(file, frames):
+    height, width = frames.shape[1:3]
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), FPS, (width, height))
+    if not video.isOpened():
+        raise OSError(f"{file}: OpenCV cannot write this video")
+    for frame in frames:
+        video.write(frame)
+    video.release()
