@@ -56,6 +56,8 @@ def parse_text(text: bytes, message_type, name):
         problem = _parse_problem(e, text)
     except (ValueError, OverflowError) as e:  # a number no field can hold
         problem = str(e)
+    except SystemError:  # protobuf's answer to a lone surrogate where it looks for the name of an enum's value
+        problem = "a word holds bytes that are not UTF-8"
     if problem:
         raise CaffeError(f"Failed to parse {message_type.DESCRIPTOR.name} file: {name}: "
                          f"Error parsing text-format {message_type.DESCRIPTOR.full_name}: {problem}")  # fmt: skip

@@ -42,6 +42,7 @@ def test_reads_net_and_weights():
         (b"input_dim: 99999999999", "Value out of range"),
         (b"input_dim: " + b"9" * 5000, "1:12: "),
         (b'name: "\xff"', "1:7: "),
+        (b"layers { type: \xcdONVOLUTION }", "a word holds bytes that are not UTF-8"),
         (b"layer { clip_param { min: 1 } }", "Message missing required fields: layer[0].clip_param.max"),
         (b"\x00\x01\x02", "1:1: "),
         (b"{" * 100_000, "1:1: "),

@@ -19,12 +19,14 @@ sys.path.insert(0, str(ROOT))
 import atheris  # noqa: E402
 
 with atheris.instrument_imports(include=["caffe", "google.protobuf.text_format"]):
+    from caffe import layer_type_list
+    from caffe.proto import caffe_pb2
     from tests.fuzz.targets import check, workplace
 
 SEEDS = {
-    "net_text": "*net*.prototxt",
+    "net_text": "*.prototxt",
     "net_binary": "*.caffemodel",
-    "solver_text": "*solver*.prototxt",
+    "solver_text": "*.prototxt",
     "caffemodel": "*.caffemodel",
     "solverstate": "*.solverstate",
 }
@@ -32,11 +34,19 @@ SEEDS = {
 NOT_FOR_NOISE = (b"Python", b"HDF5Output", b"HDF5_OUTPUT", b"hdf5_output")
 
 
+def vocabulary():
+    """The words of prototxts: field names and layer types."""
+    messages = caffe_pb2.DESCRIPTOR.message_types_by_name.values()
+    return sorted({field.name for message in messages for field in message.fields} | set(layer_type_list()))
+
+
 def main():
     if len(sys.argv) < 2 or sys.argv[1] not in SEEDS:
         sys.exit(__doc__)
     name = sys.argv.pop(1)
-    with tempfile.TemporaryDirectory() as corpus, workplace() as targets:
+    with tempfile.TemporaryDirectory() as folder, workplace() as targets:
+        corpus, words = Path(folder, "corpus"), Path(folder, "words")
+        corpus.mkdir()
         for path in (ROOT / "tests" / "golden" / "files").glob(SEEDS[name]):
             shutil.copy(path, corpus)
 
@@ -44,7 +54,8 @@ def main():
             if not any(word in data for word in NOT_FOR_NOISE):
                 check(targets[name], data)
 
-        atheris.Setup([*sys.argv, f"-artifact_prefix={HOME}/", corpus], one_input)
+        words.write_text("".join(f'"{word}"\n' for word in vocabulary()))
+        atheris.Setup([*sys.argv, f"-dict={words}", f"-artifact_prefix={HOME}/", str(corpus)], one_input)
         atheris.Fuzz()
 
 

@@ -6,9 +6,11 @@ import resource
 import signal
 import tempfile
 
-import caffe
-from caffe import CaffeError, snapshot
+from caffe import TEST, TRAIN, snapshot
+from caffe.errors import CaffeError
+from caffe.net import Net
 from caffe.read import read_net_binary, read_solver_file
+from caffe.solver import SGDSolver
 
 SECONDS = 20  # one input takes milliseconds; the rest is for a machine that is busy with other things
 MEMORY = 3 * 2**30  # what an input may allocate on top of what the process holds already
@@ -33,10 +35,10 @@ def workplace():
             for name, text in (("net.prototxt", NET), ("solver.prototxt", SOLVER)):
                 with open(name, "w") as f:
                     f.write(text)
-            net, solver = caffe.Net("net.prototxt", caffe.TEST), caffe.SGDSolver("solver.prototxt")
+            net, solver = Net("net.prototxt", TEST), SGDSolver("solver.prototxt")
             resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY, limit[1]))
             yield {
-                "net_text": lambda data: caffe.Net(_file(data), caffe.TRAIN),
+                "net_text": lambda data: Net(_file(data), TRAIN),
                 "solver_text": lambda data: read_solver_file(_file(data)),
                 "caffemodel": lambda data: net.copy_from(_file(data)),
                 "net_binary": lambda data: _build(read_net_binary(data)),
@@ -73,8 +75,8 @@ def _file(data):
 
 
 def _build(param):
-    param.state.phase = caffe.TRAIN
-    return caffe.Net.from_proto(param)
+    param.state.phase = TRAIN
+    return Net.from_proto(param)
 
 
 def _address_space():
