@@ -12,6 +12,7 @@ import pytest
 
 from layers.frames import Tree
 from tools.crop import clean, crop, find_box
+from tools.walkers.sequence import render_sequence
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "crop.py"
 HEIGHT, WIDTH = 120, 160
@@ -210,3 +211,36 @@ def test_bad_source(tmp_path, frames, message):
     (tmp_path / "masks").mkdir()
     done = run("casiab", tmp_path, frames)
     assert done.returncode == 1 and message in done.stderr
+
+
+def test_walkers_as_casiab_hands_them_out(tmp_path):
+    """A rendered walker of known place, as a video with silhouettes."""
+    rendered = render_sequence(seed=1, number=2, name="nm-01", kind="nm", view=54, frames=12, uncropped=True)
+    stem, path = "002-nm-01-054", "002/nm-01/054"
+    silhouettes = tmp_path / "masks" / path
+    silhouettes.mkdir(parents=True)
+    (tmp_path / "videos").mkdir()
+    height, width = rendered.masks.shape[1:]
+    codec = cv2.VideoWriter_fourcc(*"MJPG")
+    video = cv2.VideoWriter(str(tmp_path / "videos" / f"{stem}.avi"), codec, 25, (width, height))
+    for i, (frame, mask) in enumerate(zip(rendered.frames, rendered.masks)):
+        video.write(frame)
+        cv2.imwrite(str(silhouettes / f"{stem}-{i + 1:03d}.png"), mask)
+    video.release()
+    assert run("casiab", tmp_path, "videos").returncode == 0
+    assert left_out(tmp_path) == []
+    for i, (frame, mask) in enumerate(zip(rendered.frames, rendered.masks)):
+        name = f"{stem}-{i + 1:03d}.png"
+        cropped_mask = cv2.imread(str(tmp_path / "out/crop-seg" / path / name), cv2.IMREAD_GRAYSCALE)
+        left, top, person_width, person_height = cv2.boundingRect((mask > 127).astype(np.uint8))
+        side = cropped_mask.shape[0]
+        assert cropped_mask.shape == (side, side) and side == round(1.125 * max(person_width, person_height))
+        inner_left, inner_top, *inner_size = cv2.boundingRect(cropped_mask)
+        assert inner_size == [person_width, person_height]  # nothing scaled, nobody cut
+        assert abs(inner_top + person_height / 2 - side / 2) <= 1  # centred in height
+        # One box for both: the picture around the person is the one that the mask was cut from.
+        cropped = cv2.imread(str(tmp_path / "out/crop-im" / path / name))
+        y, x = top - inner_top, left - inner_left
+        difference = np.abs(cropped.astype(int) - frame[y : y + side, x : x + side]).mean()
+        shifted = np.abs(cropped.astype(int) - frame[y : y + side, x + 2 : x + 2 + side]).mean()
+        assert difference < 0.8 * shifted  # the video is lossy, so not zero
