@@ -135,11 +135,7 @@ def _save_state_hdf5(solver, path, model):
 
 
 def _read_state_hdf5(path):
-    try:
-        f = h5py.File(path, "r")
-    except OSError as e:
-        raise CaffeError(f"{path}: cannot read the solver state ({'no such file' if not os.path.exists(path) else e})") from e
-    with f:
+    with weights.open_hdf5(path, "solver state") as f:
         missing = [k for k in ("iter", "current_step", "history") if k not in f]
         if missing:
             raise CaffeError(f"{path}: not a Caffe solver state (it has no '{missing[0]}')")

@@ -1,5 +1,6 @@
 """Weights on disk: .caffemodel (binary NetParameter) and HDF5, copied by layer name (Caffe: net.cpp)."""
 
+import contextlib
 import os
 
 import h5py
@@ -65,7 +66,7 @@ def blob_to_proto(blob, proto, write_diff=False):
 def to_proto(net, write_diff=False) -> caffe_pb2.NetParameter:
     """NetParameter with all layers of the net and their parameters, as snapshots hold it."""
     result = caffe_pb2.NetParameter(name=net.name)
-    for name, layer in zip(net.layer_names, net.layers):
+    for layer in net.layers:
         saved = result.layer.add()
         saved.CopyFrom(layer.param)
         del saved.blobs[:]
@@ -132,28 +133,40 @@ def _owns(net, index, k, number):
 
 
 def copy_from_hdf5(net, path):
-    try:
-        f = h5py.File(path, "r")
-    except OSError as e:
-        raise CaffeError(f"Couldn't open {path} ({'no such file' if not os.path.exists(path) else e})") from e
-    with f:
+    with open_hdf5(path, "weights") as f:
         if "data" not in f:
             raise CaffeError(f"{path}: not a Caffe weights file (it has no group 'data')")
         for name, group in f["data"].items():
-            if name not in net.layer_names:
+            if name in net.layer_names:
+                _copy_group(net, net.layer_names.index(name), group, path)
+            else:
                 log.info("net.cpp:785", f"Ignoring source layer {name}")
-                continue
-            index = net.layer_names.index(name)
-            for k, blob in enumerate(net.layers[index].blobs):
-                if str(k) not in group:
-                    if _owns(net, index, k, net.param_ids[index][k]):
-                        raise CaffeError(f"{path}: Incompatible number of blobs for layer {name} "
-                                         f"({len(group)} in the file, {len(net.layers[index].blobs)} in the net)")  # fmt: skip
-                    continue
-                data = group[str(k)]
-                if tuple(data.shape) != blob.shape:
-                    raise CaffeError(f"{path}: Cannot copy param {k} weights from layer '{name}'; shape mismatch. "
-                                     f"Source param shape is {_told(data.shape)}; target param shape is "
-                                     f"{_told(blob.shape)}. To learn this layer's parameters from scratch rather "
-                                     "than copying from a saved net, rename the layer.")  # fmt: skip
-                blob.memory.assign(torch.from_numpy(np.asarray(data, np.float32)))
+
+
+def _copy_group(net, index, group, path):
+    name, blobs = net.layer_names[index], net.layers[index].blobs
+    for k, blob in enumerate(blobs):
+        if str(k) not in group:
+            if _owns(net, index, k, net.param_ids[index][k]):
+                raise CaffeError(f"{path}: Incompatible number of blobs for layer {name} ({len(group)} in the file, "
+                                 f"{len(blobs)} in the net)")  # fmt: skip
+            continue
+        data = group[str(k)]
+        if tuple(data.shape) != blob.shape:
+            raise CaffeError(f"{path}: Cannot copy param {k} weights from layer '{name}'; shape mismatch. "
+                             f"Source param shape is {_told(data.shape)}; target param shape is {_told(blob.shape)}. "
+                             "To learn this layer's parameters from scratch rather than copying from a saved net, "
+                             "rename the layer.")  # fmt: skip
+        blob.memory.assign(torch.from_numpy(np.asarray(data, np.float32)))
+
+
+@contextlib.contextmanager
+def open_hdf5(path, what):
+    """The HDF5 file `path`, which should hold Caffe `what`; whatever goes wrong in reading it is one CaffeError."""
+    if not os.path.exists(path):
+        raise CaffeError(f"Couldn't open {path} (no such file)")
+    try:
+        with h5py.File(path, "r") as f:
+            yield f
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as e:
+        raise CaffeError(f"{path}: not a file of Caffe {what}, or damaged ({' '.join(str(e).split())})") from e
