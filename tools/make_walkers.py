@@ -6,11 +6,11 @@
     python tools/make_walkers.py --tree casiab --uncropped --subjects 2 --frames 50 --out /tmp/DatasetB
 
 Who walks is told by the shape of the body and by the way of walking, never by colour: clothes, skin, room, light and
-noise are drawn anew for every sequence. The pixels of a sequence depend only on seed, subject, condition, view, number of
-frames and size, so a part of the dataset is the same alone as in the whole. A sequence appears when it is complete;
+noise are drawn anew for every sequence. The pixels of a sequence depend only on seed, subject, condition, view, number
+of frames and size, so a part of the dataset is the same alone as in the whole. A sequence appears when it is complete;
 killed and started again, the tool goes on with the missing ones.
 
-Crops follow the rule of tools/crop.py. With --uncropped: 320x240 pictures as the datasets' owners hand them out, that is
+With --uncropped: 320x240 pictures as the datasets' owners hand them out, which tools/crop.py reads, that is
 videos/<id>-<condition>-<view>.avi and silhouettes/<id>/<condition>/<view>/ for casiab and walkers, folders of pictures
 for the others, and the person's box [left, top, width, height] in every frame in boxes/*.json.
 """
@@ -120,15 +120,9 @@ def claim(store, args):
     if file.exists():
         try:
             found = json.loads(file.read_text())
-            differing = [
-                f"{key} {found.get(key)} there, {value} wanted"
-                for key, value in options.items()
-                if found.get(key) != value
-            ]
+            differing = [f"{k} {found.get(k)} there, {v} wanted" for k, v in options.items() if found.get(k) != v]
         except (ValueError, AttributeError) as e:
-            raise FolderError(
-                f"{file}: is not the record of an earlier run ({e}); remove {store.folder} or choose another --out"
-            ) from e
+            raise FolderError(f"{file}: not the record of an earlier run; remove {store.folder} or change --out") from e
         if differing:
             raise FolderError(
                 f"{store.folder}: holds other walkers ({'; '.join(differing)}); remove the folder or choose another --out"
@@ -136,7 +130,8 @@ def claim(store, args):
         return
     if any((store.folder / part).exists() for part in (store.frames, store.masks)):
         raise FolderError(
-            f"{store.folder}: holds {store.frames} or {store.masks} that this tool did not make, {MANIFEST} is missing; choose another --out"
+            f"{store.folder}: holds sequences but no {MANIFEST}, so this tool did not make them; "
+            "remove the folder or choose another --out"
         )
     store.folder.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{MANIFEST}.partial")

@@ -1,4 +1,4 @@
-"""The trees that walkers are written in, sequence by sequence: crops as training reads them, or full frames as the owners hand them out."""
+"""The trees that walkers are written in: crops as training reads them, or full frames as the owners hand them out."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from layers.datasets import DATASETS
 from tools.walkers.gait import FPS
@@ -24,7 +25,6 @@ class Tree:
     usual: tuple[str, ...]  # the conditions rendered unless told otherwise
     views: tuple[str, ...]
     path: str  # of a sequence, of id, condition and view
-    frame: str  # name of a frame, of the same and its number
 
     def walks(self, subjects, conditions, views):
         return [Walk(self, n, c, v) for n in range(1, subjects + 1) for c in conditions for v in views]
@@ -39,12 +39,9 @@ class Walk:
     condition: str
     view: str
 
-    def _fields(self):
-        return {"id": f"{self.subject:03d}", "condition": self.condition, "view": self.view}
-
     @property
     def path(self):
-        return self.tree.path.format(**self._fields())
+        return self.tree.path.format(id=f"{self.subject:03d}", condition=self.condition, view=self.view)
 
     @property
     def stem(self):
@@ -56,9 +53,6 @@ class Walk:
         found = re.search("nm|bg|cl", self.condition)
         return found[0] if found else "nm"
 
-    def frame_name(self, index):
-        return self.tree.frame.format(**self._fields(), number=index + 1)
-
 
 def _numbered(names, counts):
     return tuple(f"{name}-{i:02d}" for name, count in zip(names, counts) for i in range(1, count + 1))
@@ -67,8 +61,7 @@ def _numbered(names, counts):
 def _casiab(dataset):
     views = tuple(f"{view:03d}" for view in range(0, 181, 18))
     conditions = _numbered(("nm", "bg", "cl"), (6, 2, 2))
-    return Tree(dataset, conditions, conditions[:6], views, "{id}/{condition}/{view}",
-                "{id}-{condition}-{view}-{number:03d}")  # fmt: skip
+    return Tree(dataset, conditions, conditions[:6], views, "{id}/{condition}/{view}")
 
 
 _OUTDOOR = tuple(f"scene{s}_{cloth}_L_090_{n}" for s in (1, 2, 3) for cloth in ("nm", "cl", "bg") for n in (1, 2, 3, 4))
@@ -77,8 +70,8 @@ _SZU = tuple("12345678")
 TREES = {
     "walkers": _casiab("walkers"),
     "casiab": _casiab("casiab"),
-    "outdoor": Tree("outdoor", _OUTDOOR, _OUTDOOR, ("090",), "{id}/{id}_{condition}", "{number:03d}"),
-    "szu": Tree("szu", _SZU, _SZU, ("090",), "{id}/{condition}", "{number:03d}"),
+    "outdoor": Tree("outdoor", _OUTDOOR, _OUTDOOR, ("090",), "{id}/{id}_{condition}"),
+    "szu": Tree("szu", _SZU, _SZU, ("090",), "{id}/{condition}"),
 }
 
 
@@ -106,21 +99,23 @@ class Store:
         return (self.folder / self.places(walk)[-1]).exists()
 
     def write(self, walk, frames, masks):
-        """frames (T, H, W, 3), masks (T, H, W), uint8."""
+        """frames (T, H, W, 3), masks (T, H, W), uint8. Masks of full frames are cut to 0 and 255, as the owners' are."""
         draft = self.folder / UNFINISHED / walk.stem
         shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
         finished = [self.folder / place for place in self.places(walk)]
         drafts = [draft / str(i) / place.name for i, place in enumerate(finished)]
         for path in drafts:
             path.parent.mkdir(parents=True)
-        names = [walk.frame_name(i) for i in range(len(frames))]
+        prefix = f"{walk.stem}-" if self.videos else ""
+        names = [f"{prefix}{number:03d}" for number in range(1, len(frames) + 1)]
         if self.full:
+            masks = np.where(masks > 127, 255, 0).astype(np.uint8)
             drafts[0].write_text(json.dumps({name: find_box(mask) for name, mask in zip(names, masks)}, indent=0))
-        write_images(drafts[-2], names, masks)
+        write_images(drafts[-2], names, masks, cv2.IMWRITE_PNG_STRATEGY_RLE)
         if self.videos:
             write_video(drafts[-1], frames)
         else:
-            write_images(drafts[-1], names, frames)
+            write_images(drafts[-1], names, frames, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY)  # noise has no repeats
         for source, target in zip(drafts, finished):
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_dir():  # masks without frames: killed between two moves
@@ -135,10 +130,11 @@ def find_box(mask):
     return [left, top, width, height] if width else None
 
 
-def write_images(folder, names, images):
+def write_images(folder, names, images, strategy):
     folder.mkdir()
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, strategy]
     for name, image in zip(names, images):
-        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
+        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", image, options)[1])
 
 
 def write_video(file, frames):
