@@ -72,15 +72,16 @@ def measure(dataset="walkers", turns=5, seconds=1.5):
             "tree": feed(tree, sequences_of(dataset, im_path, tree)),
             "pack": feed(packed, sequences_of(dataset, scratch, packed)),
         }
-        speeds = {name: [] for name in ways}
+        speeds = {name: [] for name in ways}  # (frames a second, frames a second of CPU time)
         for _ in range(turns):
             for name, way in ways.items():
                 speeds[name].append(frames_a_second(way, seconds))
         frames = sum(entry["frames"] for entry in packed.sequences.values())
-    speed = {name: max(values) for name, values in speeds.items()}
+    speed, thrift = ({name: max(turn[i] for turn in speeds[name]) for name in speeds} for i in (0, 1))
     return {
         "cores": os.cpu_count(), "load": os.getloadavg()[0],
         "frames_a_second": {name: round(value) for name, value in speed.items()},
+        "frames_a_cpu_second": {name: round(value) for name, value in thrift.items()},
         "tree_to_loop": round(speed["tree"] / speed["loop"], 1),
         "pack_to_loop": round(speed["pack"] / speed["loop"], 1),
         "packing": {"frames": frames, "seconds": round(seconds_to_pack, 1),
@@ -105,12 +106,12 @@ def sequences_of(dataset, root, frames):
 
 
 def frames_a_second(way, seconds):
-    """`way` gives the number of frames of each batch."""
+    """(frames a second, frames a second of CPU time of all threads); `way` gives the number of frames of each batch."""
     next(way)  # warm
-    begin, frames = time.perf_counter(), 0
+    begin, cpu, frames = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - begin < seconds:
         frames += next(way)
-    return frames / (time.perf_counter() - begin)
+    return frames / (time.perf_counter() - begin), frames / (time.process_time() - cpu)
 
 
 def plain_loop(im_path, gt_path, lengths):
