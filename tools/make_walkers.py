@@ -38,6 +38,7 @@ from tools.work import Progress, in_order
 
 MANIFEST = "walkers.json"  # the options that the pixels depend on
 VERSION = 1  # of the renderer: raised when the same options give other pixels
+MAX_FRAMES = 75  # three seconds: after more of them, the fastest would walk into the camera
 SHEET_ROWS, SHEET_COLUMNS = 12, 12
 
 
@@ -95,6 +96,8 @@ def parse_args(argv):
             if name not in known:
                 parser.error(f"argument --{option}: {args.tree} has no {name!r} (known: {' '.join(known)})")
         setattr(args, option, list(dict.fromkeys(wanted)))
+    if args.frames > MAX_FRAMES:
+        parser.error(f"argument --frames: {args.frames} is more than {MAX_FRAMES}, the camera would be run over")
     if args.seed < 0:
         parser.error(f"argument --seed: {args.seed} is negative; take 0 or more")
     args.out = args.out or data_root() / (DATASETS[args.tree].folder + "-uncropped" * args.uncropped)

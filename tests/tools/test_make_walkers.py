@@ -238,6 +238,7 @@ def test_folder_of_somebody_else_is_refused(tmp_path):
         (("--views", "091"), "'091'"),
         (("--conditions", "xx-01"), "'xx-01'"),
         (("--frames", "0"), "'0'"),
+        (("--frames", "76"), "76 is more than 75"),
         (("--tree", "szu", "--views", "018"), "szu has no '018'"),
     ],
 )
