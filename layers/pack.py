@@ -24,7 +24,7 @@ from layers.frames import PLANES, DataError, Frames
 FORMAT = 1
 FOLDER, FILE = "pack", "data.mdb"  # the folder lies beside the trees that it was made from
 HEAD, ENTRY, VALUE = b"pack", b"entry/", b"planes/"
-READS = 64  # until the map is renewed: what was read through it counts as resident, on some kernels 2 MB at a time
+READS = 16  # until the map is renewed: what was read through it counts as resident, on some kernels 2 MB at a time
 
 _open = weakref.WeakValueDictionary()  # LMDB must not open a file twice in one process
 _open_lock = threading.Lock()
