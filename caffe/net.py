@@ -397,6 +397,8 @@ class Net:
                 memory.zero()
 
     def _release_diffs(self, index):
+        if not self.bottom_ids[index]:
+            return  # the diff of a Parameter layer's top is its parameter's
         for i, blob in enumerate(self.tops[index]):
             in_place = self.top_ids[index][i] in self.bottom_ids[index]
             if not self.loss_weights[index][i] and not in_place and not blob.grad.exposed:
@@ -434,9 +436,12 @@ class Net:
 
 
 def _last_uses(net):
-    """For every layer, the blobs that no later layer reads, and that are neither outputs nor inputs."""
-    last, kept = {}, {net.blob_names.index(n) for n in (*net.outputs, *net.inputs)}
+    """For every layer, the blobs that no later layer reads; outputs are kept, and the tops of data and Parameter
+    layers, which may be written once and not in every pass."""
+    last, kept = {}, {net.blob_names.index(n) for n in net.outputs}
     for i in range(len(net.layers)):
+        if not net.bottom_ids[i]:
+            kept.update(net.top_ids[i])
         for b in (*net.bottom_ids[i], *net.top_ids[i]):
             last[b] = i
     uses = [[] for _ in net.layers]

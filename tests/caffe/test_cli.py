@@ -1,0 +1,208 @@
+"""The command: flags in all their forms, the four commands, exit statuses, resuming. Its logs: test_log_golden.py."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import caffe
+from caffe import cli
+from caffe.read import read_net_binary
+
+REPO = Path(__file__).resolve().parents[2]
+
+NET = """
+name: "small"
+layer { name: "data" type: "DummyData" top: "x" top: "label" dummy_data_param {
+        shape { dim: 4 dim: 2 dim: 6 dim: 6 } shape { dim: 4 }
+        data_filler { type: "gaussian" std: 1 } data_filler { type: "constant" value: 1 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "drop" type: "Dropout" bottom: "ip" top: "ip" dropout_param { dropout_ratio: 0.4 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+layer { name: "acc" type: "Accuracy" bottom: "ip" bottom: "label" top: "acc" include { phase: TEST } }
+layer { name: "staged" type: "Power" bottom: "ip" top: "staged" include { stage: "more" min_level: 2 } }
+"""
+SOLVER = """net: "net.prototxt" base_lr: 0.1 momentum: 0.9 lr_policy: "step" gamma: 0.5 stepsize: 7 max_iter: 12
+display: 4 snapshot: 6 snapshot_prefix: "run" test_iter: 2 test_interval: 5 solver_mode: CPU
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder with a net and a solver; afterwards the log is silent again and the signals are Python's."""
+    import signal
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("caffe.glog._level", 1)
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGHUP)}
+    Path("net.prototxt").write_text(NET)
+    Path("solver.prototxt").write_text(SOLVER)
+    yield tmp_path
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def run(capfd, *words):
+    """(exit status, stdout, the log without its prefixes) of the command, in this process."""
+    capfd.readouterr()
+    status = cli.main(list(words))
+    out, err = capfd.readouterr()
+    return status, out, [line.split("] ", 1)[-1] for line in err.splitlines()]
+
+
+def process(*words):
+    """The finished process `python -m caffe ...`."""
+    environment = dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS="1")
+    return subprocess.run([sys.executable, "-m", "caffe", *words], env=environment, capture_output=True, text=True,
+                          timeout=100)  # fmt: skip
+
+
+def weights(path):
+    return {f"{layer.name}/{i}": np.array(blob.data, np.float32)
+            for layer in read_net_binary(path).layer for i, blob in enumerate(layer.blobs)}  # fmt: skip
+
+
+# ---- flags
+
+
+@pytest.mark.parametrize("words", [
+    ["--solver=solver.prototxt"], ["-solver=solver.prototxt"], ["--solver", "solver.prototxt"],
+    ["-solver", "solver.prototxt"],
+])  # fmt: skip
+def test_forms_of_a_flag(words, capfd):
+    status, out, log = run(capfd, *words[:1], *words[1:], "train") if len(words) == 1 else run(capfd, "train", *words)
+    assert status == 0 and out == "" and log[-1] == "Optimization Done."
+
+
+@pytest.mark.parametrize("words, told", [
+    (["train", "--nosuch=1"], "ERROR: unknown command line flag 'nosuch' "),
+    (["train", "--solver"], "ERROR: flag '--solver' is missing its argument"),
+    (["time", "--iterations=many"], "ERROR: illegal value 'many' specified for int32 flag 'iterations'"),
+])  # fmt: skip
+def test_wrong_flags_exit_1(words, told, capfd):
+    status, _, log = run(capfd, *words)
+    assert status == 1 and len(log) == 1 and log[0].startswith(told)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["train", "test"], ["-h", "train"]])
+def test_usage(words, capfd):
+    status, out, log = run(capfd, *words)
+    assert status == 0 and not log
+    assert out.startswith("caffe: command line brew\nusage: caffe <command> <args>\n")
+    assert all(f"    -{flag} (" in out for flag in cli.FLAGS) and max(map(len, out.splitlines())) < 80
+
+
+@pytest.mark.parametrize("words, told", [
+    (["time"], "Need a model definition to time."),
+    (["test"], "Need a model definition to score."),
+    (["time", "--model=net.prototxt", "--phase=DEPLOY"], 'phase must be "TRAIN" or "TEST"'),
+    (["train", "--solver=solver.prototxt", "--sigint_effect=jump"], 'Invalid signal effect "jump" was specified'),
+    (["train", "--solver=solver.prototxt", "--gpu=first"], "--gpu wants device numbers separated by commas or 'all'"),
+    (["train", "--solver=solver.prototxt", "--snapshot=absent.solverstate"], "absent.solverstate"),
+    (["train", "--solver=solver.prototxt", "--snapshot=absent.solverstate.h5"], "Couldn't open absent.solverstate.h5"),
+])  # fmt: skip
+def test_fatal_errors_exit_134(words, told, capfd):
+    status, _, log = run(capfd, *words)
+    assert status == 134 and told in log[-1]
+    assert not [p.name for p in Path().iterdir() if "prototxt" not in p.name]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("words", [["device_query"], ["time", "--model=net.prototxt", "--gpu=0"],
+                                   ["train", "--solver=solver.prototxt", "--gpu=all"]])  # fmt: skip
+def test_no_gpu_is_told(words, capfd):
+    status, _, log = run(capfd, *words)
+    assert status == 134 and "CUDA device" in log[-1]
+
+
+# ---- commands
+
+
+def test_test_prints_each_batch_and_the_means(capfd):
+    caffe.Net("net.prototxt", caffe.TEST).save("w.caffemodel")
+    status, _, log = run(capfd, "test", "-model", "net.prototxt", "-weights", "w.caffemodel", "-iterations", "3")
+    assert status == 0
+    batches = [float(m[1]) for line in log if (m := re.match(r"Batch \d, loss = (\S+)", line))]
+    mean = float(log[-1].removeprefix("loss = ").split()[0])
+    assert len(batches) == 3 and mean == pytest.approx(np.mean(batches), rel=1e-4)  # six digits are printed
+    assert log[-1].endswith(f"(* 1 = {mean:g} loss)") and log[-2].startswith("acc = ")
+
+
+def test_time_has_a_row_for_every_layer_and_pass(capfd):
+    status, _, log = run(capfd, "time", "--model=net.prototxt", "--iterations=2")
+    assert status == 0 and "Testing for 2 iterations." in log
+    rows = [re.match(r" *(\S+)\t(forward|backward): (\S+) ms\.", line) for line in log]
+    rows = [m.groups() for m in rows if m]
+    assert [(name, way) for name, way, _ in rows] == [(name, way) for name in ("data", "ip", "drop", "loss")
+                                                      for way in ("forward", "backward")]  # fmt: skip
+    forward = sum(float(ms) for _, way, ms in rows if way == "forward")
+    told = next(line for line in log if line.startswith("Average Forward pass"))
+    assert float(told.split()[3]) == pytest.approx(forward, rel=1e-3)
+    assert len([line for line in log if re.match(r"Iteration: \d forward-backward time: \S+ ms\.", line)]) == 2
+
+
+@pytest.mark.parametrize("words, staged", [
+    (["--stage=more", "--level=2"], True), (["--stage=other,more", "--level=3"], True), (["--stage=more"], False),
+    (["--level=2"], False),
+])  # fmt: skip
+def test_level_and_stage(words, staged, capfd):
+    _, _, log = run(capfd, "time", "--model=net.prototxt", "--iterations=1", *words)
+    assert ("Creating Layer staged" in log) == staged
+
+
+def test_weights_are_a_list(capfd):
+    net = caffe.Net("net.prototxt", caffe.TRAIN)
+    net.params["ip"][0].data[...] = 1
+    net.save("one.caffemodel")
+    net.params["ip"][0].data[...] = 2
+    net.save_hdf5("two.h5")
+    Path("solver.prototxt").write_text(SOLVER.replace("base_lr: 0.1", "base_lr: 0"))
+    status, _, log = run(capfd, "train", "--solver=solver.prototxt", "--weights=one.caffemodel,two.h5")
+    assert status == 0
+    both = ["Finetuning from one.caffemodel", "Finetuning from two.h5"]
+    assert [line for line in log if "Finetuning" in line] == both * 2  # the train net, the test net
+    assert (weights("run_iter_12.caffemodel")["ip/0"] == 2).all()
+
+
+def test_train_leaves_snapshots_and_nothing_else():
+    done = process("train", "--solver=solver.prototxt")
+    assert done.returncode == 0, done.stderr
+    made = {p.name for p in Path().iterdir()} - {"net.prototxt", "solver.prototxt"}
+    assert made == {f"run_iter_{n}.{e}" for n in (6, 12) for e in ("caffemodel", "solverstate")}
+
+
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+def test_a_resumed_run_ends_in_the_same_weights(form, capfd):
+    """12 iterations at once, and 6 + 6 in another run, bit for bit, with dropout and random data."""
+    ending = ".h5" if form == "HDF5" else ""
+    Path("solver.prototxt").write_text(SOLVER + f"snapshot_format: {form}")
+    assert run(capfd, "train", "--solver=solver.prototxt")[0] == 0
+    whole = caffe.Net("net.prototxt", caffe.TRAIN, weights=f"run_iter_12.caffemodel{ending}")
+    os.remove(f"run_iter_12.caffemodel{ending}")
+    assert run(capfd, "train", "--solver=solver.prototxt", f"--snapshot=run_iter_6.solverstate{ending}")[0] == 0
+    resumed = caffe.Net("net.prototxt", caffe.TRAIN, weights=f"run_iter_12.caffemodel{ending}")
+    for a, b in zip(whole.params["ip"], resumed.params["ip"]):
+        assert np.array_equal(a.data, b.data)
+
+
+# ---- exceptions in Python layers
+
+
+@pytest.mark.parametrize("raised, traceback", [("Told('no data in /nowhere; get some')", False), ("1 / 0", True)])
+def test_an_exception_in_a_python_layer_exits_1(raised, traceback):
+    """An exception class of the layer's own is a message to the user; a built-in one shows where it happened."""
+    Path("mine.py").write_text("import caffe\nclass Told(Exception):\n    pass\nclass Mine(caffe.Layer):\n"
+                               f"    def setup(self, bottom, top):\n        raise {raised}\n")  # fmt: skip
+    Path("net.prototxt").write_text('layer { name: "m" type: "Python" top: "y" '
+                                    'python_param { module: "mine" layer: "Mine" } }')  # fmt: skip
+    done = process("time", "--model=net.prototxt")
+    assert done.returncode == 1
+    assert ("Traceback" in done.stderr) == traceback
+    last = "ZeroDivisionError: division by zero" if traceback else "error: no data in /nowhere; get some"
+    assert done.stderr.splitlines()[-1] == last
