@@ -63,7 +63,7 @@ link_data() { # the prototxts say ../../data, so GAITNET_DATA is made visible th
 
 get_data() {
     if [ $dataset = walkers ]; then
-        $python tools/make_walkers.py --tree walkers --out "${GAITNET_DATA:-data}/Walkers"
+        $python tools/make_walkers.py
     else
         $python tools/check_data.py $dataset --quick
     fi
