@@ -1,0 +1,43 @@
+"""Threads that keep order and do not run ahead; progress lines in a log."""
+
+import threading
+import time
+
+import pytest
+
+from tools import work
+
+
+def test_in_order_and_few_ahead():
+    started = []
+
+    def slow_first(n):
+        started.append(n)
+        time.sleep(0.05 if n == 0 else 0)
+        return n * n
+
+    results = work.in_order(slow_first, range(50), jobs=3)
+    assert next(results) == 0
+    assert len(started) <= 2 * 3 + 1  # items are taken up only as results are
+    assert list(results) == [n * n for n in range(1, 50)]
+
+
+def test_in_order_raises_what_an_item_raised():
+    def fail_at_two(n):
+        if n == 2:
+            raise OSError("two")
+        return threading.get_ident()
+
+    with pytest.raises(OSError, match="two"):
+        list(work.in_order(fail_at_two, range(5), jobs=2))
+
+
+def test_lines_in_a_log(capsys, monkeypatch):
+    monkeypatch.setattr(work, "LINE_EVERY", 0)
+    with work.Progress(3, "frames", "packing") as progress:
+        progress.update(2)
+        progress.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rsplit(",", 1)[0] for line in lines] == [
+        "packing: 2 of 3 frames", "packing: 3 of 3 frames", "packing: 3 of 3 frames",
+    ]  # fmt: skip
