@@ -1,6 +1,7 @@
 """Cropping: boxes of known people, both kinds of source, what is left out and why, going on after a kill."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -244,3 +245,27 @@ def test_walkers_as_casiab_hands_them_out(tmp_path):
         difference = np.abs(cropped.astype(int) - frame[y : y + side, x : x + side]).mean()
         shifted = np.abs(cropped.astype(int) - frame[y : y + side, x + 2 : x + 2 + side]).mean()
         assert difference < 0.8 * shifted  # the video is lossy, so not zero
+
+
+@pytest.mark.medium
+def test_walkers_as_szu_hands_them_out(tmp_path):
+    """Folders of full frames and masks from make_walkers.py, which writes down each person's box."""
+    make = [sys.executable, str(TOOL.with_name("make_walkers.py")), "--tree", "szu", "--uncropped"]
+    raw = tmp_path / "raw"
+    subprocess.run(
+        [*make, "--subjects", "1", "--conditions", "1", "2", "--frames", "12", "--jobs", "1", "--out", str(raw)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    folders = ["--frames", str(raw / "crop-im"), "--masks", str(raw / "crop-seg"), "--out", str(tmp_path / "out")]
+    subprocess.run([sys.executable, str(TOOL), "szu", *folders], check=True, capture_output=True)
+    for condition in ("1", "2"):
+        boxes = json.loads((raw / f"boxes/001-{condition}.json").read_text())
+        assert len(boxes) == 12
+        for name, (left, top, width, height) in boxes.items():
+            frame = cv2.imread(str(tmp_path / f"out/crop-im/001/{condition}/{name}.png"))
+            mask = cv2.imread(str(tmp_path / f"out/crop-seg/001/{condition}/{name}.png"), cv2.IMREAD_GRAYSCALE)
+            inner_left, inner_top, *inner_size = cv2.boundingRect(mask)
+            assert inner_size == [width, height] and len(mask) == round(1.125 * max(width, height))
+            full = cv2.imread(str(raw / f"crop-im/001/{condition}/{name}.png"))
+            y, x = top - inner_top, left - inner_left
+            assert np.array_equal(frame, full[y : y + len(mask), x : x + len(mask)])
