@@ -91,7 +91,8 @@ def source_of(dataset, args):
     if not weights.is_file():
         raise ValueError(f"{weights}: no such file of weights; see --weights")
     print(f"weights {weights}", file=sys.stderr)
-    return Source(dataset, args.train_num, im_path, gt_path, args.model, weights, args.clips, args.seed, args.gpu)
+    return Source(dataset, args.train_num, im_path, gt_path, args.model, weights, args.clips, args.seed, args.gpu,
+                  args.cache)
 
 
 def default_weights(name):
@@ -157,6 +158,8 @@ def parse(dataset, argv):
     net.add_argument("--clips", choices=[str(CLIPS), "all"], default=str(CLIPS),
                      help="random clips of a walk, as in the original, or every window (default %(default)s)")
     net.add_argument("--gpu", type=int, metavar="N", help="run the net on this GPU (default: CPU)")
+    net.add_argument("--cache", type=Path, metavar="DIR", default=ROOT / "eval" / "feat",
+                     help="where extracted features are kept (default eval/feat)")
     net.add_argument("--features", type=Path, metavar="FILE",
                      help="score this feature file instead, of ours (.npz) or of the original release")
     score = parser.add_argument_group("how to score")

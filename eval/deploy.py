@@ -25,7 +25,7 @@ class DeployNet:
 
     def __init__(self, caffe, prototxt, weights, batch=CPU_BATCH):
         self.frames, self.clips = batch
-        front, back = halves(read_net(caffe, prototxt), prototxt, *batch)
+        front, back = halves(read_net(prototxt), prototxt, *batch)
         self.segmentation = build(caffe, front, weights)
         self.recognition = build(caffe, back, weights)
 
@@ -72,7 +72,7 @@ def build(caffe, net, weights):
         built = caffe.Net(path, caffe.TEST)
     finally:
         os.unlink(path)
-    missing = sorted(set(built.params) - layers_with_weights(caffe, weights))
+    missing = sorted(set(built.params) - layers_with_weights(weights))
     if missing:
         raise ValueError(f"{weights}: no weights for {', '.join(missing)}; wanted those of a trained GaitNet, "
                          "such as gaitnet-sia_iter_30000.caffemodel")
@@ -80,16 +80,18 @@ def build(caffe, net, weights):
     return built
 
 
-def layers_with_weights(caffe, path):
+def layers_with_weights(path):
     """Names of the layers that a weights file has parameters for."""
     from google.protobuf.message import DecodeError
+
+    from caffe.proto import caffe_pb2
 
     if str(path).endswith(".h5"):
         import h5py
 
         with h5py.File(path, "r") as file:
             return {name for name, blobs in file["data"].items() if len(blobs)}
-    net = caffe.proto.caffe_pb2.NetParameter()
+    net = caffe_pb2.NetParameter()
     try:
         with open(path, "rb") as file:
             net.ParseFromString(file.read())
@@ -98,10 +100,12 @@ def layers_with_weights(caffe, path):
     return {layer.name for layer in [*net.layer, *net.layers] if len(layer.blobs)}
 
 
-def read_net(caffe, path):
+def read_net(path):
     from google.protobuf import text_format
 
-    net = caffe.proto.caffe_pb2.NetParameter()
+    from caffe.proto import caffe_pb2
+
+    net = caffe_pb2.NetParameter()
     try:
         with open(path, encoding="utf-8") as file:
             text_format.Parse(file.read(), net)

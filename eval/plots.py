@@ -27,20 +27,44 @@ def heat_map(groups, table, title):
 def curves(result, kind):
     """Figure of the CMC curve (left) and the ROC curve (right)."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    names = {"with_identical": f"all {kind}s", "without_identical": f"without identical {kind}"}
-    for average, name in names.items():
+    draw_cmc(left, result, kind)
+    draw_roc(right, result, kind)
+    return figure
+
+
+def curve(draw, result, kind):
+    """Figure of one of the two, drawn by `draw_cmc` or `draw_roc`."""
+    figure, axes = plt.subplots(figsize=(4.6, 3.6), layout="constrained")
+    draw(axes, result, kind)
+    return figure
+
+
+def draw_cmc(axes, result, kind):
+    for average, name in averages(kind):
         if average in result["identification"]:
             cmc = 100 * np.array(result["identification"][average]["cmc"])
-            left.plot(range(1, len(cmc) + 1), cmc, marker=".", label=name)
+            axes.plot(range(1, len(cmc) + 1), cmc, marker=".", label=name)
+    axes.set(xlabel="rank", ylabel="identified (%)", title="CMC", xticks=[1, 5, 10, 15, 20], ylim=(None, 100.5))
+    finish(axes)
+
+
+def draw_roc(axes, result, kind):
+    for average, name in averages(kind):
         if average in result["verification"]:
-            curve = result["verification"][average]["roc"]
-            right.plot(curve["far"][1:], 100 * np.array(curve["tar"][1:]), label=name)
-    left.set(xlabel="rank", ylabel="identified (%)", title="CMC", xlim=(1, None), ylim=(None, 100.5))
-    right.set(xlabel="false accept rate", ylabel="true accept rate (%)", title="ROC", xscale="log", ylim=(0, 100.5))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
+            roc = result["verification"][average]["roc"]
+            axes.plot(roc["far"][1:], 100 * np.array(roc["tar"][1:]), label=name)
+    axes.set(xlabel="false accept rate", ylabel="true accept rate (%)", title="ROC", xscale="log", ylim=(0, 100.5))
+    finish(axes)
+
+
+def averages(kind):
+    return [("with_identical", f"all {kind}s"), ("without_identical", f"without identical {kind}")]
+
+
+def finish(axes):
+    axes.grid(alpha=0.3)
+    if axes.lines:
         axes.legend(loc="lower right")
-    return figure
 
 
 def colour(share):

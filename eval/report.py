@@ -24,7 +24,8 @@ p.note { color: #566072; font-size: .9rem; margin: .3rem 0 .7rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .5rem; text-align: right; border: 1px solid var(--line); }
 th { background: var(--soft); font-weight: 600; } td:first-child, th:first-child { text-align: left; }
-img { max-width: 100%; } img.plot { width: 100%; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: .7rem; }
+.plots img { width: 100%; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .7rem; }
 figure { margin: 0; } figure img { width: 100%; image-rendering: pixelated; display: block; }
 figcaption { font-size: .75rem; color: #566072; overflow-wrap: anywhere; line-height: 1.25; margin-top: .15rem; }
@@ -102,14 +103,16 @@ def comparison(result, kind):
 
 
 def curves(result, kind):
-    svg = base64.b64encode(plots.svg(plots.curves(result, kind))).decode()
+    pictures = [base64.b64encode(plots.svg(plots.curve(draw, result, kind))).decode()
+                for draw in (plots.draw_cmc, plots.draw_roc)]
+    images = "".join(f"<img alt='' src='data:image/svg+xml;base64,{picture}'>" for picture in pictures)
     rows = [[average.replace("_", " "), f"{100 * figures['eer']:.2f}",
              *(f"{100 * tar:.2f}" for tar in figures["tar_at_far"].values())]
             for average, figures in result["verification"].items()]
     rates = next(iter(result["verification"].values()), {"tar_at_far": {}})["tar_at_far"]
     head = [f"all pairs, {kind}s", "EER (%)", *(f"TAR (%) at FAR {rate}" for rate in rates)]
     return (f"<h2>Identification and verification curves</h2>"
-            f"<img class='plot' alt='CMC and ROC curves' src='data:image/svg+xml;base64,{svg}'>{table(head, rows)}")
+            f"<div class='plots'>{images}</div>{table(head, rows)}")
 
 
 def masks(result, features, extras):

@@ -16,7 +16,6 @@ from eval.runtime import load_caffe
 from layers.datasets import MIN_FRAMES
 from layers.frames import open_frames
 
-CACHE = provenance.ROOT / "eval" / "feat"
 SHOWN = 12            # walks of which the cache keeps a frame and its mask
 VERSION = 1           # of what the cache holds: raise it when extraction changes
 
@@ -25,7 +24,8 @@ VERSION = 1           # of what the cache holds: raise it when extraction change
 class Source:
     """All that determines features: a trained net, a dataset on disk, and how clips are drawn.
 
-    gt_path None: no ground truth. clips: 20, or "all" windows, which needs no seed. gpu: number, or None for the CPU.
+    gt_path None: no ground truth. clips: "20", or "all" windows, which needs no seed. gpu: number, or None for the CPU.
+    cache: folder where features are kept.
     """
 
     dataset: object
@@ -37,13 +37,14 @@ class Source:
     clips: str = str(CLIPS)
     seed: int = 0
     gpu: int | None = None
+    cache: Path = provenance.ROOT / "eval" / "feat"
 
 
 def features_of(source, part="test"):
     """(Features, extras, key) of the test or training walks.
 
     extras: energy, true_energy (N, 64, 64); agreement (N, 3), frames (N,); shown, shown_mask, of a few walks: see
-    eval.extract.Extraction. They are read from eval/feat/ if everything in the key is the same, else computed and kept.
+    eval.extract.Extraction. They are read from the cache if everything in the key is the same, else computed and kept.
     """
     frames = open_frames(source.im_path, source.gt_path)
     walks = choose(source, frames, part)
@@ -52,7 +53,7 @@ def features_of(source, part="test"):
            "data_sha256": data_fingerprint(source, frames, walks), "ground_truth": source.gt_path is not None,
            "clips": source.clips, "seed": None if source.clips == "all" else source.seed}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    cache = CACHE / f"{source.dataset.name}-tr{source.train_num}-{part}-{name}.npz"
+    cache = source.cache / f"{source.dataset.name}-tr{source.train_num}-{part}-{name}.npz"
     if not cache.exists():
         write_cache(cache, *compute(source, frames, walks, key))
     return read_cache(cache, key)

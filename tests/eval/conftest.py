@@ -79,7 +79,7 @@ def small_casiab(tmp_path_factory):
                 path = f"{subject + 1:03d}/{condition}/{view}"
                 write_walk(root, path, 12 + subject % 2, subject, zlib.crc32(path.encode()))
     for tree in ("crop-im", "crop-seg"):
-        for name in ("00.png", "01.png"):
+        for name in ("00.png", "01.png", "02.png"):
             (root / tree / "006/nm-06/090" / name).unlink()
     return root
 
