@@ -64,9 +64,9 @@ class Layer:
             least, most = (wanted, wanted) if isinstance(wanted, int) else wanted
             if found < least or (most is not None and found > most):
                 text = str(least) if least == most else f"at least {least}" if most is None else f"{least} to {most}"
-                raise CaffeError(f"{self.type} Layer takes {text} {what} blob(s) as input; it has {found}."
-                                 if what == "bottom" else
-                                 f"{self.type} Layer produces {text} {what} blob(s) as output; it has {found}.")  # fmt: skip
+                verb, role = ("takes", "input") if what == "bottom" else ("produces", "output")
+                raise CaffeError(f"{self.type} Layer {verb} {text} {what} blob(s) as {role}; "
+                                 f"layer '{self.name}' has {found}.")  # fmt: skip
 
     def fail(self, text):
         """Raise the error `text`, naming this layer."""

@@ -33,7 +33,7 @@ class NCCL:
         if parallel.solver_count() > 1:
             parallel.Averaging(self._solver)
 
-    # `solver.add_callback(nccl)` and `solver.net.after_backward(nccl)` are part of Caffe's recipe; `bcast` has done both.
+    # `solver.add_callback(nccl)` and `solver.net.after_backward(nccl)` are in Caffe's recipe; `bcast` has done both.
 
     def on_start(self) -> None:
         pass

@@ -14,9 +14,9 @@ def filter_net(net):
         if layer.include and layer.exclude:
             raise CaffeError(f"Specify either include rules or exclude rules; not both. (layer '{layer.name}')")
         if layer.include:
-            keep = any([state_meets_rule(net.state, rule, layer.name) for rule in layer.include])
+            keep = any(state_meets_rule(net.state, rule, layer.name) for rule in layer.include)
         else:
-            keep = not any([state_meets_rule(net.state, rule, layer.name) for rule in layer.exclude])
+            keep = not any(state_meets_rule(net.state, rule, layer.name) for rule in layer.exclude)
         if keep:
             result.layer.add().CopyFrom(layer)
     return result

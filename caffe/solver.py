@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from caffe import glog as log
 from caffe import device, snapshot
+from caffe import glog as log
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.layer import TEST, TRAIN
@@ -146,9 +146,9 @@ class Solver:
 
     def _display(self):
         lapse = time.monotonic() - self._clock
-        rate = (self.iter - self._clock_iter) / (lapse or 1)
+        rate, loss = (self.iter - self._clock_iter) / (lapse or 1), float(self._smoothed_loss)
         log.info("solver.cpp:239", f"Iteration {self.iter} ({log.number(rate)} iter/s, {log.number(lapse)}s/"
-                                   f"{self.param.display} iters), loss = {log.number(float(self._smoothed_loss))}")  # fmt: skip
+                                   f"{self.param.display} iters), loss = {log.number(loss)}")  # fmt: skip
         self._clock, self._clock_iter = time.monotonic(), self.iter
         index = 0
         for name, weight, values in outputs(self.net):
