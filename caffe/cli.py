@@ -33,6 +33,7 @@ FLAGS = {
     "level": (0, "Optional; network level."),
     "model": ("", "The model definition protocol buffer text file."),
     "phase": ("", "Optional; network phase (TRAIN or TEST). Only used for 'time'."),
+    "precision": ("float32", "Optional; how exact a GPU multiplies: float32, tf32 or bf16."),
     "sighup_effect": ("snapshot", "Optional; action to take when a SIGHUP signal is received: snapshot, stop or none."),
     "sigint_effect": ("stop", "Optional; action to take when a SIGINT signal is received: snapshot, stop or none."),
     "snapshot": ("", "Optional; the snapshot solver state to resume training."),
@@ -69,6 +70,8 @@ def main(argv=None) -> int:
     except CaffeError as e:
         log.fatal("caffe.cpp:83", str(e))
         return FATAL_EXIT
+    except KeyboardInterrupt:
+        return 130  # as a shell shows an interrupted command; `train` has its own way (--sigint_effect)
     except Exception as e:  # out of a Python layer
         return _report(e)
 
@@ -76,7 +79,7 @@ def main(argv=None) -> int:
 # ---- the commands
 
 
-def train(solver, snapshot, weights, gpu, level, stage, sigint_effect, sighup_effect, **_) -> int:
+def train(solver, snapshot, weights, gpu, precision, level, stage, sigint_effect, sighup_effect, **_) -> int:
     """Train or finetune a model."""
     if not solver:
         raise CaffeError("Need a solver definition to train.")
@@ -98,7 +101,7 @@ def train(solver, snapshot, weights, gpu, level, stage, sigint_effect, sighup_ef
     param.train_state.stage.extend(stage.split(","))
     if weights:
         param.weights.append(weights)
-    _choose_device(gpus, param, "caffe.cpp:197")
+    _choose_device(gpus, precision, param, "caffe.cpp:197")
     parallel.join()
     tune_allocator()
     made = get_solver(param)
@@ -117,7 +120,7 @@ def train(solver, snapshot, weights, gpu, level, stage, sigint_effect, sighup_ef
     return 0
 
 
-def test(model, weights, gpu, iterations, level, stage, **_) -> int:
+def test(model, weights, gpu, precision, iterations, level, stage, **_) -> int:
     """Score a model: mean of the outputs over `iterations` batches."""
     if not model:
         raise CaffeError("Need a model definition to score.")
@@ -128,7 +131,7 @@ def test(model, weights, gpu, iterations, level, stage, **_) -> int:
     from caffe.net import Net
     from caffe.solver import outputs, weighted
 
-    _choose_device(_gpus(gpu), None, "caffe.cpp:275")
+    _choose_device(_gpus(gpu), precision, None, "caffe.cpp:275")
     net = Net(model, TEST, level=level, stages=stage.split(","))
     for path in weights.split(","):
         net.copy_from(path)
@@ -148,7 +151,7 @@ def test(model, weights, gpu, iterations, level, stage, **_) -> int:
     return 0
 
 
-def time_net(model, gpu, iterations, level, stage, phase, **_) -> int:
+def time_net(model, gpu, precision, iterations, level, stage, phase, **_) -> int:
     """Time every layer, forward and backward."""
     if not model:
         raise CaffeError("Need a model definition to time.")
@@ -158,7 +161,7 @@ def time_net(model, gpu, iterations, level, stage, phase, **_) -> int:
     from caffe.layer import TEST, TRAIN
     from caffe.net import Net
 
-    _choose_device(_gpus(gpu), None, "caffe.cpp:343")
+    _choose_device(_gpus(gpu), precision, None, "caffe.cpp:343")
     net = Net(model, TEST if phase == "TEST" else TRAIN, level=level, stages=stage.split(","))
     log.info("caffe.cpp:351", "Performing Forward")
     log.info("caffe.cpp:356", f"Initial loss: {log.number(net._forward(0, len(net.layers) - 1))}")
@@ -279,8 +282,8 @@ def _gpus(flag):
         raise CaffeError(f"--gpu wants device numbers separated by commas or 'all', not '{flag}'") from None
 
 
-def _choose_device(gpus, solver_param, source):
-    from caffe import device
+def _choose_device(gpus, exactness, solver_param, source):
+    from caffe import device, precision
 
     if not gpus and solver_param is not None and solver_param.solver_mode == solver_param.GPU:
         import torch
@@ -292,11 +295,12 @@ def _choose_device(gpus, solver_param, source):
     if not gpus:
         log.info(source, "Use CPU.")
         device.set_mode_cpu()
-        return
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    device.set_device(gpus[local_rank] if local_rank < len(gpus) else local_rank)
-    device.set_mode_gpu()
-    log.info(source, f"Using GPUs {', '.join(map(str, gpus))}")
+    else:
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        device.set_device(gpus[local_rank] if local_rank < len(gpus) else local_rank)
+        device.set_mode_gpu()
+        log.info(source, f"Using GPUs {', '.join(map(str, gpus))}")
+    precision.choose(exactness, device.current())
 
 
 def tune_allocator():

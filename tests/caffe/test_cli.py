@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +37,6 @@ display: 4 snapshot: 6 snapshot_prefix: "run" test_iter: 2 test_interval: 5 solv
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A folder with a net and a solver; afterwards the log is silent again and the signals are Python's."""
-    import signal
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("caffe.glog._level", 1)
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGHUP)}
@@ -189,6 +188,18 @@ def test_a_resumed_run_ends_in_the_same_weights(form, capfd):
     resumed = caffe.Net("net.prototxt", caffe.TRAIN, weights=f"run_iter_12.caffemodel{ending}")
     for a, b in zip(whole.params["ip"], resumed.params["ip"]):
         assert np.array_equal(a.data, b.data)
+
+
+def test_an_interrupted_command_ends_without_a_traceback():
+    environment = dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS="1")
+    command = [sys.executable, "-m", "caffe", "time", "--model=net.prototxt", "--iterations=1000000"]
+    job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    for line in job.stderr:
+        if "Iteration: 2 " in line:
+            job.send_signal(signal.SIGINT)
+            break
+    rest = job.stderr.read()
+    assert job.wait(30) == 130 and "Traceback" not in rest
 
 
 # ---- exceptions in Python layers
