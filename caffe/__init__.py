@@ -34,6 +34,7 @@ _HOMES = {
     "timer": ("Timer",),
     "nccl": ("NCCL",),
     "net_spec": ("NetSpec", "layers", "params", "to_proto"),
+    "torch_net": ("to_torch",),
     "classifier": ("Classifier",),
     "detector": ("Detector",),
 }  # fmt: skip

@@ -1,0 +1,141 @@
+"""A net as a plain `torch.nn.Module`: the same layers in the same order, differentiable, free of blobs and phases.
+
+    net = caffe.Net("net.prototxt", caffe.TEST, weights="net.caffemodel")
+    module = caffe.to_torch(net)
+    tops = module(data)  # {"prob": tensor}
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from caffe.blob import Blob
+from caffe.errors import CaffeError
+from caffe.net_build import make_layer
+from caffe.torch_layer import TorchLayer
+
+
+class TorchNet(nn.Module):
+    """The computation of `net`, a caffe.Net, in its phase.
+
+    `inputs` names what `forward` takes: the tops of layers without bottoms (Input and all data layers), in their order.
+    `forward` gives {name: tensor} of the blobs `outputs` (default: the net's outputs), each with its last value where
+    layers work in place. Other shapes than the net's are fine where its layers allow them.
+
+    `params` holds copies of the net's parameters as "<layer>/<number>"; one shared by layers is there once. lr_mult 0
+    means requires_grad False. What is random (Dropout in TRAIN) draws from torch's global generators. A layer without a
+    computation on tensors (a Python layer with bottoms) is a CaffeError.
+    """
+
+    def __init__(self, net, outputs=None):
+        super().__init__()
+        unknown = [name for name in outputs or [] if name not in net.blob_names]
+        if unknown:
+            raise CaffeError(f"the net has no blob '{unknown[0]}' (its blobs: {', '.join(net.blob_names)})")
+        self.inputs = []
+        self.outputs = list(net.outputs if outputs is None else outputs)
+        self.loss_weights = {name: weight for name, weight in net.blob_loss_weights.items() if weight}
+        self.params = nn.ParameterDict()
+        self._steps = []  # (layer, names of its bottoms, of its tops, of its parameters)
+        keys = {}  # number of a learnable parameter -> its name in `params`
+        for i, layer in enumerate(net.layers):
+            bottoms, tops = ([net.blob_names[k] for k in ids[i]] for ids in (net.bottom_ids, net.top_ids))
+            if not bottoms and layer.type != "Parameter":
+                self.inputs += tops
+                continue
+            for number, (k, blob) in zip(net.param_ids.get(i, []), enumerate(layer.blobs)):
+                if number not in keys:
+                    keys[number] = self._add(f"{layer.name}/{k}".replace(".", "_"), blob, _learns(layer, k))
+            self._steps.append((_same_layer(net, i), bottoms, tops, [keys[n] for n in net.param_ids.get(i, [])]))
+
+    def forward(self, *inputs, **named):
+        values = {**dict(zip(self.inputs, inputs)), **named}
+        if len(inputs) > len(self.inputs) or set(values) != set(self.inputs):
+            raise TypeError(f"the net takes {', '.join(self.inputs)}; given {len(inputs)} in order and {sorted(named)}")
+        for layer, bottoms, tops, keys in self._steps:
+            layer.weights = [self.params[key] for key in keys]
+            values.update(zip(tops, _compute(layer, [values[name] for name in bottoms], len(tops))))
+        return {name: values[name] for name in self.outputs}
+
+    def loss(self, tops):
+        """The sum of the losses among `tops`, what `forward` gave, each by its loss_weight."""
+        terms = (weight * tops[name].sum() for name, weight in self.loss_weights.items() if name in tops)
+        return sum(terms, torch.zeros(()))
+
+    def _add(self, key, blob, learns):
+        while key in self.params:  # two layers may carry one name
+            key += "'"
+        self.params[key] = nn.Parameter(blob.tensor().detach().clone(), requires_grad=learns)
+        return key
+
+
+def to_torch(net, outputs=None) -> TorchNet:
+    """The module that computes what `net` computes; see TorchNet."""
+    return TorchNet(net, outputs)
+
+
+def _learns(layer, k):
+    return k >= len(layer.param.param) or layer.param.param[k].lr_mult != 0
+
+
+def _same_layer(net, i):
+    """Layer number i once more, set up for the same shapes, so that the module shares no state with the net."""
+    layer = net.layers[i]
+    if layer.type not in SPECIAL and not isinstance(layer, TorchLayer):
+        layer.fail("computes outside torch, so the net cannot become a torch module; feed the blobs it makes as inputs, "
+                   "or replace it by layers of a built-in type")  # fmt: skip
+    param = type(layer.param)()
+    param.CopyFrom(layer.param)
+    same = make_layer(param)
+    if layer.type == "Parameter":
+        return same
+    same.random = _generator
+    bottoms = [Blob(b.shape) for b in net.bottoms[i]]
+    tops = [bottoms[net.bottom_ids[i].index(t)] if t in net.bottom_ids[i] else Blob() for t in net.top_ids[i]]
+    same.add_blob = lambda shape, filler: same.blobs.append(Blob(shape))  # values come from `params`
+    same.setup(bottoms, tops)
+    same.reshape(bottoms, tops)
+    same.seen = [b.shape for b in bottoms]
+    return same
+
+
+def _compute(layer, bottoms, count):
+    """The tops of `layer`, as a list of `count` tensors."""
+    told = layer.param.propagate_down or [True] * len(bottoms)
+    passes = [layer.differentiable and told[i] and i not in layer.no_gradient for i in range(len(bottoms))]
+    bottoms = [x if p else x.detach() for x, p in zip(bottoms, passes)]
+    special = SPECIAL.get(layer.type)
+    if special is not None:
+        return special(layer, bottoms, count)
+    if not torch.compiler.is_exporting():  # then sizes may be symbols, and are those of the net but for the batch
+        shapes = [tuple(x.shape) for x in bottoms]
+        if shapes != layer.seen:
+            weights, layer.seen = layer.weights, shapes
+            layer.top_shapes(*shapes)
+            layer.weights = weights
+    if layer.type == "Slice" and not layer.param.slice_param.slice_point:
+        return bottoms[0].unflatten(layer.axis, (count, -1)).unbind(layer.axis)  # for a batch of any size
+    tops = layer.compute(*bottoms)
+    return tops if isinstance(tops, (tuple, list)) else [tops]
+
+
+def _filter(layer, bottoms, count):
+    chosen = bottoms[-1].reshape(-1).nonzero()[:, 0]
+    return [x.index_select(0, chosen) for x in bottoms[:-1]]
+
+
+# Layer types whose forward pass is more (or other) than `compute`.
+SPECIAL = {
+    "ReLU": lambda layer, bottoms, _: [F.leaky_relu(bottoms[0], layer.param.relu_param.negative_slope)],
+    "Split": lambda layer, bottoms, count: bottoms * count,
+    "Filter": _filter,
+    "Parameter": lambda layer, bottoms, _: layer.weights,
+}
+
+
+def _generator(device="cpu"):
+    """torch's own generator of the device."""
+    device = torch.device(device)
+    if device.type == "cpu":
+        return torch.default_generator
+    return torch.cuda.default_generators[device.index or 0]
