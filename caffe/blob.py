@@ -42,7 +42,7 @@ class Memory:
         """The values for computing, on the current device."""
         where = device.current()
         if self._tensor is None and self._host is None:
-            self._tensor = torch.zeros(self._shape, device=where)
+            self._tensor = new_tensor(self._shape, where)
         elif where.type == "cpu":
             if self._host is not None and self._tensor is not self._host:
                 if not self._host_is_newer:
@@ -178,12 +178,34 @@ class Blob:
         return f"<caffe.Blob {self._shape}>"
 
 
+def new_tensor(shape, where, fill=torch.zeros) -> torch.Tensor:
+    """A float32 tensor, or a CaffeError where this machine cannot hold it: Linux would promise the memory at first and
+    kill the process later."""
+    size = 4 * math.prod(shape)
+    free = _free_memory() if size >= 2**28 and where.type == "cpu" else size
+    if size <= free:
+        try:
+            return fill(shape, device=where)
+        except RuntimeError:  # of torch's allocators
+            free = 0
+    told = f"; {free / 2**30:.1f} GiB are free" if free else ""
+    raise CaffeError(f"not enough memory for a blob of shape {tuple(shape)}: it takes {size / 2**30:.1f} GiB{told}")
+
+
+def _free_memory():
+    try:
+        with open("/proc/meminfo") as f:
+            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return math.inf  # not Linux
+
+
 def _checked(shape) -> tuple:
     shape = tuple(int(d) for d in shape)
     if len(shape) > MAX_AXES:
         raise CaffeError(f"a blob has at most {MAX_AXES} axes, not {len(shape)}")
     if any(d < 0 for d in shape):
         raise CaffeError(f"blob shape {shape} has a negative dimension")
-    if math.prod(shape) > INT_MAX:
+    if math.prod(shape) > INT_MAX or any(d > INT_MAX for d in shape):
         raise CaffeError(f"blob size exceeds INT_MAX: shape {shape} has {math.prod(shape)} elements")
     return shape

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from caffe.blob import new_tensor
 from caffe.errors import CaffeError
 
 
@@ -13,7 +14,7 @@ def fill(blob, filler, generator):
     if kind is None:
         raise CaffeError(f"Unknown filler name: {filler.type} (known: {', '.join(sorted(FILLERS))})")
     if blob.count:
-        value = torch.empty(blob.shape)
+        value = new_tensor(blob.shape, torch.device("cpu"), torch.empty)
         kind(value, filler, generator)
         blob.memory.assign(value)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from caffe import glog as log
 from caffe import net_build, weights
+from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 from caffe.random import next_seed
@@ -57,7 +58,7 @@ class Net:
         self.debug_info = param.debug_info
         self.layers, self.layer_names = [], []
         self.bottoms, self.tops, self.bottom_ids, self.top_ids = [], [], [], []
-        self.blob_list, self.blob_names, self.anonymous_tops = [], [], 0
+        self.blob_list, self.blob_names, self.blob_index, self.anonymous_tops = [], [], {}, 0
         self.loss_weights = []  # for every layer, a weight for every top
         self.inputs, self.outputs = [], []
         self.learnable_params, self.params_lr, self.params_decay = [], [], []
@@ -369,10 +370,17 @@ class Net:
             if weight and blob.grad.is_zero:
                 blob.grad.assign(blob.grad.tensor().fill_(weight))
 
+    def add_blob(self, name):
+        """Make an empty blob; its number."""
+        self.blob_index[name] = len(self.blob_list)
+        self.blob_names.append(name)
+        self.blob_list.append(Blob())
+        return self.blob_index[name]
+
     def _blob(self, name):
-        if name not in self.blob_names:
+        if name not in self.blob_index:
             raise CaffeError(f"the net has no blob '{name}' (its blobs: {', '.join(self.blob_names)})")
-        return self.blob_list[self.blob_names.index(name)]
+        return self.blob_list[self.blob_index[name]]
 
     def _layer_index(self, name):
         if name not in self.layer_names:

@@ -2,7 +2,6 @@
 
 from caffe import glog as log
 from caffe import ops  # noqa: F401 - importing ops registers the layer types
-from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.layer import REGISTRY
 from caffe.net_state import filter_net
@@ -71,9 +70,7 @@ def _add_layer(net, index, param, available, needs):
         net.anonymous_tops += 1
         top = f"(automatic)_{net.anonymous_tops}"
         log.info("net.cpp:382", f"{name} -> (automatic)")
-        net.blob_names.append(top)
-        net.blob_list.append(Blob())
-        tops.append(len(net.blob_list) - 1)
+        tops.append(net.add_blob(top))
 
     net.layers.append(layer)
     net.layer_names.append(name)
@@ -89,14 +86,12 @@ def _add_layer(net, index, param, available, needs):
 def _add_top(net, param, i, name, available):
     if i < len(param.bottom) and param.bottom[i] == name:
         log.info("net.cpp:369", f"{param.name} -> {name} (in-place)")
-        index = max(k for k, n in enumerate(net.blob_names) if n == name)
-    elif name in net.blob_names:
+        index = net.blob_index[name]
+    elif name in net.blob_index:
         raise CaffeError(f"Top blob '{name}' produced by multiple sources. (layer '{param.name}')")
     else:
         log.info("net.cpp:382", f"{param.name} -> {name}")
-        net.blob_names.append(name)
-        net.blob_list.append(Blob())
-        index = len(net.blob_list) - 1
+        index = net.add_blob(name)
         if param.type == "Input":
             net.inputs.append(name)
     available[name] = index

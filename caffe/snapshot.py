@@ -9,9 +9,11 @@ import torch
 
 from caffe import glog as log
 from caffe import packed, weights
+from caffe.blob import INT_MAX
 from caffe.errors import CaffeError
 from caffe.files import atomic_path, check_seal, seal
 from caffe.proto import caffe_pb2
+from caffe.read import read_binary
 
 
 def save(solver):
@@ -103,19 +105,15 @@ def _save_state(solver, path, model):
 
 
 def _read_state(path):
-    state = caffe_pb2.SolverState()
     try:
-        with open(path, "rb") as f:
-            state.ParseFromString(f.read())
-    except OSError as e:
-        raise CaffeError(f"{path}: cannot read the solver state ({e.strerror})") from e
-    except Exception as e:  # protobuf's DecodeError has no common base across its versions
-        raise CaffeError(f"{path}: Failed to parse SolverState file; it is damaged or not a .solverstate") from e
+        state = read_binary(path, caffe_pb2.SolverState)
+    except CaffeError as e:
+        raise CaffeError(f"{path}: cannot read the solver state: {e}") from e
     history = []
     for i, proto in enumerate(state.history):
         shape = weights.proto_shape(proto)
         values = packed.read(proto, "data")
-        if any(d < 0 for d in shape) or values.size != np.prod(shape, dtype=np.int64):
+        if any(not 0 <= d <= INT_MAX for d in shape) or values.size != np.prod(shape, dtype=np.int64):
             raise CaffeError(f"{path}: history blob {i} holds {values.size} values for shape {shape}; it is damaged")
         history.append(values.reshape(shape))
     return state, history

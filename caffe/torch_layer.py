@@ -93,8 +93,13 @@ class TorchLayer(Layer):
             inputs = [x.detach().requires_grad_(self._wants(i)) for i, x in enumerate(inputs)]
             weights = [w.detach().requires_grad_(p) for w, p in zip(weights, self.param_propagate_down)]
         self.weights = weights
-        with contextlib.nullcontext() if record else torch.no_grad():
-            outputs = _several(self.compute(*inputs))
+        try:
+            with contextlib.nullcontext() if record else torch.no_grad():
+                outputs = _several(self.compute(*inputs))
+        except (MemoryError, RuntimeError) as e:
+            if "memory" not in str(e):
+                raise
+            self.fail(f"not enough memory for bottoms of shape {', '.join(str(b.shape) for b in bottom)}")
         self._graph = (inputs, weights, outputs) if record else None
         for blob, value in zip(top, outputs):
             blob.memory.assign(value.detach())

@@ -68,6 +68,8 @@ class ArgMax(TorchLayer):
 
     def top_shapes(self, shape):
         p = self.param.argmax_param
+        if not shape:
+            self.fail("bottom has shape (); wanted at least one axis")
         self.axis = canonical_axis(self, p.axis, shape) if p.HasField("axis") else None
         size = shape[self.axis] if p.HasField("axis") else math.prod(shape[1:])
         if not 1 <= p.top_k <= size:
