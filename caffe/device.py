@@ -2,6 +2,7 @@
 
 import torch
 
+from caffe import precision
 from caffe.errors import CaffeError
 
 _current = torch.device("cpu")
@@ -25,6 +26,7 @@ def set_mode_gpu() -> None:
     if not torch.cuda.is_available():
         raise CaffeError("GPU mode asked for, but torch finds no CUDA device; use CPU mode (leave out --gpu)")
     _current = torch.device("cuda", _ordinal)
+    precision.apply()
 
 
 def set_device(ordinal: int) -> None:

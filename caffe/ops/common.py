@@ -4,6 +4,7 @@ import math
 
 import torch.nn.functional as F
 
+from caffe import precision
 from caffe.layer import register
 from caffe.ops.axes import canonical_axis
 from caffe.ops.labels import class_index
@@ -42,7 +43,8 @@ class InnerProduct(TorchLayer):
     def compute(self, x):
         p = self.param.inner_product_param
         weight, bias = self.weights[0], self.weights[1] if p.bias_term else None
-        return F.linear(x.flatten(self.axis), weight.t() if p.transpose else weight, bias)
+        with precision.products(x):
+            return F.linear(x.flatten(self.axis), weight.t() if p.transpose else weight, bias).float()
 
 
 @register("Embed")

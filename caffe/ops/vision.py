@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from caffe import precision
 from caffe.layer import register
 from caffe.ops.axes import canonical_axis
 from caffe.torch_layer import TorchLayer
@@ -61,7 +62,8 @@ class _Learned(_Windows):
         for x in bottoms:
             if x.dim() != 4 or x.shape[1] != self.channels:
                 self.fail(f"bottom has shape {tuple(x.shape)}; wanted (N, {self.channels}, H, W)")
-        return [self.slide(x, weight, bias) for x in bottoms]
+        with precision.products(bottoms[0]):
+            return [self.slide(x, weight, bias).float() for x in bottoms]
 
 
 @register("Convolution")
@@ -77,8 +79,14 @@ class Convolution(_Learned):
         if tuple(x.shape[2:]) == self.kernel and self.pad == (0, 0) and self.group == 1:
             # The window covers the whole input: a matrix product, several times faster than a convolution.
             return F.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
-        x = x.contiguous(memory_format=torch.channels_last)  # the layout in which CPU and GPU convolve and pool fastest
-        return F.conv2d(x, weight, bias, self.stride, self.pad, self.dilation, self.group)
+        return F.conv2d(_channels_last(x), weight, bias, self.stride, self.pad, self.dilation, self.group)
+
+
+def _channels_last(x):
+    """x (N, C, H, W) in the layout in which CPU and GPU convolve, normalise and pool fastest."""
+    if x.shape[1] == 1:  # both layouts at once, and torch takes it for the other one: say so by the strides
+        return x.reshape(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 @register("Deconvolution")
