@@ -1,0 +1,214 @@
+"""Who walks here? Enrol people by their walks, then ask for the name of another walk.
+
+    python tools/identify.py calibrate people.npz --features eval/feat/walkers-tr24-test-0123456789abcdef.npz
+    python tools/identify.py enroll people.npz anna=walks/anna bert=walks/bert.avi
+    python tools/identify.py query people.npz walks/somebody walks/stranger.avi
+
+A walk is a folder of frames or a video, cropped around the person as the training data are; --crop cuts the person out
+of full frames of a camera that stands still. One walk from one view is enough to enrol; more, from other views, help.
+
+calibrate learns from walks of people who neither trained the net nor are enrolled (an evaluation leaves the features of
+such walks in eval/feat/) how far apart walks of one person and of two are: this gives scores their meaning, and fixes
+the distance beyond which the answer is "unknown", so that --false-alarms of strangers at most are taken for someone.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cv2
+import numpy as np
+
+from eval import provenance
+from eval.command import default_weights
+from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
+from eval.extract import window_sums
+from eval.features import read_cache
+from eval.people import People, calibrate
+from eval.runtime import load_caffe
+from layers.datasets import MIN_FRAMES, SIZE
+from layers.frames import PLANES, DataError, image_names, read_image
+from tools.crop import crop
+
+BACKGROUND_FRAMES = 50      # at most, for the picture without the person
+DIFFERENCE = 25             # grey levels from the background that make a pixel the person's
+
+
+def main(argv=None):
+    args = parse(argv)
+    try:
+        args.run(args)
+    except (DataError, ValueError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    except Exception as e:
+        if type(e).__name__ != "CaffeError":      # known without importing the runtime
+            raise
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run_calibrate(args):
+    features, _, key = read_cache(args.features)
+    people = open_people(args, create=True)
+    if key.get("weights_sha256") != people.weights_sha256:
+        raise ValueError(f"{args.features}: features of other weights than those of {args.people}")
+    if key.get("part") != "test":
+        raise ValueError(f"{args.features}: features of {key.get('part')} subjects; wanted those of test subjects")
+    found = calibrate(features.gallery, features.probe, args.false_alarms)
+    replace(people, calibration=found).write(args.people)
+    print(f"{args.people}: calibrated on {found.trials} trials of {found.people} people; unknown beyond distance "
+          f"{found.threshold:.3f}, where {100 * found.false_alarm_rate:g}% of strangers are taken for someone and "
+          f"{100 * found.detection_rate:.1f}% of the others are recognised")
+
+
+def run_enroll(args):
+    people = open_people(args, create=True)
+    walks = [parse_walk(text) for text in args.walks]
+    net = build_net(args)
+    for name, path in walks:
+        vector, frames = feature(net, path, args.crop)
+        people = people.enrolled(name, vector, str(path))
+        print(f"{name}: {path}, {frames} frames")
+    people.write(args.people)
+    print(f"{args.people}: {len(people.names)} walks of {len(set(people.names.tolist()))} people")
+
+
+def run_query(args):
+    people = open_people(args)
+    if not len(people.names):
+        raise ValueError(f"{args.people}: nobody is enrolled; run identify.py enroll")
+    if people.calibration is None:
+        raise ValueError(f"{args.people}: is not calibrated, so no score has a meaning; run identify.py calibrate")
+    net = build_net(args)
+    results = [query(net, people, path, args) for path in args.walks]
+    print(json.dumps(results, indent=1) if args.json else "\n".join(map(text_of, results)))
+
+
+def query(net, people, path, args):
+    vector, frames = feature(net, path, args.crop)
+    answers = people.answer(vector)
+    name, apart, _ = answers[0]
+    known = apart <= people.calibration.threshold
+    return {"walk": str(path), "frames": frames, "answer": name if known else "unknown",
+            "threshold": people.calibration.threshold, "false_alarm_rate": people.calibration.false_alarm_rate,
+            "ranking": [{"name": name, "score": score, "distance": apart}
+                        for name, apart, score in answers[:args.top]]}
+
+
+def text_of(result):
+    lines = [f"{result['walk']} ({result['frames']} frames): {result['answer']}"]
+    for place, row in enumerate(result["ranking"], 1):
+        beyond = "   beyond the threshold" if row["distance"] > result["threshold"] else ""
+        lines.append(f"  {place}. {row['name']:20s} score {row['score']:.3f}   distance {row['distance']:.3f}{beyond}")
+    return "\n".join(lines)
+
+
+def open_people(args, create=False):
+    """The enrolled people; with `create` none yet, where there is no file. Refuses another net than enrolled them."""
+    weights_sha256 = provenance.sha256(weights_of(args))
+    if create and not args.people.exists():
+        return People(np.empty(0, str), np.empty((0, 256), np.float32), np.empty(0, str), weights_sha256)
+    people = People.read(args.people)
+    if people.weights_sha256 != weights_sha256:
+        raise ValueError(f"{args.people}: made with other weights than {weights_of(args)}; say the right --weights, or "
+                         "enrol anew: features of two nets cannot be compared")
+    return people
+
+
+def build_net(args):
+    return DeployNet(load_caffe(args.gpu), provenance.ROOT / "eval" / "deploy_gaitnet.prototxt", weights_of(args),
+                     CPU_BATCH if args.gpu is None else GPU_BATCH)
+
+
+def weights_of(args):
+    return args.weights or default_weights("walkers")
+
+
+def parse_walk(text):
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise ValueError(f"{text}: wanted NAME=WALK, such as anna=walks/anna")
+    return name, Path(path)
+
+
+def feature(net, path, cropping):
+    """(feature (256,), number of frames) of a walk: the mean over all its clips."""
+    frames = read_video(path) if path.is_file() else [read_image(path / name, cv2.IMREAD_COLOR)
+                                                      for name in image_names(path)]
+    total = len(frames)
+    frames = cut_out(frames) if cropping else frames
+    if len(frames) < MIN_FRAMES:
+        whole = f" of which a whole person was found in {len(frames)}" if cropping else ""
+        raise ValueError(f"{path}: {total} frames{whole}; wanted {MIN_FRAMES} or more")
+    planes = np.zeros((len(frames), *PLANES), np.uint8)
+    for plane, frame in zip(planes, frames):
+        plane[:3] = cv2.resize(frame, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
+    return net.features(window_sums(net.masks(planes))).mean(axis=0), len(frames)
+
+
+def read_video(path):
+    video = cv2.VideoCapture(str(path))
+    frames = []
+    while (found := video.read())[0]:
+        frames.append(found[1])
+    video.release()
+    if not frames:
+        raise ValueError(f"{path}: not a video that OpenCV can read")
+    return frames
+
+
+def cut_out(frames):
+    """The frames in which the person is whole, cropped; the background is what most of the frames show."""
+    some = frames[::-(-len(frames) // BACKGROUND_FRAMES)]
+    background = np.median(some, axis=0).astype(np.uint8)
+    masks = [255 * (cv2.absdiff(frame, background).max(axis=2) > DIFFERENCE).astype(np.uint8) for frame in frames]
+    cropped = [crop(frame, cv2.medianBlur(mask, 5))[0] for frame, mask in zip(frames, masks)]
+    return [pair[0] for pair in cropped if pair is not None]
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(prog="tools/identify.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="calibrate|enroll|query")
+    calibrating = command(commands, "calibrate", run_calibrate, "learn what distances mean",
+                          "calibrate people.npz --features eval/feat/FILE.npz")
+    calibrating.add_argument("--features", type=Path, required=True, metavar="FILE",
+                             help="features of validation walks, from eval/feat/")
+    calibrating.add_argument("--false-alarms", type=share, default=0.05, metavar="SHARE",
+                             help="of strangers who may be taken for someone (default %(default)s)")
+    enrolling = command(commands, "enroll", run_enroll, "add walks of people", "enroll people.npz anna=walks/anna")
+    enrolling.add_argument("walks", nargs="+", metavar="NAME=WALK", help="a name, and a folder of frames or a video")
+    asking = command(commands, "query", run_query, "who is it?", "query people.npz walks/somebody --json")
+    asking.add_argument("walks", nargs="+", type=Path, metavar="WALK", help="folder of frames, or video")
+    asking.add_argument("--top", type=int, default=5, metavar="N", help="names to show (default %(default)s)")
+    asking.add_argument("--json", action="store_true", help="print JSON")
+    for walking in (enrolling, asking):
+        walking.add_argument("--crop", action="store_true", help="cut the person out of full frames of a still camera")
+        walking.add_argument("--gpu", type=int, metavar="N", help="run the net on this GPU (default: CPU)")
+    return parser.parse_args(argv)
+
+
+def command(commands, name, run, about, example):
+    parser = commands.add_parser(name, help=about, description=about,
+                                 epilog=f"example: python tools/identify.py {example}")
+    parser.add_argument("people", type=Path, metavar="PEOPLE", help="file of enrolled people (.npz)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained net (default: the walkers' last)")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def share(text):
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: wanted a number between 0 and 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
