@@ -104,7 +104,11 @@ def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lr
 
 def draw_net(caffe_net, rankdir, ext="png", phase=None, display_lrm=False):
     """The picture of a NetParameter as bytes. `ext`: png, svg, pdf, dot, ... (what Graphviz writes)."""
-    graph = get_pydot_graph(caffe_net, rankdir, phase=phase, display_lrm=display_lrm)
+    return render(get_pydot_graph(caffe_net, rankdir, phase=phase, display_lrm=display_lrm), ext)
+
+
+def render(graph, ext):
+    """The picture of a pydot graph as bytes."""
     if ext in ("dot", "raw"):
         return graph.to_string().encode()
     try:

@@ -1,8 +1,8 @@
 """A net as a plain `torch.nn.Module`: the same layers in the same order, differentiable, free of blobs and phases.
 
-    net = caffe.Net("net.prototxt", caffe.TEST, weights="net.caffemodel")
-    module = caffe.to_torch(net)
-    tops = module(data)  # {"prob": tensor}
+net = caffe.Net("net.prototxt", caffe.TEST, weights="net.caffemodel")
+module = caffe.to_torch(net)
+tops = module(data)  # {"prob": tensor}
 """
 
 import torch

@@ -289,3 +289,9 @@ def identify(n, feature, subjects):
 
 def _pool(bottom):
     return L.Pooling(bottom, pool=P.Pooling.MAX, kernel_size=3, stride=2)  # Caffe rounds the size up
+
+
+if __name__ == "__main__":
+    from models.summary import main
+
+    raise SystemExit(main())

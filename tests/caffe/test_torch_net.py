@@ -113,6 +113,8 @@ def test_python_layers_with_bottoms_are_refused(tmp_path, monkeypatch):
         "    def forward(self, bottom, top): top[0].data[...] = bottom[0].data\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    text = TWO + 'layer { name: "py" type: "Python" bottom: "p" top: "q" python_param { module: "mine" layer: "Same" } }'
+    text = (
+        TWO + 'layer { name: "py" type: "Python" bottom: "p" top: "q" python_param { module: "mine" layer: "Same" } }'
+    )
     with pytest.raises(caffe.CaffeError, match=r"layer 'py' \(Python\): computes outside torch"):
         caffe.to_torch(build(text, tmp_path))

@@ -1,0 +1,121 @@
+"""export and import_weights: GaitNet in onnxruntime, in plain PyTorch, and back, with the weights of the golden data."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import caffe
+from models import gaitnet_torch
+from tests.models import golden
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "eval" / "deploy_gaitnet.prototxt"
+
+
+def run(tool, *args, cwd):
+    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Golden weights for inputs of 0..255: the first layer's are smaller, so that no mask is saturated."""
+    net = caffe.Net(str(DEPLOY), caffe.TEST)
+    golden.set_params(net, golden.load("gaitnet/deploy"))
+    net.params["conv1_0"][0].data[...] /= 64
+    for layer in net.params:
+        if layer.startswith("bn"):
+            net.params[layer][2].data[...] = 2  # stored statistics are sums with a weight
+    path = tmp_path_factory.mktemp("weights") / "deploy.caffemodel"
+    net.save(str(path))
+    return path
+
+
+def frames(n, seed=0):
+    return np.random.default_rng(seed).uniform(-127.5, 127.5, (n, 6, 3, 64, 64)).astype(np.float32)
+
+
+def close(got, want):
+    # Both are float32 and sum in another order; 1e-5 of the largest value is a few times what was measured (3e-6).
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def caffe_net(weights, clips):
+    net = caffe.Net(str(DEPLOY), caffe.TEST, weights=str(weights))
+    found = []
+    for clip in clips:
+        feature = net.forward(**{f"im{i}": clip[i][None] for i in range(6)})["fc_fea"]
+        found.append((feature[0].copy(), net.blobs["conv8_0"].data.copy()))
+    return [np.stack(values) for values in zip(*found)]
+
+
+@pytest.mark.medium
+def test_state_dict_in_plain_torch_and_back(weights, tmp_path):
+    made = run("export.py", "--weights", weights, "--torch", "gaitnet.pt", cwd=tmp_path)
+    assert (made.returncode, made.stdout) == (0, "gaitnet.pt: 68 tensors\n"), made.stderr
+    net, clips = gaitnet_torch.load(tmp_path / "gaitnet.pt"), frames(2)
+    with torch.no_grad():
+        feature, masks = net(torch.from_numpy(clips))
+    for got, want in zip((feature, masks), caffe_net(weights, clips)):
+        close(got.numpy(), want)
+
+    back = run("import_weights.py", "gaitnet.pt", "back.caffemodel", cwd=tmp_path)
+    assert back.returncode == 0, back.stderr
+    for got, want in zip(caffe_net(tmp_path / "back.caffemodel", clips), caffe_net(weights, clips)):
+        close(got, want)
+
+
+@pytest.mark.medium
+def test_onnx_of_any_batch(weights, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    made = run("export.py", "--weights", weights, "--onnx", "g.onnx", "--outputs", "fc_fea,conv8_0", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "checked in onnxruntime" in made.stdout
+    session = onnxruntime.InferenceSession(str(tmp_path / "g.onnx"))
+    for n in (1, 3):
+        clips = frames(n, seed=n)
+        feature, masks = session.run(["fc_fea", "conv8_0"], {f"im{i}": clips[:, i] for i in range(6)})
+        want_feature, want_masks = caffe_net(weights, clips)
+        close(feature, want_feature)
+        close(masks.reshape(6, n, 1, 64, 64).swapaxes(0, 1), want_masks)  # all first frames, then all second frames
+
+
+UNEQUAL = """layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 3 dim: 2 } } }
+layer { name: "cut" type: "Slice" bottom: "x" top: "a" top: "b" slice_param { axis: 0 slice_point: 1 slice_point: 9 } }
+"""
+
+
+def test_unequal_cuts_of_the_batch_cannot_be_exported():
+    from google.protobuf import text_format
+
+    sys.path.insert(0, str(ROOT / "tools"))
+    import export
+
+    from caffe.proto import caffe_pb2
+
+    with pytest.raises(caffe.CaffeError, match=r"layer 'cut' cuts the batch at \[1, 9\]"):
+        export.any_batch(text_format.Parse(UNEQUAL, caffe_pb2.NetParameter()))
+    equal = export.any_batch(text_format.Parse(UNEQUAL.replace("9", "2"), caffe_pb2.NetParameter()))
+    assert not equal.layer[1].slice_param.slice_point
+
+
+def test_mistakes(tmp_path):
+    (tmp_path / "bad.pt").write_bytes(b"no state dict")
+    for args, told in (
+        (("bad.pt", "o.caffemodel"), "error: bad.pt: not a PyTorch state dict, or damaged\n"),
+        (("absent.pt", "o.caffemodel"), "error: absent.pt: No such file or directory\n"),
+    ):
+        made = run("import_weights.py", *args, cwd=tmp_path)
+        assert (made.returncode, made.stderr) == (1, told)
+    torch.save({"conv1_0.weight": torch.zeros(1)}, tmp_path / "short.pt")
+    made = run("import_weights.py", "short.pt", "o.caffemodel", cwd=tmp_path)
+    assert made.returncode == 1 and made.stderr.startswith("error: short.pt lacks bn0.running_mean, ")
+    assert run("export.py", "--weights", "w.caffemodel", cwd=tmp_path).returncode == 2  # nothing to do
+    made = run("export.py", "--weights", "absent.caffemodel", "--torch", "a.pt", cwd=tmp_path)
+    assert made.returncode == 1 and made.stderr.startswith("error: ") and "absent.caffemodel" in made.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.pt", "short.pt"]  # nothing half-written

@@ -1,0 +1,149 @@
+#!/usr/bin/env python
+"""Writes a trained net as ONNX, and its weights as a PyTorch state dict.
+
+    tools/export.py --weights gaitnet-sia_iter_30000.caffemodel --onnx gaitnet.onnx --torch gaitnet.pt
+
+The ONNX file takes a batch of any size: the deploy net is written for one clip, its Slice points included, so a Slice
+along the batch that cuts into equal parts is exported as "into equal parts". What onnxruntime computes from the file is
+compared with the Caffe net, on random input, before the file gets its name. `models/gaitnet_torch.py` loads the state
+dict.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import caffe
+from caffe.files import atomic_path
+from caffe.net import Net
+from caffe.proto import caffe_pb2
+from caffe.read import read_net_file
+from caffe.state_dict import state_dict
+
+LARGEST_DIFFERENCE = 1e-5  # of the largest value of an output: float32 in another order of summation
+
+
+def main(argv=None) -> int:
+    args = _arguments(argv)
+    try:
+        net = caffe.Net(args.model, caffe.TEST, weights=args.weights)
+        if args.torch:
+            state = state_dict(net)
+            with atomic_path(args.torch) as temporary:
+                torch.save(state, temporary)
+            print(f"{args.torch}: {len(state)} tensors")
+        if args.onnx:
+            outputs = args.outputs.split(",") if args.outputs else None
+            with atomic_path(args.onnx) as temporary:
+                difference = export_onnx(args.model, args.weights, temporary, outputs)
+            print(f"{args.onnx}: checked in onnxruntime, largest difference {difference:.1e} of the largest value")
+    except caffe.CaffeError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def export_onnx(model, weights, path, outputs=None):
+    """Write the net in phase TEST as ONNX, with batches of any size; the largest relative difference of any output
+    between onnxruntime and the Caffe net, over batches of the net's own size and of three times that."""
+    onnxruntime = _need("onnxruntime", "onnx", "onnxscript")
+    param = any_batch(read_net_file(model))
+    net = _net(param, weights, 2)  # torch.export takes a size of 1 for a constant
+    module = caffe.to_torch(net, outputs).eval()
+    inputs = tuple(torch.zeros(net.blobs[name].data.shape) for name in module.inputs)
+    if len({len(x) for x in inputs}) != 1:
+        raise caffe.CaffeError(f"{model}: inputs {', '.join(module.inputs)} must all have one batch size")
+    batch = torch.export.Dim("batch")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # no lines about packages that are not needed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own use of old functions
+        torch.onnx.export(
+            module, inputs, path, input_names=module.inputs, output_names=module.outputs,
+            dynamic_shapes=(({0: batch},) * len(inputs),), external_data=False, dynamo=True, verbose=False,
+        )  # fmt: skip
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return max(_difference(session, _net(param, weights, times), module.outputs) for times in (1, 3))
+
+
+def any_batch(param):
+    """The NetParameter with Slices along axis 0 that cut into equal parts saying so, instead of where."""
+    for layer in param.layer:
+        points = list(layer.slice_param.slice_point)
+        if layer.type != "Slice" or layer.slice_param.axis != 0 or not points:
+            continue
+        if points != [points[0] * (i + 1) for i in range(len(points))]:
+            raise caffe.CaffeError(f"layer '{layer.name}' cuts the batch at {points}; only equal parts can be exported "
+                                   "for batches of any size")  # fmt: skip
+        del layer.slice_param.slice_point[:]
+    return param
+
+
+def _net(param, weights, times):
+    """The net for batches `times` as large as its Input layers say."""
+    larger = caffe_pb2.NetParameter()
+    larger.CopyFrom(param)
+    larger.state.phase = caffe.TEST
+    for layer in larger.layer:
+        for shape in layer.input_param.shape if layer.type == "Input" else ():
+            shape.dim[0] *= times
+    net = Net.from_proto(larger)
+    net.copy_from(weights)
+    return net
+
+
+def _difference(session, net, outputs):
+    rng = np.random.default_rng(0)
+    fed = {name: rng.uniform(-127.5, 127.5, net.blobs[name].shape).astype(np.float32) for name in net.inputs}
+    found = session.run(outputs, fed)
+    net.forward(**fed)
+    worst = 0.0
+    for name, got in zip(outputs, found):
+        want = net.blobs[name].data
+        if got.shape != want.shape:
+            raise caffe.CaffeError(f"output {name}: onnxruntime gives shape {got.shape}, the net {want.shape}")
+        worst = max(worst, float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-30)))
+    if not worst <= LARGEST_DIFFERENCE:
+        raise caffe.CaffeError(f"onnxruntime differs from the net by {worst:.1e} of the largest value, more than "
+                               f"{LARGEST_DIFFERENCE:.0e}; nothing was written")  # fmt: skip
+    return worst
+
+
+def _need(*modules):
+    """The first of these optional modules; all must be there."""
+    try:
+        return [importlib.import_module(name) for name in modules][0]
+    except ImportError as e:
+        raise caffe.CaffeError(f"--onnx needs the package {e.name}: pip install {' '.join(modules)}") from e
+
+
+def _arguments(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="Example: tools/export.py --weights A.caffemodel --onnx gaitnet.onnx",
+    )
+    parser.add_argument("--model", default=str(ROOT / "eval" / "deploy_gaitnet.prototxt"), help="prototxt of the net")
+    parser.add_argument("--weights", required=True, metavar="FILE", help=".caffemodel or .caffemodel.h5")
+    parser.add_argument("--onnx", metavar="FILE", help="write the net as ONNX")
+    parser.add_argument("--torch", metavar="FILE", help="write the parameters as a PyTorch state dict")
+    parser.add_argument("--outputs", metavar="A,B", help="blobs that the ONNX file gives (default: the net's outputs)")
+    args = parser.parse_args(argv)
+    if not (args.onnx or args.torch):
+        parser.error("nothing to do: give --onnx FILE, --torch FILE, or both")
+    for path in filter(None, (args.onnx, args.torch)):
+        if not os.path.isdir(os.path.dirname(path) or "."):
+            parser.error(f"{path}: its folder does not exist")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

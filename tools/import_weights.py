@@ -1,0 +1,54 @@
+#!/usr/bin/env python
+"""Writes a PyTorch state dict, as `tools/export.py --torch` makes it, back as a .caffemodel.
+
+tools/import_weights.py gaitnet.pt gaitnet.caffemodel
+"""
+
+import argparse
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import caffe
+from caffe.state_dict import load_state_dict
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="Example: tools/import_weights.py gaitnet.pt gaitnet.caffemodel"
+    )
+    parser.add_argument("state", help="PyTorch state dict")
+    parser.add_argument("caffemodel", help="file to write; .h5 at the end: HDF5")
+    parser.add_argument("--model", default=str(ROOT / "eval" / "deploy_gaitnet.prototxt"), help="prototxt of the net")
+    args = parser.parse_args(argv)
+    try:
+        net = caffe.Net(args.model, caffe.TEST)
+        load_state_dict(net, read_state(args.state), args.state)
+        (net.save_hdf5 if args.caffemodel.endswith(".h5") else net.save)(args.caffemodel)
+    except caffe.CaffeError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    print(f"{args.caffemodel}: {sum(len(blobs) for blobs in net.params.values())} parameters")
+    return 0
+
+
+def read_state(path):
+    """{name: tensor} of the file; nothing in it is executed."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as e:
+        raise caffe.CaffeError(f"{path}: {e.strerror or e}") from e
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
+        raise caffe.CaffeError(f"{path}: not a PyTorch state dict, or damaged") from e
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise caffe.CaffeError(f"{path}: holds no state dict (a dict of names and tensors)")
+    return state
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+#!/usr/bin/env python
+"""Draws what Caffe logs tell of training: losses, accuracies and learning rate, several runs in one picture.
+
+    tools/plot_log.py experiments/casiab/gaitnet-joint-*.log --output joint.png
+
+Reads the logs of BVLC Caffe and of the one here. A run that was resumed may be given as its logs joined by `+`
+(first.log+second.log): one line from them all.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from caffe.errors import CaffeError
+from caffe.files import atomic_path
+
+NUMBER = r"([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))"
+ITERATION = re.compile(r"\] Iteration (\d+)(?: \(.*\))?, (loss|lr) = " + NUMBER)
+TESTING = re.compile(r"\] Iteration (\d+), Testing net \(#(\d+)\)")
+OUTPUT = re.compile(r"\]\s+(Train|Test) net output #\d+: (\S+) = " + NUMBER)
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="Example: tools/plot_log.py a.log b.log --output runs.png"
+    )
+    parser.add_argument("logs", nargs="+", metavar="LOG", help="log of a run; resumed: FIRST.log+SECOND.log")
+    parser.add_argument("--output", default="log.png", help="picture to write, .png, .svg or .pdf (default: log.png)")
+    args = parser.parse_args(argv)
+    try:
+        runs = {name: read(name) for name in args.logs}
+        draw(runs, args.output)
+    except CaffeError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    print(args.output)
+    return 0
+
+
+def read(name):
+    """{(quantity, "train" or "test"): {iteration: value}} of a log, or of several joined by `+`.
+
+    Quantities are the printed loss (smoothed, "loss (mean)"), "lr", and the outputs of the nets by name."""
+    curves = {}
+    for path in name.split("+"):
+        try:
+            text = Path(path).read_text(errors="replace")
+        except OSError as e:
+            raise CaffeError(f"{path}: {e.strerror}; wanted the log of a Caffe training") from e
+        iteration, test_net = None, 0
+        for line in text.splitlines():
+            if found := ITERATION.search(line):
+                iteration, quantity = int(found[1]), {"loss": "loss (mean)", "lr": "lr"}[found[2]]
+                curves.setdefault((quantity, "train"), {})[iteration] = float(found[3])
+            elif found := TESTING.search(line):
+                iteration, test_net = int(found[1]), int(found[2])
+            elif (found := OUTPUT.search(line)) and iteration is not None:
+                quantity = found[2] if found[1] == "Train" or not test_net else f"{found[2]} (#{test_net})"
+                curves.setdefault((quantity, found[1].lower()), {})[iteration] = float(found[3])
+    if not curves:
+        raise CaffeError(f"{name}: no line tells of an iteration; wanted the log of a Caffe training (its stderr)")
+    return curves
+
+
+def draw(runs, path):
+    """A panel for each quantity; a color for each run; training solid, testing dashed with dots."""
+    quantities = sorted({quantity for curves in runs.values() for quantity, _ in curves}, key=_place)
+    columns = min(len(quantities), 3)
+    rows = -(-len(quantities) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.4 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(quantities) :]:
+        axis.set_axis_off()
+    for axis, quantity in zip(axes.flat, quantities):
+        for color, (name, curves) in enumerate(runs.items()):
+            for phase, style in (("train", "-"), ("test", "o--")):
+                points = sorted(curves.get((quantity, phase), {}).items())
+                if points:
+                    axis.plot(*zip(*points), style, color=f"C{color}", label=_label(name, phase), markersize=3, lw=1.2)
+        axis.set_title(quantity)
+        axis.set_xlabel("iteration")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+    kind = Path(path).suffix[1:] or "png"
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise CaffeError(f"{path}: cannot draw .{kind}; name the picture .png, .svg or .pdf")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=120)
+    plt.close(figure)
+
+
+def _place(quantity):
+    """The loss first, then the other losses, accuracies, the rest, and the learning rate last."""
+    return (
+        quantity == "lr",
+        not quantity.startswith("loss (mean)"),
+        "loss" not in quantity,
+        "acc" not in quantity,
+        quantity,
+    )
+
+
+def _label(name, phase):
+    return f"{'+'.join(Path(part).stem for part in name.split('+'))} {phase}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
