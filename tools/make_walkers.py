@@ -3,7 +3,7 @@
     python tools/make_walkers.py                                      # data/Walkers, what `sh train_net.sh` trains on
     python tools/make_walkers.py --conditions nm-05 bg-01 cl-01 --contact-sheet walkers.png
     python tools/make_walkers.py --tree outdoor --subjects 5 --out /tmp/Outdoor-Gait
-    python tools/make_walkers.py --tree casiab --uncropped --subjects 2 --frames 50 --out /tmp/DatasetB
+    python tools/make_walkers.py --tree casiab --uncropped --subjects 2 --frames 30 --out /tmp/DatasetB
 
 Who walks is told by the shape of the body and by the way of walking, never by colour: clothes, skin, room, light and
 noise are drawn anew for every sequence. The pixels of a sequence depend only on seed, subject, condition, view, number
@@ -37,8 +37,8 @@ from tools.walkers.trees import TREES, UNFINISHED, Store
 from tools.work import Progress, in_order
 
 MANIFEST = "walkers.json"  # the options that the pixels depend on
-VERSION = 1  # of the renderer: raised when the same options give other pixels
-MAX_FRAMES = 75  # three seconds: after more of them, the fastest would walk into the camera
+VERSION = 2  # of the renderer: raised when the same options give other pixels
+MAX_FRAMES = 37  # three seconds: after more of them, the fastest would walk into the camera
 SHEET_ROWS, SHEET_COLUMNS = 12, 12
 
 
@@ -82,7 +82,7 @@ def parse_args(argv):
         help="nm-01 bg-02 cl-01 ... (default: nm-01 to nm-06; outdoor, szu: all)",
     )
     parser.add_argument("--views", nargs="+", metavar="V", help="000 018 ... 180 (default: all)")
-    parser.add_argument("--frames", type=positive, default=24, help="of a sequence, 25 a second (default: %(default)s)")
+    parser.add_argument("--frames", type=positive, default=18, help="of a sequence, 12.5 a second (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="another number, other people (default: %(default)s)")
     parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--size", type=positive, default=SIZE, help="pixels of a crop's side (default: %(default)s)")
@@ -128,7 +128,7 @@ def claim(store, args):
             raise FolderError(f"{file}: not the record of an earlier run; remove {store.folder} or change --out") from e
         if differing:
             raise FolderError(
-                f"{store.folder}: holds other walkers ({'; '.join(differing)}); remove the folder or choose another --out"
+                f"{store.folder}: holds other walkers ({'; '.join(differing)}); remove it or choose another --out"
             )
         return
     if any((store.folder / part).exists() for part in (store.frames, store.masks)):
@@ -147,11 +147,11 @@ def make(walks, store, render, jobs):
     todo = [walk for walk in walks if walk not in store]
     if len(todo) < len(walks):
         print(f"{store.folder}: {len(walks) - len(todo)} of {len(walks)} sequences are there already", file=sys.stderr)
+    if not todo:
+        return
     work = partial(make_walk, store=store, render=render)
     with Progress(len(todo), "sequences", "rendering") as progress:
-        for _ in in_order(
-            work, todo, min(jobs, len(todo) or 1), partial(ProcessPoolExecutor, initializer=start_worker)
-        ):
+        for _ in in_order(work, todo, min(jobs, len(todo)), partial(ProcessPoolExecutor, initializer=start_worker)):
             progress.update()
     shutil.rmtree(store.folder / UNFINISHED, ignore_errors=True)
 

@@ -7,12 +7,12 @@ import numpy as np
 FRAME_W, FRAME_H = 320, 240  # pixels of an uncropped frame, as CASIA-B's
 FOCAL = 330.0  # pixels
 DIRECTIONS = 28  # corners of an outline, each end's
-MARGIN = 0.06  # of the person's height, left free above and below in a crop
+MARGIN = 0.0625  # of the person's height, left free above and below in a crop
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Looks at the middle of the walk. view 0: the walker comes towards it; 90: seen from his left; 180: he walks away."""
+    """Looks at the middle of the walk. View 0: the walker comes towards it; 90: seen from the left; 180: walks away."""
 
     view: float  # degrees
     distance: float  # metres from the middle of the walk
@@ -38,9 +38,9 @@ class Camera:
     def outlines(self, ends):
         """Outlines of hulls of ellipsoids.
 
-        ends: centres (P, 2, T, 3) and half-axes (P, 2, T, 3, 3) of P parts. Returns convex polygons (P, T, DIRECTIONS, 2) in pixels and
-        depths (P, T). Each corner is the point of the hull farthest in one of the directions (its support); perspective is exact for the
-        centres and linear over an ellipsoid.
+        ends: centres (P, 2, T, 3) and half-axes (P, 2, T, 3, 3) of P parts. Returns convex polygons
+        (P, T, DIRECTIONS, 2) in pixels and depths (P, T). Each corner is the point of the hull farthest in one of the
+        directions (its support); perspective is exact for the centres and linear over an ellipsoid.
         """
         centres, half_axes = ends
         position, axes = self.axes()
@@ -65,8 +65,14 @@ class Camera:
 
 
 def square_boxes(outlines):
-    """Per frame the smallest box of the person, grown to a square with a margin: (T, 3) of left, top, side in pixels."""
+    """Squares around the person, left, top and side in pixels, (T, 3): margins above and below, centred on the mass.
+
+    The mass is that of the parts' outlines, where tools/crop.py takes the median column of the mask.
+    """
     low, high = outlines.min((0, 2)), outlines.max((0, 2))  # (T, 2)
-    side = (1 + 2 * MARGIN) * (high - low)[:, 1]
-    left, top = ((low + high) / 2 - side[:, None] / 2).T
-    return np.stack([left, top, side], -1)
+    side = (1 + 2 * MARGIN) * (high - low).max(-1)
+    following = np.roll(outlines, -1, axis=2)
+    cross = outlines[..., 0] * following[..., 1] - outlines[..., 1] * following[..., 0]
+    areas = np.abs(cross.sum(-1)) / 2  # (P, T)
+    across = (areas * outlines[..., 0].mean(2)).sum(0) / areas.sum(0)
+    return np.stack([across - side / 2, (low + high)[:, 1] / 2 - side / 2, side], -1)

@@ -5,11 +5,12 @@ World axes: x is the walking direction, y the walker's left, z up; metres. T is 
 
 import numpy as np
 
-FPS = 25
+FPS = 12.5  # half of a usual camera: six frames cover half a stride, and differ enough to be worth computing
 HARMONICS = 4
 LEFT, RIGHT = 1.0, -1.0
 
-# Angles of normal walking in degrees, every tenth of a stride from heel strike (after Winter, natural cadence). Flexion is positive.
+# Angles of normal walking in degrees, flexion positive, every tenth of a stride from heel strike (after Winter,
+# natural cadence).
 NORMAL = {
     "hip": (30, 25, 15, 4, -5, -10, -3, 14, 28, 33),
     "knee": (5, 17, 17, 10, 5, 12, 36, 60, 50, 18),
@@ -26,7 +27,7 @@ def joint_angle(joint, phase, gain=1.0, offset=0.0):
 
 
 def along(angle, out=0.0, yaw=0.0):
-    """Unit vectors (..., 3) hanging down, swung forward by `angle`, sideways by `out`, in a plane turned by `yaw`; degrees."""
+    """Unit vectors (..., 3), down, swung forward by `angle` and sideways by `out`, turned by `yaw`; degrees."""
     angle, out, yaw = map(np.deg2rad, np.broadcast_arrays(angle, out, yaw))
     forward, side, down = np.sin(angle), np.cos(angle) * np.sin(out), np.cos(angle) * np.cos(out)
     return np.stack([forward * np.cos(yaw) - side * np.sin(yaw), forward * np.sin(yaw) + side * np.cos(yaw), -down], -1)
@@ -68,7 +69,7 @@ def arm(s, phase, side, shoulder, swing):
 
 
 def walk(s, phase, arm_swing=(1.0, 1.0)):
-    """Pose of subject `s` at the gait phases `phase` (T,), left heel strike at 0, pelvis above the origin, soles on z = 0.
+    """Pose of subject `s` at gait phases `phase` (T,), left heel strike at 0, pelvis above the origin, feet on z = 0.
 
     `arm_swing` scales the swing of the left and the right arm. Returns joint name -> (T, 3), with left/right joints
     as "hip+" and "hip-", and the directions "up" (trunk), "across" (shoulders, towards the left), "across_hips".
@@ -87,8 +88,17 @@ def walk(s, phase, arm_swing=(1.0, 1.0)):
     collar = chest + 0.27 * s.trunk * upper
     nod = along(180 - (s.lean + s.head_forward + bob / 2))
     head = collar + (s.neck + 0.85 * s.head_height) * nod
-    pose = {"pelvis": pelvis, "waist": waist, "chest": chest, "collar": collar, "head": head, "up": upper, "nod": nod,
-            "across": turned(shoulder_yaw, shoulder_roll, 1.0), "across_hips": turned(pelvis_yaw, pelvis_roll, 1.0)}  # fmt: skip
+    pose = {
+        "pelvis": pelvis,
+        "waist": waist,
+        "chest": chest,
+        "collar": collar,
+        "head": head,
+        "up": upper,
+        "nod": nod,
+        "across": turned(shoulder_yaw, shoulder_roll, 1.0),
+        "across_hips": turned(pelvis_yaw, pelvis_roll, 1.0),
+    }
     for side, name, swing in ((LEFT, "+", arm_swing[0]), (RIGHT, "-", arm_swing[1])):
         shoulder = collar - 0.12 * s.trunk * upper + side * s.shoulder_half * pose["across"]
         limbs = arm(s, phase + (side < 0) * np.pi, side, shoulder, swing)

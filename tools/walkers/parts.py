@@ -3,9 +3,22 @@
 An ellipsoid is its centre (T, 3) and its three half-axes as the columns of a matrix (T, 3, 3).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tools.walkers.gait import sole_radius
+
+
+class Part(NamedTuple):
+    material: str
+    first: tuple  # ellipsoid
+    second: tuple
+    raised: float = 0.0  # metres that it counts as nearer than it is, to cover what it encloses
+
+    @property
+    def ends(self):
+        return self.first, self.second
 
 
 def ball(centre, radius):
@@ -20,7 +33,7 @@ def ellipsoid(centre, across, up, width, depth, height):
 
 
 def figure(s, pose, outfit):
-    """Parts of a dressed walker: list of (material, ellipsoid, ellipsoid). `outfit` is render.Outfit."""
+    """The Parts of a dressed walker. `outfit` is render.Outfit."""
     size, coat = s.stature, outfit.coat
     loose = outfit.loose + coat * 0.012  # metres added to the radii under the clothes
     chest, waist, up, nod, across, hips = (pose[k] for k in ("chest", "waist", "up", "nod", "across", "across_hips"))
@@ -40,17 +53,40 @@ def figure(s, pose, outfit):
     crown = ellipsoid(
         pose["head"] + 0.1 * s.head_height * nod, across, nod, s.head_width, s.head_depth, 0.9 * s.head_height
     )
-    jaw = ellipsoid(pose["head"] + 0.35 * s.head_depth * np.cross(across, nod) - 0.5 * s.head_height * nod, across, nod,
-                    0.72 * s.head_width, 0.62 * s.head_depth, 0.5 * s.head_height)  # fmt: skip
-    back_of_head = pose["head"] - 0.22 * s.head_depth * np.cross(across, nod)
-    hair = ellipsoid(back_of_head + 0.25 * s.head_height * nod, across, nod,
-                     s.head_width + 0.7 * s.hair_volume, 0.82 * s.head_depth + s.hair_volume, 0.78 * s.head_height + s.hair_volume)  # fmt: skip
-    fall = ellipsoid(back_of_head - 0.2 * s.head_depth * np.cross(across, nod) - s.hair_length * nod, across, nod,
-                     0.85 * s.head_width, 0.4 * s.head_depth + s.hair_volume, 0.3 * s.head_height)  # fmt: skip
+    jaw = ellipsoid(
+        pose["head"] + 0.35 * s.head_depth * np.cross(across, nod) - 0.5 * s.head_height * nod,
+        across,
+        nod,
+        0.72 * s.head_width,
+        0.62 * s.head_depth,
+        0.5 * s.head_height,
+    )
+    back_of_head = pose["head"] - 0.30 * s.head_depth * np.cross(across, nod)
+    hair = ellipsoid(
+        back_of_head + 0.25 * s.head_height * nod,
+        across,
+        nod,
+        s.head_width + 0.7 * s.hair_volume,
+        0.82 * s.head_depth + s.hair_volume,
+        0.78 * s.head_height + s.hair_volume,
+    )
+    fall = ellipsoid(
+        back_of_head - 0.2 * s.head_depth * np.cross(across, nod) - s.hair_length * nod,
+        across,
+        nod,
+        0.85 * s.head_width,
+        0.4 * s.head_depth + s.hair_volume,
+        0.3 * s.head_height,
+    )
     parts = [
-        ("hair", hair, fall), ("skin", crown, jaw), ("skin", ball(pose["head"] - 0.6 * s.head_height * nod, 0.030 * size), ball(collar, 0.034 * size)),
-        ("top", yoke, ball(collar, 0.036 * size)), ("top", yoke, ribs), ("top", ribs, belly), ("bottom", belly, seat),
-    ]  # fmt: skip
+        ("hair", hair, fall, 0.015),
+        ("skin", crown, jaw),
+        ("skin", ball(pose["head"] - 0.6 * s.head_height * nod, 0.030 * size), ball(collar, 0.034 * size)),
+        ("top", yoke, ball(collar, 0.036 * size)),
+        ("top", yoke, ribs),
+        ("top", ribs, belly),
+        ("bottom", belly, seat),
+    ]
     for side in "+-":
         at = {
             joint: pose[joint + side]
@@ -82,11 +118,12 @@ def figure(s, pose, outfit):
         spread = np.linalg.norm((pose["knee+"] - pose["knee-"])[:, :2], axis=-1) * outfit.coat_length / 2
         flare = ellipsoid(hem, hips, np.broadcast_to([0.0, 0.0, 1.0], hem.shape), s.hip_width + loose + 0.02, 1.0, 0.02)
         flare[1][..., 1] *= (s.hip_depth + loose + 0.7 * spread)[:, None]
-        parts += [("top", belly, seat), ("top", seat, flare)]
-    return parts + carried(s, pose, outfit.bag, seat, across, forward)
+        parts += [("top", belly, seat, 0.16), ("top", seat, flare, 0.16)]
+    parts += carried(s, pose, outfit.bag, across, forward)
+    return [Part(*part) for part in parts]
 
 
-def carried(s, pose, bag, seat, across, forward):
+def carried(s, pose, bag, across, forward):
     """The bag: on the back, at the hip, or in the hand."""
     upright = np.broadcast_to([0.0, 0.0, 1.0], across.shape)
     if bag == "backpack":
@@ -97,11 +134,15 @@ def carried(s, pose, bag, seat, across, forward):
         middle = pose["pelvis"] - (s.hip_width + 0.06) * across - 0.02 * forward
         front = ellipsoid(middle + 0.10 * forward, across, upright, 0.05, 0.08, 0.11)
         strap = (pose["shoulder+"] + pose["collar"]) / 2
-        return [("bag", front, ellipsoid(middle - 0.10 * forward, across, upright, 0.05, 0.08, 0.11)),
-                ("bag", ball(strap + s.chest_depth * forward, 0.018), ball(middle + 0.08 * forward, 0.018))]  # fmt: skip
+        return [
+            ("bag", front, ellipsoid(middle - 0.10 * forward, across, upright, 0.05, 0.08, 0.11)),
+            ("bag", ball(strap + s.chest_depth * forward, 0.018), ball(middle + 0.08 * forward, 0.018)),
+        ]
     if bag == "hand":
         low = pose["hand-"] - [0, 0, 0.22]
         front = ellipsoid(low + 0.12 * forward, across, upright, 0.04, 0.06, 0.13)
-        return [("bag", front, ellipsoid(low - 0.12 * forward, across, upright, 0.04, 0.06, 0.13)),
-                ("bag", ball(pose["hand-"], 0.012), ball(low, 0.05))]  # fmt: skip
+        return [
+            ("bag", front, ellipsoid(low - 0.12 * forward, across, upright, 0.04, 0.06, 0.13)),
+            ("bag", ball(pose["hand-"], 0.012), ball(low, 0.05)),
+        ]
     return []

@@ -9,7 +9,7 @@ from tools.walkers.camera import FRAME_H, FRAME_W, Camera
 
 SUPERSAMPLE = 2  # the figure is drawn this many times larger, then averaged down: soft edges
 FIXED = 4  # bits of a pixel's fraction handed to OpenCV
-CONTRAST = 42  # a garment differs from wall and floor by at least this much (mean of three channels), or it would be camouflage
+CONTRAST = 42  # mean over the channels by which a garment differs from wall and floor at least: no camouflage
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,21 @@ def random_outfit(rng, kind, room_colours):
     hair = np.array([38, 45, 60]) * rng.uniform(0.4, 1.9) * rng.uniform(0.9, 1.1, 3)
     coat = kind == "cl"
     return Outfit(
-        colours={"skin": np.minimum(skin, 240), "hair": hair, "top": cloth(), "bottom": cloth(), "shoe": cloth() * 0.6, "bag": cloth()},
-        loose=rng.uniform(0.002, 0.008), short_sleeves=not coat and rng.random() < 0.35, shorts=not coat and rng.random() < 0.12,
-        coat=coat, coat_length=rng.uniform(0.35, 1.05), bag=rng.choice(["backpack", "shoulder", "hand"]) if kind == "bg" else "",
-    )  # fmt: skip
+        colours={
+            "skin": np.minimum(skin, 240),
+            "hair": hair,
+            "top": cloth(),
+            "bottom": cloth(),
+            "shoe": cloth() * 0.6,
+            "bag": cloth(),
+        },
+        loose=rng.uniform(0.003, 0.006),
+        short_sleeves=not coat and rng.random() < 0.35,
+        shorts=not coat and rng.random() < 0.12,
+        coat=coat,
+        coat_length=rng.uniform(0.35, 1.05),
+        bag=rng.choice(["backpack", "shoulder", "hand"]) if kind == "bg" else "",
+    )
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ def random_light(rng):
 
 
 def random_room(rng, camera: Camera):
-    """A greyish room: wall, skirting, floor, some panels, all a little mottled. Returns the picture and the wall's and floor's colour."""
+    """A greyish room, a little mottled: wall, skirting, floor, panels. The picture; colours of wall and floor."""
     wall = rng.uniform(70, 190) + rng.uniform(-14, 14, 3)
     floor = np.clip(wall + rng.choice([-1, 1]) * rng.uniform(15, 45), 45, 215) + rng.uniform(-12, 12, 3)
     room = cv2.merge([np.full((FRAME_H, FRAME_W), channel, np.float32) for channel in wall])
@@ -95,8 +106,8 @@ def random_pattern(rng, size=64):
     return 1 + rng.uniform(0, 0.10) * stripes + rng.uniform(0.02, 0.07) * mottle
 
 
-def shades(colours, materials, near, light):
-    """Colour of every part and of its lit inner side, as BGRA with alpha 255. `near` is 0 for the farthest part of a frame, 1 for the nearest."""
+def shades(colours, materials, near):
+    """Colours of every part and of its lit inner side, BGRA. `near`: 0 the farthest part of a frame, 1 the nearest."""
     base = np.array([colours[m] for m in materials])  # (P, 3)
     dark = base[:, None] * (0.72 + 0.18 * near)[..., None]
     lit = np.minimum(base[:, None] * (0.92 + 0.18 * near)[..., None], 250)
@@ -105,20 +116,20 @@ def shades(colours, materials, near, light):
 
 
 def paint(outlines, depths, colours, materials, light, boxes, size):
-    """Painter's algorithm: far parts first. `boxes` (T, 3) left, top, side of the picture to draw in frame pixels, `size` its (width, height).
+    """Painter's algorithm: far parts first.
 
-    outlines (P, T, D, 2), depths (P, T). Returns (T, height, width, 4) uint8: colour times coverage, and coverage, which is the mask.
+    outlines (P, T, D, 2), depths (P, T); boxes (T, 3) left, top, side in frame pixels of the pictures to draw, and
+    their size (width, height). Returns (T, height, width, 4) uint8: colour times coverage, and coverage: the mask.
     """
     big = (size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE)
     zoom = big[0] / boxes[:, 2]
-    corners = (outlines - boxes[:, None, :2]) * zoom[
-        :, None, None
-    ] - 0.5  # a pixel's centre is a whole number in OpenCV
+    # minus a half: the whole numbers of OpenCV are the centres of pixels
+    corners = (outlines - boxes[:, None, :2]) * zoom[:, None, None] - 0.5
     middle = corners.mean(2, keepdims=True)
     extent = corners.max(2, keepdims=True) - corners.min(2, keepdims=True)
     inner = middle + 0.62 * (corners - middle) + extent.min(-1, keepdims=True) * [0.12 * light.side, -0.06]
     near = (depths.max(0) - depths) / np.maximum(np.ptp(depths, axis=0), 1e-6)
-    dark, lit = shades(colours, materials, near, light)
+    dark, lit = shades(colours, materials, near)
     corners, inner = (np.round(points * 2**FIXED).astype(np.int32) for points in (corners, inner))
     order = np.argsort(-depths, axis=0)
     pictures = np.empty((outlines.shape[1], size[1], size[0], 4), np.uint8)
@@ -133,7 +144,7 @@ def paint(outlines, depths, colours, materials, light, boxes, size):
 
 
 def compose(figures, room, pattern, light, boxes, person_boxes, rng):
-    """The painted figures (T, H, W, 4) in their room, lit and noisy: frames (T, H, W, 3) uint8 and masks (T, H, W) uint8.
+    """The painted figures (T, H, W, 4) in their room, lit and noisy: frames (T, H, W, 3), masks (T, H, W); uint8.
 
     The part of the room in the box of every frame is shown, and the pattern moves with the person.
     """
@@ -163,7 +174,7 @@ def grey(plane):
 
 
 def window(box, width, source=None, source_size=None):
-    """Affine map from a picture (the room, or a pattern that covers the square `source`) to a view of `box`, `width` pixels wide."""
+    """Affine map of the room, or of a pattern on the square `source`, to a view of `box`, `width` pixels wide."""
     zoom = width / box[2]
     scale = zoom if source is None else zoom * source[2] / source_size
     offset = (-box[:2] if source is None else source[:2] - box[:2]) * zoom

@@ -10,14 +10,9 @@ from tools.walkers.camera import FRAME_H, FRAME_W, Camera, square_boxes
 from tools.walkers.parts import figure
 from tools.walkers.render import compose, paint, random_light, random_outfit, random_pattern, random_room
 
-HABIT = {
-    "stride_rate": 0.03,
-    "hip_gain": 0.03,
-    "knee_gain": 0.03,
-    "arm_gain": 0.08,
-    "elbow_offset": 0.08,
-}  # nobody walks twice alike
-HABIT_DEGREES = {"lean": 0.8, "head_forward": 2.0, "arm_offset": 1.0, "stoop": 0.8}
+# Standard deviations from walk to walk: nobody walks twice alike.
+HABIT_SHARE = {"stride_rate": 0.02, "hip_gain": 0.02, "knee_gain": 0.02, "arm_gain": 0.06, "elbow_offset": 0.06}
+HABIT_DEGREES = {"lean": 0.5, "head_forward": 1.2, "arm_offset": 0.7, "stoop": 0.5}
 
 
 @dataclass(frozen=True)
@@ -35,12 +30,12 @@ def render_sequence(seed, number, name, kind, view, frames, size=64, uncropped=F
     """
     rng = np.random.default_rng([seed, 1, number, int(view), *name.encode()])
     subject = make_subject(seed, number)
-    for trait, change in HABIT.items():
+    for trait, change in HABIT_SHARE.items():
         setattr(subject, trait, getattr(subject, trait) * (1 + change * rng.standard_normal()))
     for trait, change in HABIT_DEGREES.items():
         setattr(subject, trait, getattr(subject, trait) + change * rng.standard_normal())
 
-    camera = Camera(view + rng.normal(0, 1.5), rng.uniform(4.3, 4.9), rng.uniform(1.15, 1.45))
+    camera = Camera(view + rng.normal(0, 0.7), rng.uniform(4.5, 4.7), rng.uniform(1.25, 1.35))
     room, colours = random_room(rng, camera)
     outfit, light, pattern = random_outfit(rng, kind, colours), random_light(rng), random_pattern(rng)
 
@@ -50,10 +45,11 @@ def render_sequence(seed, number, name, kind, view, frames, size=64, uncropped=F
     place = np.array([rng.normal(0, 0.1), rng.normal(0, 0.08), 0])
     path = place + gait.speed(subject) * seconds[:, None] * [1, 0, 0]
     parts = figure(subject, pose, outfit)
-    materials = [part[0] for part in parts]
-    centres = np.array([[end[0] for end in part[1:]] for part in parts]) + path  # (P, 2, T, 3)
-    half_axes = np.array([[end[1] for end in part[1:]] for part in parts])
+    materials = [part.material for part in parts]
+    centres = np.array([[end[0] for end in part.ends] for part in parts]) + path  # (P, 2, T, 3)
+    half_axes = np.array([[end[1] for end in part.ends] for part in parts])
     outlines, depths = camera.outlines((centres, half_axes))
+    depths -= np.array([[part.raised] for part in parts])
     person = square_boxes(outlines)
 
     if uncropped:

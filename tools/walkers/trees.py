@@ -99,13 +99,13 @@ class Store:
         return (self.folder / self.places(walk)[-1]).exists()
 
     def write(self, walk, frames, masks):
-        """frames (T, H, W, 3), masks (T, H, W), uint8. Masks of full frames are cut to 0 and 255, as the owners' are."""
-        draft = self.folder / UNFINISHED / walk.stem
-        shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
+        """frames (T, H, W, 3), masks (T, H, W), uint8. Masks of full frames are cut to 0 and 255, as their owners'."""
         finished = [self.folder / place for place in self.places(walk)]
-        drafts = [draft / str(i) / place.name for i, place in enumerate(finished)]
-        for path in drafts:
-            path.parent.mkdir(parents=True)
+        unfinished = self.folder / UNFINISHED
+        unfinished.mkdir(exist_ok=True)
+        drafts = [unfinished / f"{walk.stem}-{i}{place.suffix}" for i, place in enumerate(finished)]
+        for draft in drafts:
+            shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
         prefix = f"{walk.stem}-" if self.videos else ""
         names = [f"{prefix}{number:03d}" for number in range(1, len(frames) + 1)]
         if self.full:
@@ -121,7 +121,6 @@ class Store:
             if target.is_dir():  # masks without frames: killed between two moves
                 shutil.rmtree(target)
             os.replace(source, target)
-        shutil.rmtree(draft)
 
 
 def find_box(mask):
