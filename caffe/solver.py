@@ -53,8 +53,9 @@ class Solver:
         self.requested_early_exit = False
         self.action_function = lambda: NONE
         self._callbacks = []
+        self._observers = []
         self._losses = []
-        self._smoothed_loss = 0.0
+        self.smoothed_loss = 0.0
         self._clock, self._clock_iter = time.monotonic(), 0
 
     # ---- training
@@ -76,7 +77,7 @@ class Solver:
             return
         if param.display and self.iter % param.display == 0:
             self._smooth(self.net.run_forward(), self.iter)
-            log.info("solver.cpp:327", f"Iteration {self.iter}, loss = {log.number(float(self._smoothed_loss))}")
+            log.info("solver.cpp:327", f"Iteration {self.iter}, loss = {log.number(float(self.smoothed_loss))}")
         if param.test_interval and self.iter % param.test_interval == 0 and solver_rank() == 0:
             self.test_all()
         log.info("solver.cpp:332", "Optimization Done.")
@@ -84,7 +85,7 @@ class Solver:
     def step(self, iterations):
         """Train for this many iterations, with tests, display and snapshots where they are due."""
         start, param = self.iter, self.param
-        self._losses, self._smoothed_loss = [], 0.0
+        self._losses, self.smoothed_loss = [], 0.0
         self._clock = time.monotonic()
         while self.iter < start + iterations:
             self.net.clear_param_diffs()
@@ -138,20 +139,22 @@ class Solver:
         if len(self._losses) < size:
             self._losses.append(loss)
             count = len(self._losses)
-            self._smoothed_loss = (self._smoothed_loss * (count - 1) + loss) / count
+            self.smoothed_loss = (self.smoothed_loss * (count - 1) + loss) / count
         else:
             slot = (self.iter - start) % size
-            self._smoothed_loss = self._smoothed_loss + (loss - self._losses[slot]) / size
+            self.smoothed_loss = self.smoothed_loss + (loss - self._losses[slot]) / size
             self._losses[slot] = loss
 
     def _display(self):
         lapse = time.monotonic() - self._clock
-        rate, loss = (self.iter - self._clock_iter) / (lapse or 1), float(self._smoothed_loss)
+        rate, loss = (self.iter - self._clock_iter) / (lapse or 1), float(self.smoothed_loss)
         log.info("solver.cpp:239", f"Iteration {self.iter} ({log.number(rate)} iter/s, {log.number(lapse)}s/"
                                    f"{self.param.display} iters), loss = {log.number(loss)}")  # fmt: skip
         self._clock, self._clock_iter = time.monotonic(), self.iter
-        index = 0
-        for name, weight, values in outputs(self.net):
+        index, shown = 0, list(outputs(self.net))
+        for observer in self._observers:
+            observer.on_display(self, shown)
+        for name, weight, values in shown:
             for value in values:
                 log.info("solver.cpp:258", f"    Train net output #{index}: {name} = {log.number(value)}"
                                            f"{weighted(weight, value)}")  # fmt: skip
@@ -176,8 +179,9 @@ class Solver:
         for i, blob in enumerate(net.learnable_params):
             history = [self.history[slot * count + i] for slot in range(self.rule.slots)]
             decay = param.weight_decay * net.params_decay[i]
-            if self.rule is RULES["SGD"] and net.params_lr[i] == 0 and history[0].memory.is_zero:
-                continue  # a frozen parameter: the update is exactly zero
+            still = all(h.memory.is_zero for h in history) and blob.grad.is_zero
+            if net.params_lr[i] == 0 and still and (not decay or self.rule is RULES["SGD"]):
+                continue  # a frozen parameter: update and history stay exactly zero
             self._update(blob, history, rate * net.params_lr[i], decay)
         self.iter += 1
 
@@ -251,8 +255,10 @@ class Solver:
         if self.param.test_compute_loss:
             log.info("solver.cpp:396", f"Test loss: {log.number(loss / passes)}")
         names = [(name, weight) for name, weight, blob in outputs(net) for _ in blob]
-        for i, ((name, weight), total) in enumerate(zip(names, sums or [])):
-            mean = total / passes
+        means = [total / passes for total in sums or []]
+        for observer in self._observers:
+            observer.on_test(self, index, [(name, mean) for (name, _), mean in zip(names, means)])
+        for i, ((name, weight), mean) in enumerate(zip(names, means)):
             log.info("solver.cpp:414", f"    Test net output #{i}: {name} = {log.number(mean)}"
                                        f"{weighted(weight, mean)}")  # fmt: skip
 
@@ -299,6 +305,11 @@ class Solver:
         One object with these two methods (caffe.NCCL) will do, too."""
         own = on_gradients_ready is None
         self._callbacks.append(on_start if own else _Callback(on_start, on_gradients_ready))
+
+    def add_observer(self, observer):
+        """Tell `observer` what the log is told: `on_display(solver, outputs)` and `on_test(solver, index, means)`, as in
+        caffe.tensorboard."""
+        self._observers.append(observer)
 
     def set_action_function(self, action):
         """`action()` is asked after every iteration: NONE, STOP or SNAPSHOT."""
