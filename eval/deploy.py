@@ -13,7 +13,7 @@ import numpy as np
 from layers.datasets import NUM_FRAMES, SIZE
 from layers.frames import fill_image_blob
 
-CPU_BATCH, GPU_BATCH = (32, 64), (512, 1024)        # frames, clips a forward pass
+CPU_BATCH, GPU_BATCH = (64, 128), (512, 1024)        # frames, clips a forward pass
 
 
 class DeployNet:
