@@ -1,0 +1,104 @@
+"""The benchmark makes rows from what it times; the roofline counts what is known by hand."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.gaitnet import STEPS
+from tests.layers.trees import write_walkers
+from tools import bench, roofline
+
+REPO = Path(__file__).resolve().parents[2]
+
+FAKE_CAFFE = """#!/bin/sh
+echo "I1122 16:00:00.000000     1 caffe.cpp:412] Average Forward-Backward: 1250.5 ms." >&2
+"""
+
+
+@pytest.mark.medium
+def test_command_writes_a_table_and_json(tmp_path):
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    command = [sys.executable, str(REPO / "tools" / "bench.py"), "--quick", "--only", "forward", "--json", "out.json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "out.json").read_text())
+    assert [row["what"] for row in figures["rows"]] == ["deploy net, batch 1", "deploy net, batch 3"]
+    for row in figures["rows"]:
+        assert row["value"] > 0 and row["ratio"] == row["value"] / row["reference"]
+        assert f"| {row['what']} | {row['value']:.4g} s |" in done.stdout
+    assert figures["quick"] and figures["machine"]["cores"] == os.cpu_count()
+
+
+@pytest.mark.medium
+def test_data_part(tmp_path, monkeypatch):
+    write_walkers(tmp_path / "Walkers", subjects=2)
+    monkeypatch.setenv("GAITNET_DATA", str(tmp_path))
+    rows = bench.data(quick=True)
+    assert [row.what for row in rows] == ["data layer, from the tree", "data layer, from the pack"]
+    assert rows[0].reference == rows[1].reference > 0 and rows[0].better == "above"
+
+
+def test_another_caffe_is_timed_beside_ours(tmp_path, monkeypatch):
+    theirs = tmp_path / "build" / "tools" / "caffe"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text(FAKE_CAFFE)
+    theirs.chmod(0o755)
+    monkeypatch.setenv("CAFFE_ROOT", str(tmp_path))
+    monkeypatch.setattr(bench, "STEPS", ("seg",))
+    (row,) = bench.caffe(quick=True)
+    assert row.reference == 1250.5 and row.value > 0 and row.unit == "ms"
+
+
+def test_what_cannot_be_measured_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CAFFE_ROOT", str(tmp_path))
+    assert bench.main(["--only", "caffe", "--json", str(tmp_path / "out.json")]) == 1
+    assert "caffe: left out, " in capsys.readouterr().err
+    assert "build/tools/caffe not found" in json.loads((tmp_path / "out.json").read_text())["left_out"]["caffe"]
+    monkeypatch.setenv("GAITNET_DATA", str(tmp_path / "nothing"))
+    with pytest.raises(bench.CannotMeasure, match="make them with tools/make_walkers.py"):
+        bench.data(quick=True)
+
+
+def test_in_turns_calls_each_once_more_than_it_counts():
+    calls = []
+    times = bench.in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == list("ababab") and len(times["a"]) == len(times["b"]) == 2
+
+
+# ---- the roofline
+
+
+@pytest.fixture(scope="module")
+def costs():
+    return {step: {cost.name: cost for cost in roofline.step_costs(step)} for step in STEPS}
+
+
+def test_flop_of_convolutions(costs):
+    frames = 6 * 128
+    conv2 = 2 * frames * 128 * 26 * 26 * 48 * 5 * 5  # forward
+    assert costs["joint"]["conv2_0"].flop == 3 * conv2  # and two gradients: of its bottom, of its weights
+    assert costs["rec"]["conv2_0"].flop == conv2  # frozen
+    conv1 = 2 * frames * 48 * 60 * 60 * 3 * 5 * 5
+    assert costs["joint"]["conv1_0"].flop == 2 * conv1  # nobody wants the gradient of the images
+
+
+def test_bytes(costs):
+    frames, fc7 = 6 * 128, 1024 * 1024 + 1024
+    top = frames * 1024
+    forward, to_bottom, to_weights = 2 * top + fc7, 2 * top + fc7, 2 * top + fc7
+    assert costs["joint"]["conv7_0"].bytes == 4 * (forward + to_bottom + to_weights)
+    assert costs["rec"]["conv7_0"].bytes == 4 * forward
+    assert costs["rec"]["update"].bytes < costs["joint"]["update"].bytes / 10
+
+
+def test_time_is_that_of_the_scarcer_resource():
+    assert roofline.Cost("", 67 * 10**12, 1).seconds("float32") == pytest.approx(1)
+    assert roofline.Cost("", 1, 48 * 10**11).seconds("bf16") == pytest.approx(1)
+
+
+def test_arithmetic_goes_with_the_batch():
+    assert bench.arithmetic("sia", 16) == pytest.approx(16 / 128 * sum(c.flop for c in roofline.step_costs("sia")))

@@ -1,0 +1,314 @@
+#!/usr/bin/env python3
+"""How fast everything is, in one table; every figure stands beside another one measured in the same run.
+
+    python tools/bench.py                              # all parts: minutes, on an otherwise idle machine
+    python tools/bench.py --quick --only train start   # small sizes, two parts
+    CAFFE_ROOT=/opt/caffe python tools/bench.py --only caffe
+
+What is compared is timed in turns (A B A B ...), so that both meet the same machine. Parts: train (training step and
+memory against a plain PyTorch loop, and its arithmetic against a large matrix product), forward (deploy net), data
+(data layer), eval (features and scores), start (import, building nets, `caffe train`), caffe (`caffe time` of the Caffe
+that CAFFE_ROOT points to).
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ROOT / "tools"
+sys.path[:0] = [str(ROOT), str(TOOLS)]
+
+from caffe.files import atomic_path
+from layers.datasets import DATASETS, NUM_FRAMES, SIZE, data_root
+from models.gaitnet import STEPS
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure and what it is held against, in the same unit."""
+
+    part: str
+    what: str
+    value: float
+    reference: float
+    unit: str
+    against: str
+    better: str = "below"  # the ratio wants to be below or above 1
+
+    @property
+    def ratio(self):
+        return self.value / self.reference
+
+
+class CannotMeasure(Exception):
+    """Something that a part needs is not there, or failed."""
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes, few turns: only to see that it works")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument(
+        "--json", metavar="FILE", default="bench.json", help="where the figures go (default: bench.json)"
+    )
+    args = parser.parse_args(argv)
+    if not os.access(os.path.dirname(os.path.abspath(args.json)), os.W_OK):
+        parser.error(f"cannot write {args.json}: its folder is absent or not writable; choose another one with --json")
+    rows, left_out = [], {}
+    for part in args.only or PARTS:
+        print(f"# {part}", file=sys.stderr, flush=True)
+        try:
+            rows += PARTS[part](args.quick)
+        except CannotMeasure as e:
+            left_out[part] = str(e)
+    figures = {"machine": machine(), "quick": args.quick, "left_out": left_out}
+    figures["rows"] = [{**asdict(row), "ratio": row.ratio} for row in rows]
+    with atomic_path(args.json) as path:
+        Path(path).write_text(json.dumps(figures, indent=1))
+    print(table(rows))
+    for part, why in left_out.items():
+        print(f"{part}: left out, {why}", file=sys.stderr)
+    return 1 if args.only and left_out else 0  # asked for by name, it should be there
+
+
+# ---- the parts: functions of `quick` that give rows
+
+
+def train(quick):
+    """One training iteration of each net, its memory, and the share of the machine's arithmetic that it reaches."""
+    rows = []
+    for step in STEPS:
+        for batch in [2] if quick else [8, 16, 32]:
+            # A process of its own: Linux counts what its parent held at the start to the peak memory of a process.
+            command = [sys.executable, "tools/bench_train.py", "--steps", step, "--batches", str(batch)]
+            (m,) = json.loads(run(command + (["--iterations=1", "--turns=1"] if quick else []), ROOT))
+            what = f"{step}, batch {batch}"
+            rows.append(Row("train", f"{what}: iteration", m["ours_s"], m["plain_s"], "s", "plain PyTorch loop"))
+            rows.append(Row("train", f"{what}: memory", m["ours_mb"], m["plain_mb"], "MB", "plain PyTorch loop"))
+            achieved = arithmetic(step, batch) / m["ours_s"] / 1e9
+            rows.append(Row("train", f"{what}: arithmetic", achieved, product_rate(quick), "GFLOP/s",
+                            "large matrix product", "above"))  # fmt: skip
+    return rows
+
+
+def arithmetic(step, clips):
+    """FLOP of the products with weights in one iteration."""
+    from roofline import step_costs
+
+    from models.gaitnet import RECIPES
+
+    published = RECIPES["casiab"].steps[step].batch * (2 if step == "sia" else 1)
+    return sum(cost.flop for cost in step_costs(step)) * clips / published
+
+
+def product_rate(quick):
+    """GFLOP/s of a float32 matrix product on the same cores."""
+    import torch
+
+    size = 512 if quick else 2048
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    seconds = min(in_turns({"product": lambda: a @ b}, 3 if quick else 10)["product"])
+    return 2 * size**3 / seconds / 1e9
+
+
+def forward(quick):
+    """The deploy net, clips in and features out, against the same layers as plain modules."""
+    import numpy as np
+    import torch
+    from bench_plain import PlainGaitNet
+
+    from caffe.cli import tune_allocator
+    from caffe.layer import TEST
+    from caffe.net import Net
+    from caffe.upgrade import upgrade_net
+    from models.gaitnet import deploy
+
+    tune_allocator()
+    rows = []
+    for clips in [1, 3] if quick else [1, 64]:
+        param = deploy(clips)
+        upgrade_net(param, "deploy")  # its `input:` fields are the old way
+        param.state.phase = TEST
+        net, plain = Net.from_proto(param), PlainGaitNet("joint", clips)
+        frames = np.random.default_rng(0).uniform(-127.5, 127.5, (NUM_FRAMES, clips, 3, SIZE, SIZE)).astype(np.float32)
+        net.frugal()
+        plain.seg.eval()
+        plain.rec.eval()
+
+        def ours(net=net, frames=frames):
+            net.forward(**{f"im{i}": frame for i, frame in enumerate(frames)})
+
+        @torch.no_grad()
+        def reference(plain=plain, frames=frames, clips=clips):
+            masks = plain.seg(torch.from_numpy(frames.reshape(-1, 3, SIZE, SIZE)))
+            plain.rec(masks.view(NUM_FRAMES, clips, 1, SIZE, SIZE).sum(0))
+
+        times = in_turns({"ours": ours, "plain": reference}, 2 if quick else 9)
+        seconds = medians(times, "ours", "plain")
+        rows.append(Row("forward", f"deploy net, batch {clips}", *seconds, "s", "plain PyTorch modules"))
+    return rows
+
+
+def data(quick):
+    """Frames a second that reach the blobs."""
+    import bench_data
+
+    if not (data_root() / DATASETS["walkers"].folder).is_dir():
+        raise CannotMeasure(f"no walkers in {data_root()}; make them with tools/make_walkers.py")
+    speed = bench_data.measure("walkers", **(dict(turns=1, seconds=0.2) if quick else {}))["frames_a_second"]
+    return [Row("data", f"data layer, from the {name}", speed[name], speed["loop"], "frames/s",
+                "plain loop over files", "above") for name in ("tree", "pack")]  # fmt: skip
+
+
+def evaluation(quick):
+    """Features of walks and their scores, against the original's procedures; the search in a large gallery."""
+    import bench_eval
+
+    m = bench_eval.measure(**(dict(walks=1, frames=12, probes=10, gallery=2000) if quick else {}))
+    features, scores, search = m["features"], m["scores"], m["search"]
+    products = 2 * search["probes"] * search["gallery"] * bench_eval.DIM / search["seconds"] / 1e9
+    return [
+        Row("eval", f"feature of a walk of {features['frames_a_walk']} frames", features["ours_s"],
+            features["literal_s"], "s", "20 clips one by one"),
+        Row("eval", f"scores of {scores['probes']} x {scores['gallery']}", scores["ours_s"], scores["loop_s"], "s",
+            "loop over pairs"),
+        Row("eval", f"search of {search['probes']} in {search['gallery']}: arithmetic", products, product_rate(quick),
+            "GFLOP/s", "large matrix product", "above"),
+    ]  # fmt: skip
+
+
+def start(quick):
+    """What passes before the work begins."""
+    import bench_train
+    from bench_plain import PlainGaitNet
+
+    from caffe.layer import TRAIN
+    from caffe.net import Net
+
+    turns = 1 if quick else 7
+    python = {what: [sys.executable, "-c", f"import {what}"] for what in ("caffe", "torch")}
+    times = in_turns({what: lambda command=command: run(command) for what, command in python.items()}, turns)
+    rows = [Row("start", "import caffe", *medians(times, "caffe", "torch"), "s", "import torch")]
+
+    param = bench_train._train_net("joint", 2)
+    param.state.phase = TRAIN
+    times = in_turns({"ours": lambda: Net.from_proto(param), "plain": lambda: PlainGaitNet("joint", 2)}, turns)
+    rows.append(Row("start", "build the joint net", *medians(times, "ours", "plain"), "s", "plain PyTorch modules"))
+
+    plain = "from bench_plain import PlainGaitNet; PlainGaitNet('joint', 2).step()"
+    with tempfile.TemporaryDirectory() as folder:
+        write_net(folder, "joint", 2)
+        Path(folder, "solver.prototxt").write_text(
+            'net: "joint.prototxt" max_iter: 1 base_lr: 1e-6 lr_policy: "fixed" momentum: 0.9 weight_decay: 5e-4\n'
+            "display: 1 snapshot_after_train: false solver_mode: CPU\n"
+        )
+        commands = {"ours": [sys.executable, "-m", "caffe", "train", "--solver=solver.prototxt"],
+                    "plain": [sys.executable, "-c", plain]}  # fmt: skip
+        times = in_turns({k: lambda command=command: run(command, folder) for k, command in commands.items()}, turns)
+    rows.append(
+        Row("start", "process of one joint iteration", *medians(times, "ours", "plain"), "s", "plain PyTorch loop")
+    )
+    return rows
+
+
+def caffe(quick):
+    """`caffe time`, forward and backward, ours and that of CAFFE_ROOT, on the same files."""
+    root = os.environ.get("CAFFE_ROOT")
+    if not root:
+        raise CannotMeasure("CAFFE_ROOT is not set")
+    theirs = os.path.join(root, "build", "tools", "caffe")
+    if not os.access(theirs, os.X_OK):
+        raise CannotMeasure(f"{theirs} not found; CAFFE_ROOT is to be the folder of a Caffe built with Python layers")
+    rows, batch, iterations = [], 2 if quick else 16, 1 if quick else 3
+    with tempfile.TemporaryDirectory() as folder:
+        for step in STEPS:
+            arguments = ["time", f"--model={write_net(folder, step, batch)}", f"--iterations={iterations}"]
+            times = {"ours": [], "theirs": []}
+            for _ in range(1 if quick else 3):
+                times["ours"].append(caffe_time([sys.executable, "-m", "caffe", *arguments], folder, ROOT))
+                times["theirs"].append(caffe_time([theirs, *arguments], folder, os.path.join(root, "python")))
+            rows.append(
+                Row("caffe", f"{step}, batch {batch}: caffe time", *medians(times, "ours", "theirs"), "ms", root)
+            )
+    return rows
+
+
+PARTS = {"train": train, "forward": forward, "data": data, "eval": evaluation, "start": start, "caffe": caffe}
+
+
+# ---- helpers in call order
+
+
+def in_turns(ways, turns):
+    """Seconds of each of the functions in `ways`, called in turns; `turns` times, and once before that."""
+    times = {name: [] for name in ways}
+    for turn in range(turns + 1):
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            way()
+            if turn:
+                times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def medians(times, *names):
+    return [statistics.median(times[name]) for name in names]
+
+
+def write_net(folder, step, clips):
+    """The training net of `step` with ready-made data as <step>.prototxt in `folder`; its name."""
+    from bench_train import _train_net
+    from google.protobuf import text_format
+
+    net = _train_net(step, clips)
+    Path(folder, f"{step}.prototxt").write_text(text_format.MessageToString(net))
+    return f"{step}.prototxt"
+
+
+def run(command, folder=None, pycaffe=ROOT, stream="stdout"):
+    """What a command prints on `stream`; `pycaffe` is where it finds the module `caffe`."""
+    paths = os.pathsep.join(map(str, (pycaffe, TOOLS)))
+    done = subprocess.run(command, cwd=folder, env=dict(os.environ, PYTHONPATH=paths), capture_output=True, text=True)
+    if done.returncode:
+        raise CannotMeasure(f"{' '.join(map(str, command))} ended with {done.returncode}: {done.stderr[-300:]}")
+    return getattr(done, stream)
+
+
+def caffe_time(command, folder, pycaffe):
+    """Milliseconds that `caffe time` tells for a forward and backward pass."""
+    log = run(command, folder, pycaffe, "stderr")
+    found = re.search(r"Average Forward-Backward: ([\d.e+]+) ms", log)
+    if not found:
+        raise CannotMeasure(f"{' '.join(command)} tells no time: {log[-300:]}")
+    return float(found.group(1))
+
+
+def machine():
+    import torch
+
+    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(), "load": os.getloadavg()[0], "torch": torch.__version__,
+            "python": platform.python_version()}  # fmt: skip
+
+
+def table(rows):
+    """The rows as a Markdown table."""
+    lines = ["| part | what | measured | against | measured | ratio | wanted |", "|---|---|---|---|---|---|---|"]
+    for r in rows:
+        lines.append(f"| {r.part} | {r.what} | {r.value:.4g} {r.unit} | {r.against} | {r.reference:.4g} {r.unit} | "
+                     f"{r.ratio:.3g} | {r.better} 1 |")  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

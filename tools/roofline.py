@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""What the arithmetic and the memory traffic of a training step allow, counted from the nets: FLOP, bytes, seconds.
+
+    python tools/roofline.py                  # the four steps at the published batch on one H200
+    python tools/roofline.py --layers joint   # layer by layer
+
+Counted are the products with weights (a multiplication and an addition are two FLOP) and, as traffic, each layer
+reading its bottoms and parameters and writing its tops once, the same for the gradients, and the update. A layer takes
+at least the longer of both; a step takes the sum over its layers. Nothing is measured here.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from caffe.layer import TRAIN
+from caffe.net import Net
+from models.gaitnet import STEPS, gaitnet, solver
+from models.summary import fed, flop
+
+H200_FLOPS = {"float32": 67e12, "tf32": 495e12, "bf16": 990e12}  # NVIDIA's data sheet, dense
+H200_BYTES = 4.8e12  # a second
+FLOAT = 4  # bytes
+VIEWS = ("Split", "Input")  # layers without traffic of their own
+UPDATE = 5  # passes over the parameters: read weight, gradient, history; write weight, history
+
+
+@dataclass
+class Cost:
+    """FLOP and bytes of one layer in one training iteration."""
+
+    name: str
+    flop: int
+    bytes: int
+
+    def seconds(self, precision):
+        """Least time on the H200; only products with weights run at reduced precision, blobs stay float32."""
+        return max(self.flop / H200_FLOPS[precision], self.bytes / H200_BYTES)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="example: roofline.py --layers joint")
+    parser.add_argument("--layers", choices=STEPS, metavar="STEP", help="show every layer of one step")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    args = parser.parse_args()
+    if args.layers:
+        for cost in step_costs(args.layers):
+            print(f"{cost.name:16} {cost.flop / 1e9:10.2f} GFLOP {cost.bytes / 1e6:10.1f} MB "
+                  f"{1e6 * cost.seconds('tf32'):9.1f} us (tf32)")  # fmt: skip
+        return
+    rows = [summary(step) for step in STEPS]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return
+    names = [name for name in rows[0] if name != "step"]
+    print("| step | " + " | ".join(name.replace("_", " ") for name in names) + " |")
+    print("|---|" + "---|" * len(names))
+    for row in rows:
+        print(f"| {row['step']} | " + " | ".join(f"{row[name]:,}" for name in names) + " |")
+
+
+def summary(step, dataset="casiab"):
+    """The figures of one step: an iteration at the published batch, and all its iterations on one H200."""
+    costs, iterations = step_costs(step, dataset), solver(dataset, step).max_iter
+    work = sum(c.flop for c in costs)
+    row = {"step": step, "GFLOP": round(work / 1e9), "MB": round(sum(c.bytes for c in costs) / 1e6),
+           "iterations": iterations, "PFLOP_in_all": round(work * iterations / 1e15, 1)}  # fmt: skip
+    for precision in H200_FLOPS:
+        least = sum(c.seconds(precision) for c in costs)
+        row[f"{precision}_ms"] = round(1e3 * least, 2)
+        row[f"{precision}_min"] = round(least * iterations / 60, 1)
+    return row
+
+
+def step_costs(step, dataset="casiab"):
+    """The Cost of every layer, forward and backward, and of the update."""
+    param = fed(gaitnet(dataset, step))
+    param.state.phase = TRAIN
+    net = Net.from_proto(param)
+    costs = [layer_cost(net, i) for i, layer in enumerate(net.layers) if layer.type not in VIEWS]
+    learned = sum(b.count for b, lr in zip(net.learnable_params, net.params_lr) if lr)
+    return [*costs, Cost("update", 0, UPDATE * FLOAT * learned)]
+
+
+def layer_cost(net, i):
+    """Forward, and of the backward pass the gradients that the net wants: of bottoms, and of learned parameters."""
+    layer, forward = net.layers[i], flop(net, i)
+    bottoms, tops = sum(b.count for b in net.bottoms[i]), sum(b.count for b in net.tops[i])
+    weights = sum(b.count for b in layer.blobs)
+    work, traffic = forward, bottoms + weights + tops
+    if net.layer_need_backward[i]:
+        wanted = sum(b.count for b, w in zip(net.bottoms[i], net.bottom_need_backward[i]) if w)
+        learned = weights if any(layer.param_propagate_down) else 0
+        if wanted:
+            work, traffic = work + forward, traffic + tops + weights + wanted
+        if learned:
+            work, traffic = work + forward, traffic + tops + bottoms + learned
+        elif wanted:
+            traffic += bottoms  # a layer without weights looks at its bottom or top again
+    return Cost(net.layer_names[i], work, FLOAT * traffic)
+
+
+if __name__ == "__main__":
+    main()
