@@ -60,14 +60,14 @@ PUBLISHED = Recipe(
 # Minutes on two CPU cores instead of days on a GPU. The net, its names and its shapes are the same; what differs:
 # - inputs of +-127 learn slowly, so conv1_0 starts and learns as if they were divided by 64 (input_scale);
 # - msra fillers, Adam and no dropout, in both branches: SGD leaves the masks at their mean for long, and the features
-#   of 700 iterations gain more from fitting than from being held back;
+#   of some hundred iterations gain more from fitting than from being held back;
 # - BatchNorm's running statistics follow within tens of iterations, not thousands;
 # - joint and sia are gentle: at the published rates so short a training forgets what it knew.
 WALKERS = Recipe(
     steps={
-        "seg": Step(4, 10, dict(type="Adam", base_lr=4e-4, max_iter=1400, weight_decay=0, snapshot=200), seg_loss=1),
+        "seg": Step(4, 10, dict(type="Adam", base_lr=4e-4, max_iter=1800, weight_decay=0, snapshot=200), seg_loss=1),
         "rec": Step(
-            16, 10, dict(type="Adam", base_lr=1e-3, max_iter=700, weight_decay=0, snapshot=100), seg_lr=0, seg_loss=0
+            16, 10, dict(type="Adam", base_lr=1e-3, max_iter=650, weight_decay=0, snapshot=100), seg_lr=0, seg_loss=0
         ),
         "joint": Step(16, 10, dict(base_lr=1e-3, max_iter=40, snapshot=20), seg_lr=0.1),
         "sia": Step(8, 5, dict(base_lr=1e-3, max_iter=20, snapshot=10), seg_lr=0.1),
