@@ -39,6 +39,7 @@ FLAGS = {
     "snapshot": ("", "Optional; the snapshot solver state to resume training."),
     "solver": ("", "The solver definition protocol buffer text file."),
     "stage": ("", "Optional; network stages (not to be confused with phase), separated by ','."),
+    "tensorboard": ("", "Optional; folder to write TensorBoard event files of the training to. Only used for 'train'."),
     "weights": ("", "Optional; the pretrained weights to initialize finetuning, separated by ','. Cannot be set "
                     "simultaneously with snapshot."),
 }  # fmt: skip
@@ -79,7 +80,9 @@ def main(argv=None) -> int:
 # ---- the commands
 
 
-def train(solver, snapshot, weights, gpu, precision, level, stage, sigint_effect, sighup_effect, **_) -> int:
+def train(
+    solver, snapshot, weights, gpu, precision, level, stage, sigint_effect, sighup_effect, tensorboard, **_
+) -> int:
     """Train or finetune a model."""
     if not solver:
         raise CaffeError("Need a solver definition to train.")
@@ -89,9 +92,11 @@ def train(solver, snapshot, weights, gpu, precision, level, stage, sigint_effect
 
     from caffe import parallel
     from caffe.files import only_run
+    from caffe.progress import progress_line
     from caffe.read import read_solver_file
     from caffe.snapshot import restore_newest_good
     from caffe.solver import get_solver
+    from caffe.tensorboard import TensorBoard
 
     gpus = _gpus(gpu)
     if len(gpus) > 1 and "WORLD_SIZE" not in os.environ:
@@ -113,8 +118,15 @@ def train(solver, snapshot, weights, gpu, precision, level, stage, sigint_effect
     if parallel.solver_count() > 1:
         parallel.Averaging(made)
     log.info("caffe.cpp:239", "Starting Optimization")
-    writes = parallel.solver_rank() == 0 and (param.snapshot or param.snapshot_after_train)
-    with only_run(param.snapshot_prefix) if writes else contextlib.nullcontext():
+    first = parallel.solver_rank() == 0
+    with contextlib.ExitStack() as around:
+        if first and (param.snapshot or param.snapshot_after_train):
+            around.enter_context(only_run(param.snapshot_prefix))
+        if first and tensorboard:
+            board = around.enter_context(contextlib.closing(TensorBoard(made, tensorboard)))
+            made.add_observer(board)
+        if first:
+            around.enter_context(progress_line(made))
         made.solve()
     log.info("caffe.cpp:250", "Optimization Done.")
     return 0

@@ -3,6 +3,7 @@
 Silent (but for warnings and errors) until `init_log`, which the command line calls; GLOG_minloglevel is obeyed.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 
 INFO, WARNING, ERROR, FATAL = range(4)
 _level = WARNING
+around_line = contextlib.nullcontext  # entered while a line is written: a progress line steps aside
 
 
 def init_log(level: int = INFO) -> None:
@@ -56,5 +58,6 @@ def _write(level, source, text):
     now = time.time()
     stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now))
     line = f"{'IWEF'[level]}{stamp}.{int(now % 1 * 1e6):06d} {threading.get_native_id():5d} {source}] {text}\n"
-    sys.stderr.write(line)
-    sys.stderr.flush()
+    with around_line():
+        sys.stderr.write(line)
+        sys.stderr.flush()

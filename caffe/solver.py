@@ -173,6 +173,8 @@ class Solver:
         """Update the parameters from their diffs; afterwards a diff holds what was subtracted. Counts `iter` up."""
         rate, param, net = self.lr, self.param, self.net
         if param.display and self.iter % param.display == 0:
+            for observer in self._observers:
+                observer.on_rate(self, rate)
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
         self._clip_gradients()
         count = len(net.learnable_params)
@@ -307,8 +309,8 @@ class Solver:
         self._callbacks.append(on_start if own else _Callback(on_start, on_gradients_ready))
 
     def add_observer(self, observer):
-        """Tell `observer` what the log is told: `on_display(solver, outputs)` and `on_test(solver, index, means)`, as in
-        caffe.tensorboard."""
+        """Tell `observer` what the log is told: `on_display(solver, outputs)`, `on_rate(solver, lr)` and
+        `on_test(solver, index, means)`; caffe.tensorboard has one."""
         self._observers.append(observer)
 
     def set_action_function(self, action):
