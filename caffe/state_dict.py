@@ -1,7 +1,7 @@
 """The parameters of a net under PyTorch's names, and back: `conv1.weight`, `conv1.bias`, `bn1.running_mean`, ...
 
 Caffe's weights of a Convolution, Deconvolution and InnerProduct have the shapes of torch's Conv2d, ConvTranspose2d and
-Linear. BatchNorm stores sums and their weight, torch the quotients. Parameters of other types are called `blob<number>`.
+Linear. BatchNorm stores sums and their weight, torch the quotients. Those of other types are called `blob<number>`.
 """
 
 import torch

@@ -82,7 +82,7 @@ def _same_layer(net, i):
     """Layer number i once more, set up for the same shapes, so that the module shares no state with the net."""
     layer = net.layers[i]
     if layer.type not in SPECIAL and not isinstance(layer, TorchLayer):
-        layer.fail("computes outside torch, so the net cannot become a torch module; feed the blobs it makes as inputs, "
+        layer.fail("computes outside torch, so the net cannot become a torch module; feed its tops as inputs, "
                    "or replace it by layers of a built-in type")  # fmt: skip
     param = type(layer.param)()
     param.CopyFrom(layer.param)

@@ -75,31 +75,27 @@ def table(param, phase=caffe_pb2.TRAIN) -> str:
         parameters, total = parameters + count, total + work
         tops = sorted({blob.shape for blob in net.tops[i]}, key=len)
         shapes = ", ".join(" x ".join(map(str, shape)) or "1" for shape in tops)
-        rows.append((layer.name, layer.type, shapes + (f" ({len(net.tops[i])} times)" if len(net.tops[i]) > len(tops) else ""),
-                     f"{count:,}" if count else "", _short(work)))  # fmt: skip
+        if len(net.tops[i]) > len(tops):
+            shapes += f" ({len(net.tops[i])} times)"
+        rows.append((layer.name, layer.type, shapes, f"{count:,}" if count else "", _short(work)))
     rows.append(("total", "", "", f"{parameters:,}", _short(total)))
     widths = [max(len(row[k]) for row in rows) for k in range(5)]
-    lines = ["  ".join((*(f"{c:<{w}}" for c, w in zip(row[:3], widths)), f"{row[3]:>{widths[3]}}", f"{row[4]:>{widths[4]}}"))
-             for row in rows]  # fmt: skip
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:-1], "-" * len(lines[0]), lines[-1]])
+    lines = [
+        "  ".join(c.ljust(w) if k < 3 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths))) for row in rows
+    ]
+    rule = "-" * len(lines[0])
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
 def flop(net, i):
     """Floating point operations of layer number i, forward: those of its products with weights."""
     layer = net.layers[i]
-    if layer.type in ("Convolution", "InnerProduct"):  # every element of a top is a sum over one row of the weights
-        weight = layer.blobs[0]
-        return sum(2 * top.count * (weight.count // _outputs(layer)) for top in net.tops[i])
-    if layer.type == "Deconvolution":  # every element of a bottom is spread over one row of the weights
-        weight = layer.blobs[0]
-        return sum(2 * bottom.count * prod(weight.shape[1:]) for bottom in net.bottoms[i])
+    if layer.type in ("Convolution", "InnerProduct"):  # an element of a top is a sum over one output's weights
+        p = layer.param.convolution_param if layer.type == "Convolution" else layer.param.inner_product_param
+        return sum(2 * top.count * (layer.blobs[0].count // p.num_output) for top in net.tops[i])
+    if layer.type == "Deconvolution":  # an element of a bottom is spread over one row of the weights
+        return sum(2 * bottom.count * prod(layer.blobs[0].shape[1:]) for bottom in net.bottoms[i])
     return 0
-
-
-def _outputs(layer):
-    return (
-        layer.param.convolution_param if layer.type == "Convolution" else layer.param.inner_product_param
-    ).num_output
 
 
 def _short(number):

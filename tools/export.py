@@ -129,7 +129,7 @@ def _need(*modules):
 def _arguments(argv):
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
-        epilog="Example: tools/export.py --weights A.caffemodel --onnx gaitnet.onnx",
+        epilog="Example: tools/export.py --weights A.caffemodel --onnx A.onnx",
     )
     parser.add_argument("--model", default=str(ROOT / "eval" / "deploy_gaitnet.prototxt"), help="prototxt of the net")
     parser.add_argument("--weights", required=True, metavar="FILE", help=".caffemodel or .caffemodel.h5")

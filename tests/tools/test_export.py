@@ -1,4 +1,4 @@
-"""export and import_weights: GaitNet in onnxruntime, in plain PyTorch, and back, with the weights of the golden data."""
+"""export and import_weights: GaitNet in onnxruntime, in plain PyTorch, and back, with the golden data's weights."""
 
 import subprocess
 import sys
