@@ -24,8 +24,8 @@ class Segmentation(nn.Module):
             x = F.relu_(conv(x))
             if i < 2:
                 x = F.max_pool2d(x, 3, 2, ceil_mode=True)
-        x = F.dropout(F.relu_(self.fc6(x.flatten(1))), 0.5)
-        x = F.dropout(F.relu_(self.fc7(x)), 0.5)
+        x = F.dropout(F.relu_(self.fc6(x.flatten(1))), 0.5, self.training)
+        x = F.dropout(F.relu_(self.fc7(x)), 0.5, self.training)
         return torch.sigmoid(x @ self.up + self.up_bias).view(-1, 1, 64, 64)
 
 
@@ -48,7 +48,7 @@ class Recognition(nn.Module):
             x = F.relu_(torch.cat([norm(conv(x)) for conv, norm in zip(convs, norms)], 1))
             if i < 2:
                 x = F.max_pool2d(x, 3, 2, ceil_mode=True)
-        return F.dropout(F.relu_(self.fc(x.flatten(1))), 0.5)
+        return F.dropout(F.relu_(self.fc(x.flatten(1))), 0.5, self.training)
 
 
 class PlainGaitNet:

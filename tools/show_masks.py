@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""Draw clips of six frames with the masks that the net predicts, and the true ones below, into one picture.
+
+    python tools/show_masks.py --weights experiments/walkers/gaitnet-sia_iter_20.caffemodel --data data/Walkers \\
+        --out masks.png 025/nm-05/090 028/nm-05/036 031/nm-05/000
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from layers.datasets import NUM_FRAMES  # noqa: E402
+from layers.frames import DataError, open_frames  # noqa: E402
+
+ZOOM = 2  # pictures of 64 x 64 are small
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n\n")[1],
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("walks", nargs="+", help="sequences, as their path below crop-im")
+    parser.add_argument("--weights", required=True, help="a .caffemodel")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the dataset, with crop-im and crop-seg")
+    parser.add_argument("--start", type=int, default=0, help="first frame of each clip (default: %(default)s)")
+    parser.add_argument("--out", required=True, help="the PNG to write")
+    args = parser.parse_args()
+
+    import caffe
+
+    try:
+        net = caffe.Net(str(ROOT / "eval/deploy_gaitnet.prototxt"), caffe.TEST, weights=args.weights)
+        frames = open_frames(str(args.data / "crop-im"), str(args.data / "crop-seg"))
+        sheet = np.vstack([clip_rows(net, *frames.clip(walk, args.start, NUM_FRAMES)) for walk in args.walks])
+    except (caffe.CaffeError, DataError, OSError) as e:
+        sys.exit(f"error: {e}")
+    size = (sheet.shape[1] * ZOOM, sheet.shape[0] * ZOOM)
+    if not cv2.imwrite(args.out, cv2.resize(sheet, size, interpolation=cv2.INTER_NEAREST)):
+        sys.exit(f"error: cannot write {args.out}; its folder must exist and the name end in .png")
+
+
+def clip_rows(net, frames, truth):
+    """Three rows of one clip: frames, predicted masks, true masks; (3 * 64, 6 * 64, 3)."""
+    for i, frame in enumerate(frames):
+        net.blobs[f"im{i}"].data[0] = frame.transpose(2, 0, 1).astype(np.float32) - 127.5
+    net.forward()
+    predicted = net.blobs["conv8_0"].data[:, 0] * 255  # (6, 64, 64)
+    return np.vstack([np.hstack(list(frames)), *(grey(masks) for masks in (predicted, truth))])
+
+
+def grey(masks):
+    return cv2.cvtColor(np.hstack([np.asarray(m, np.uint8) for m in masks]), cv2.COLOR_GRAY2BGR)
+
+
+if __name__ == "__main__":
+    main()
