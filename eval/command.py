@@ -52,9 +52,10 @@ def run(dataset, args):
     result = evaluate(features, dataset.protocol.groups, args.similarity, args.seed)
     result |= segmentation(extras, origin) | baselines(features, extras, origin, result, args.seed,
                                                        source if args.baselines else None)
+    train_num = origin.setdefault("train_num", args.train_num)          # a feature file of ours knows it
     result["provenance"] = {**origin, "options": options(args), "versions": provenance.versions()}
-    out = args.out or ROOT / "results" / f"{dataset.name}-tr{args.train_num}"
-    write_outputs(dataset, args.train_num, result, out)
+    out = args.out or ROOT / "results" / f"{dataset.name}-tr{train_num}"
+    write_outputs(dataset, train_num, result, out)
     if args.report:
         write_report(out / "report.html", dataset, result, features, extras)
     show(dataset, result, out)
