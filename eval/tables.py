@@ -101,6 +101,8 @@ def further_lines(result, kind):
     width = max(len(row[0]) for row in [head, *rows])
     for row in [head, *rows]:
         yield row[0].ljust(width) + "".join(cell.rjust(17 if i == 1 else 8) for i, cell in enumerate(row[1:]))
+    people = len(result["subjects"])
+    yield f"chance: rank-1 {100 / people:.2f} ({people} people)"
     for average, figures in result["verification"].items():
         yield (f"verification {average.replace('_', ' ')} {kind}: EER {100 * figures['eer']:.2f}%, TAR "
                + ", ".join(f"{100 * tar:.2f}% at FAR {rate}" for rate, tar in figures["tar_at_far"].items()))
