@@ -67,9 +67,7 @@ class Recorder:
         self.family = None
 
     def pytest_runtest_setup(self, item):
-        kind = next(
-            (kind for test, kind in TESTS.items() if item.nodeid.endswith(test) or test in item.nodeid), "other"
-        )
+        kind = next(kind for test, kind in TESTS.items() if str(item.path).endswith(test))
         self.family = (kind, family_of(kind, item))
 
     def watch(self, compare):
