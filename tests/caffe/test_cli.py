@@ -192,8 +192,10 @@ def test_a_resumed_run_ends_in_the_same_weights(form, capfd):
 
 def test_an_interrupted_command_ends_without_a_traceback():
     environment = dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS="1")
-    command = [sys.executable, "-m", "caffe", "time", "--model=net.prototxt", "--iterations=1000000"]
-    job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "caffe", "time", "--model=net.prototxt", "--iterations=100000"]
+    # In the background of a shell SIGINT is ignored, and children inherit that; here it is to be heard.
+    job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
     for line in job.stderr:
         if "Iteration: 2 " in line:
             job.send_signal(signal.SIGINT)
