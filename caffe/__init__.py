@@ -26,7 +26,8 @@ __version__ = "1.0.0"  # of the Caffe whose behaviour this is
 _HOMES = {
     "net": ("Net",),
     "blob": ("Blob",),
-    "solver": ("Solver", "SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver", "AdamSolver",
+    "solver": ("Solver", "SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver",
+               "AdamSolver",
                "get_solver"),
     "device": ("set_device", "set_mode_cpu", "set_mode_gpu"),
     "random": ("set_random_seed",),

@@ -50,7 +50,7 @@ def only_run(prefix):
     """Hold the snapshots named `prefix`: a second run that would write the same files gets a CaffeError."""
     path = f"{prefix}.lock"
     try:
-        lock = open(path, "a+")  # noqa: SIM115 - held open for as long as the run lasts
+        lock = open(path, "a+")
     except OSError as e:
         raise CaffeError(f"cannot write {path}: {e.strerror}; snapshots would fail there too") from e
     with lock:
@@ -59,7 +59,7 @@ def only_run(prefix):
         except BlockingIOError:
             lock.seek(0)
             raise CaffeError(f"another run (process {lock.read().strip() or 'unknown'}) is writing snapshots named "
-                             f"'{prefix}'; wait for it, stop it, or give this one another snapshot_prefix") from None  # fmt: skip
+                             f"'{prefix}'; wait for it, or give this another snapshot_prefix") from None  # fmt: skip
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

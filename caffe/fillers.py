@@ -44,7 +44,8 @@ def _fan(value, filler):
     """FAN_IN is count / axis 0, also where axis 0 holds inputs (Deconvolution): as Caffe computes it."""
     fan_in = value.numel() / value.shape[0]
     fan_out = value.numel() / value.shape[1] if value.dim() > 1 else value.numel()
-    return {filler.FAN_IN: fan_in, filler.FAN_OUT: fan_out, filler.AVERAGE: (fan_in + fan_out) / 2}[filler.variance_norm]
+    fans = {filler.FAN_IN: fan_in, filler.FAN_OUT: fan_out, filler.AVERAGE: (fan_in + fan_out) / 2}
+    return fans[filler.variance_norm]
 
 
 def _xavier(value, filler, generator):

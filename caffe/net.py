@@ -308,7 +308,7 @@ class Net:
             for i, (mine, theirs) in enumerate(zip(own.blobs, layer.blobs)):
                 if mine.shape != theirs.shape:
                     raise CaffeError(f"Cannot share param {i} weights from layer '{name}'; shape mismatch. "
-                                     f"Source param shape is {theirs.shape}; target param shape is {mine.shape}")  # fmt: skip
+                                     f"Source param shape is {theirs.shape}; target's is {mine.shape}")  # fmt: skip
                 mine.memory = theirs.memory
 
     # ---- callbacks: called with the number of the layer

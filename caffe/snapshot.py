@@ -33,7 +33,7 @@ def save(solver):
 
 
 def restore_newest_good(solver, path):
-    """As `restore`; where `path` turns out damaged, go back to the newest older snapshot that is whole, with a warning."""
+    """As `restore`; where `path` turns out damaged, go back to the newest older snapshot that is whole, and warn."""
     try:
         restore(solver, path)
     except CaffeError as e:

@@ -130,7 +130,7 @@ class Solver:
         self.snapshot()
         raise CaffeError(f"Iteration {self.iter}: the loss is {log.number(float(loss))} ({terms}); "
                          f"{self.net.first_not_finite()}. The weights before this iteration are saved as "
-                         f"{self.param.snapshot_prefix}_iter_{self.iter}; look at the data, or lower base_lr")  # fmt: skip
+                         f"{self.param.snapshot_prefix}_iter_{self.iter}; check data and base_lr")  # fmt: skip
 
     def _smooth(self, loss, start):
         """Running mean of the last `average_loss` losses, updated as Caffe does (in single precision)."""

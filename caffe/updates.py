@@ -86,7 +86,7 @@ class RMSProp(Rule):
 
 
 class AdaDelta(Rule):
-    """H = m H + (1 - m) g^2;  u = g sqrt((U + delta) / (H + delta));  U = m U + (1 - m) u^2;  w -= lr u,  m = momentum"""
+    """H = m H + (1 - m) g^2; u = g sqrt((U + delta) / (H + delta));  U = m U + (1 - m) u^2;  w -= lr u (m momentum)"""
 
     slots = 2
 

@@ -2,12 +2,13 @@
 
 import json
 
-import caffe
 import numpy as np
+
+import caffe
 
 
 class ReadyMade(caffe.Layer):
-    """param_str: {"clips": N, "step": "seg"|"rec"|"joint"|"sia"}; tops as GaitNet_Seg, GaitNet, GaitNet_Sia have them."""
+    """param_str: {"clips": N, "step": "seg"|"rec"|"joint"|"sia"}; tops as those of GaitNet's layers."""
 
     def setup(self, bottom, top):
         settings = json.loads(self.param_str)

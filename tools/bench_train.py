@@ -4,8 +4,9 @@
     python tools/bench_train.py                       # seg rec joint sia at batch 8, 16, 32
     python tools/bench_train.py --steps joint --batches 16 --iterations 10
 
-Each pair is timed in turns (A B A B ...), in processes of their own, so that both meet the same machine; the ratio is that of
-the medians. Ours is `caffe train`'s own step: Python data layer, forward, backward, update. The plain loop gets its
+Each pair is timed in turns (A B A B ...), in processes of their own, so that both meet the same machine; the ratio is
+that of the medians.
+Ours is `caffe train`'s own step: Python data layer, forward, backward, update. The plain loop gets its
 batches ready-made in memory.
 """
 

@@ -15,8 +15,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from layers.datasets import NUM_FRAMES  # noqa: E402
-from layers.frames import DataError, open_frames  # noqa: E402
+from layers.datasets import NUM_FRAMES
+from layers.frames import DataError, open_frames
 
 ZOOM = 2  # pictures of 64 x 64 are small
 

@@ -19,8 +19,10 @@ from caffe.read import read_net_binary
 ROOT = Path(__file__).resolve().parents[2]
 
 NET = """
-layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 4 dim: 5 } data_filler { type: "gaussian" } } }
-layer { name: "y" type: "DummyData" top: "y" dummy_data_param { shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } } }
+layer { name: "x" type: "DummyData" top: "x"
+        dummy_data_param { shape { dim: 4 dim: 5 } data_filler { type: "gaussian" } } }
+layer { name: "y" type: "DummyData" top: "y"
+        dummy_data_param { shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } } }
 layer { name: "drop" type: "Dropout" bottom: "x" top: "drop" }
 layer { name: "ip" type: "InnerProduct" bottom: "drop" top: "ip"
         inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }

@@ -12,7 +12,7 @@ from caffe.solver import Solver
 from models.gaitnet import gaitnet, solver
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "layers"))
-from trees import write_walkers  # noqa: E402
+from trees import write_walkers
 
 ITERATIONS = 4
 PAIRS = {"sia": 2}  # a pair is two clips
@@ -25,7 +25,7 @@ def data(tmp_path_factory):
 
 
 def small_solver(step, data, folder, snapshot_format):
-    """The published training of `step`, dropout and all, with batches of four clips and a test every other iteration."""
+    """The published training of `step`, dropout and all, with four clips a batch and a test every other iteration."""
     param = solver("casiab", step)
     param.ClearField("net")
     param.max_iter, param.test_interval, param.test_iter[0] = ITERATIONS, 2, 1
