@@ -368,9 +368,6 @@ class AdamSolver(Solver):
     type = "Adam"
 
 
-SOLVERS = {cls.type: cls for cls in Solver.__subclasses__()}
-
-
 def get_solver(solver_file) -> Solver:
     """The solver that the file's `type` names."""
     return Solver(solver_file)
@@ -403,13 +400,11 @@ def _train_net(param, seed):
 def _test_nets(param, seed):
     named = [*param.test_net_param, *param.test_net]
     generic = [getattr(param, f) for f in ("net_param", "net") if param.HasField(f)]
-    if generic and len(param.test_iter) < len(named):
+    given = len(param.test_iter)
+    if given < len(named) or (not generic and given > len(named)):  # `net` may serve as further test nets
         raise CaffeError("test_iter must be specified for each test network "
-                         f"({len(param.test_iter)} values, {len(named)} test nets)")  # fmt: skip
-    if not generic and len(param.test_iter) != len(named):
-        raise CaffeError("test_iter must be specified for each test network "
-                         f"({len(param.test_iter)} values, {len(named)} test nets)")  # fmt: skip
-    sources = named + [generic[0]] * (len(param.test_iter) - len(named)) if generic else named
+                         f"({given} values, {len(named)} test nets)")  # fmt: skip
+    sources = named + [generic[0]] * (given - len(named)) if generic else named
     if param.test_state and len(param.test_state) != len(sources):
         raise CaffeError("test_state must be unspecified or specified once per test net "
                          f"({len(param.test_state)} values, {len(sources)} test nets)")  # fmt: skip
