@@ -1,12 +1,12 @@
 """NCCL: pycaffe's way to train with several processes (Caffe: parallel.cpp), over torch.distributed.
 
-    uid = caffe.NCCL.new_uid()                     # in the parent, told to every child
-    caffe.set_solver_count(2); caffe.set_solver_rank(rank); caffe.set_multiprocess(True)
-    solver = caffe.SGDSolver("solver.prototxt")
-    nccl = caffe.NCCL(solver, uid)
-    nccl.bcast()                                   # rank 0's parameters to all; from here on gradients are averaged
-    solver.add_callback(nccl)
-    solver.step(100)
+uid = caffe.NCCL.new_uid()                     # in the parent, told to every child
+caffe.set_solver_count(2); caffe.set_solver_rank(rank); caffe.set_multiprocess(True)
+solver = caffe.SGDSolver("solver.prototxt")
+nccl = caffe.NCCL(solver, uid)
+nccl.bcast()                                   # rank 0's parameters to all; from here on gradients are averaged
+solver.add_callback(nccl)
+solver.step(100)
 """
 
 import socket

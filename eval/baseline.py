@@ -6,13 +6,13 @@ Han and Bhanu, Individual Recognition Using Gait Energy Image, TPAMI 28(2), 2006
 import numpy as np
 from scipy.linalg import eigh
 
-COMPONENTS = 200      # kept by the principal component analysis, or fewer where there are few training walks
-RIDGE = 1e-6          # of the mean within-class variance: keeps directions without variance from dividing by zero
+COMPONENTS = 200  # kept by the principal component analysis, or fewer where there are few training walks
+RIDGE = 1e-6  # of the mean within-class variance: keeps directions without variance from dividing by zero
 
 
 def energy_image(silhouettes):
     """Gait energy image (64, 64), the mean of the silhouettes (n, 64, 64) of one walk; float16, 0..1."""
-    return silhouettes.mean(axis=0, dtype=np.float32).astype(np.float16)      # half the cache, exact enough
+    return silhouettes.mean(axis=0, dtype=np.float32).astype(np.float16)  # half the cache, exact enough
 
 
 class LinearDiscriminants:
@@ -23,7 +23,7 @@ class LinearDiscriminants:
         self.mean = vectors.mean(axis=0, dtype=np.float64)
         classes, which = np.unique(labels, return_inverse=True)
         components = principal_components(vectors - self.mean, min(COMPONENTS, len(vectors) - len(classes)))
-        projected = (vectors - self.mean) @ components                        # (N, K)
+        projected = (vectors - self.mean) @ components  # (N, K)
         centres = np.stack([projected[which == c].mean(axis=0) for c in range(len(classes))])
         residuals = projected - centres[which]
         within = residuals.T @ residuals
@@ -31,7 +31,7 @@ class LinearDiscriminants:
         between = centres.T @ (centres * np.bincount(which)[:, None])
         kept = min(len(classes) - 1, len(within))
         _, directions = eigh(between, within, subset_by_index=(len(within) - kept, len(within) - 1))
-        self.projection = components @ directions[:, ::-1]                    # (D, kept), best direction first
+        self.projection = components @ directions[:, ::-1]  # (D, kept), best direction first
 
     def __call__(self, vectors):
         return ((vectors - self.mean) @ self.projection).astype(np.float32)

@@ -28,7 +28,7 @@ def main(name, argv=None):
     except (DataError, ValueError, OSError) as e:
         return fail(e)
     except Exception as e:
-        if type(e).__name__ == "CaffeError":      # known without importing the runtime, which scoring does not need
+        if type(e).__name__ == "CaffeError":  # known without importing the runtime, which scoring does not need
             return fail(e)
         raise
     mean = 100 * result["identification"]["with_identical"]["rank1"]
@@ -50,9 +50,10 @@ def run(dataset, args):
         source = source_of(dataset, args)
         features, extras, origin = features_of(source)
     result = evaluate(features, dataset.protocol.groups, args.similarity, args.seed)
-    result |= segmentation(extras, origin) | baselines(features, extras, origin, result, args.seed,
-                                                       source if args.baselines else None)
-    train_num = origin.setdefault("train_num", args.train_num)          # a feature file of ours knows it
+    result |= segmentation(extras, origin) | baselines(
+        features, extras, origin, result, args.seed, source if args.baselines else None
+    )
+    train_num = origin.setdefault("train_num", args.train_num)  # a feature file of ours knows it
     result["provenance"] = {**origin, "options": options(args), "versions": provenance.versions()}
     out = args.out or ROOT / "results" / f"{dataset.name}-tr{train_num}"
     write_outputs(dataset, train_num, result, out)
@@ -73,8 +74,10 @@ def read_features(dataset, path):
     except OSError as e:
         raise FeatureFileError(f"{path}: {e.strerror or e}; --features wants an existing feature file") from e
     if (key.get("dataset"), key.get("part")) != (dataset.name, "test"):
-        raise FeatureFileError(f"{path}: features of the {key.get('part')} subjects of {key.get('dataset')}, "
-                               f"wanted those of the test subjects of {dataset.name}")
+        raise FeatureFileError(
+            f"{path}: features of the {key.get('part')} subjects of {key.get('dataset')}, "
+            f"wanted those of the test subjects of {dataset.name}"
+        )
     return features, extras, origin | key
 
 
@@ -82,8 +85,9 @@ def source_of(dataset, args):
     folder = data_root() / dataset.folder
     im_path = args.im_path or folder / dataset.im_dir
     if not im_path.is_dir():
-        raise ValueError(f"{im_path}: no such folder; get {dataset.title} ({dataset.source}) and put it there, "
-                         "or say --im-path")
+        raise ValueError(
+            f"{im_path}: no such folder; get {dataset.title} ({dataset.source}) and put it there, or say --im-path"
+        )
     gt_path = args.gt_path or (folder / dataset.gt_dir if args.im_path is None else None)
     if gt_path is not None and args.gt_path is None and not gt_path.is_dir():
         print(f"no ground truth in {gt_path}: masks are not scored", file=sys.stderr)
@@ -92,8 +96,9 @@ def source_of(dataset, args):
     if not weights.is_file():
         raise ValueError(f"{weights}: no such file of weights; see --weights")
     print(f"weights {weights}", file=sys.stderr)
-    return Source(dataset, args.train_num, im_path, gt_path, args.model, weights, args.clips, args.seed, args.gpu,
-                  args.cache)
+    return Source(
+        dataset, args.train_num, im_path, gt_path, args.model, weights, args.clips, args.seed, args.gpu, args.cache
+    )
 
 
 def default_weights(name):
@@ -101,11 +106,15 @@ def default_weights(name):
     released = sorted((ROOT / "models" / MODEL_FOLDERS[name]).glob("*.caffemodel"))
     if len(released) > 1:
         raise ValueError(f"{released[0].parent}: holds {len(released)} files of weights; choose one by --weights")
-    trained = sorted((ROOT / "experiments" / name).glob("gaitnet-sia_iter_*.caffemodel"),
-                     key=lambda path: int(path.stem.rpartition("_")[2]))
+    trained = sorted(
+        (ROOT / "experiments" / name).glob("gaitnet-sia_iter_*.caffemodel"),
+        key=lambda path: int(path.stem.rpartition("_")[2]),
+    )
     if not released + trained:
-        raise ValueError(f"no weights in models/{MODEL_FOLDERS[name]}/ or experiments/{name}/; train them "
-                         f"(sh train_net.sh {name}) or say --weights")
+        raise ValueError(
+            f"no weights in models/{MODEL_FOLDERS[name]}/ or experiments/{name}/; train them "
+            f"(sh train_net.sh {name}) or say --weights"
+        )
     return (released + trained[-1:])[0]
 
 
@@ -140,37 +149,77 @@ def parse(dataset, argv):
     script = f"eval/eval-{dataset.name}.py"
     trees = f"{dataset.folder}/{dataset.im_dir}"
     parser = argparse.ArgumentParser(
-        prog=script, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=script,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"Evaluate GaitNet on {dataset.title}: the original's table, CMC, mAP, verification, and pictures.",
         epilog=f"""examples:
   python {script} --weights models/mine.caffemodel --report
-  python {script} --features features.npz --out results/mine""")
+  python {script} --features features.npz --out results/mine""",
+    )
     net = parser.add_argument_group("what to evaluate")
-    net.add_argument("--weights", type=Path, metavar="FILE",
-                     help=f"trained net (default: models/{MODEL_FOLDERS[dataset.name]}/*.caffemodel, or the last "
-                          f"experiments/{dataset.name}/gaitnet-sia_iter_*.caffemodel)")
-    net.add_argument("--model", type=Path, metavar="FILE", default=ROOT / "eval" / "deploy_gaitnet.prototxt",
-                     help="deploy net (default eval/deploy_gaitnet.prototxt)")
+    net.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help=f"trained net (default: models/{MODEL_FOLDERS[dataset.name]}/*.caffemodel, or the last "
+        f"experiments/{dataset.name}/gaitnet-sia_iter_*.caffemodel)",
+    )
+    net.add_argument(
+        "--model",
+        type=Path,
+        metavar="FILE",
+        default=ROOT / "eval" / "deploy_gaitnet.prototxt",
+        help="deploy net (default eval/deploy_gaitnet.prototxt)",
+    )
     net.add_argument("--im-path", type=Path, metavar="DIR", help=f"tree of frames, or a pack (default data/{trees})")
-    net.add_argument("--gt-path", type=Path, metavar="DIR",
-                     help=f"tree of masks, to score the segmentation (default data/{dataset.folder}/{dataset.gt_dir})")
-    net.add_argument("--train-num", type=positive, default=dataset.train_num, metavar="N",
-                     help="subjects that trained; the others are tested (default %(default)s)")
-    net.add_argument("--clips", choices=[str(CLIPS), "all"], default=str(CLIPS),
-                     help="random clips of a walk, as in the original, or every window (default %(default)s)")
+    net.add_argument(
+        "--gt-path",
+        type=Path,
+        metavar="DIR",
+        help=f"tree of masks, to score the segmentation (default data/{dataset.folder}/{dataset.gt_dir})",
+    )
+    net.add_argument(
+        "--train-num",
+        type=positive,
+        default=dataset.train_num,
+        metavar="N",
+        help="subjects that trained; the others are tested (default %(default)s)",
+    )
+    net.add_argument(
+        "--clips",
+        choices=[str(CLIPS), "all"],
+        default=str(CLIPS),
+        help="random clips of a walk, as in the original, or every window (default %(default)s)",
+    )
     net.add_argument("--gpu", type=int, metavar="N", help="run the net on this GPU (default: CPU)")
-    net.add_argument("--cache", type=Path, metavar="DIR", default=ROOT / "eval" / "feat",
-                     help="where extracted features are kept (default eval/feat)")
-    net.add_argument("--features", type=Path, metavar="FILE",
-                     help="score this feature file instead, of ours (.npz) or of the original release")
+    net.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        default=ROOT / "eval" / "feat",
+        help="where extracted features are kept (default eval/feat)",
+    )
+    net.add_argument(
+        "--features",
+        type=Path,
+        metavar="FILE",
+        help="score this feature file instead, of ours (.npz) or of the original release",
+    )
     score = parser.add_argument_group("how to score")
-    score.add_argument("--similarity", choices=sorted(SIMILARITIES), default="distance",
-                       help="rank by the distance, or by the original's float32 exponential with its ties "
-                            "(default %(default)s)")
-    score.add_argument("--baselines", action="store_true",
-                       help="add gait energy images with PCA and LDA, which the training subjects are segmented for")
-    score.add_argument("--seed", type=int, default=0,
-                       help="of random clips and bootstrap intervals (default %(default)s)")
+    score.add_argument(
+        "--similarity",
+        choices=sorted(SIMILARITIES),
+        default="distance",
+        help="rank by the distance, or by the original's float32 exponential with its ties (default %(default)s)",
+    )
+    score.add_argument(
+        "--baselines",
+        action="store_true",
+        help="add gait energy images with PCA and LDA, which the training subjects are segmented for",
+    )
+    score.add_argument(
+        "--seed", type=int, default=0, help="of random clips and bootstrap intervals (default %(default)s)"
+    )
     score.add_argument("--expect", type=float, metavar="X", help="exit 1 unless the mean rank-1 (%%) is X ...")
     score.add_argument("--tol", type=float, default=0.3, metavar="Y", help="... within Y (default %(default)s)")
     out = parser.add_argument_group("what to write")
@@ -180,8 +229,9 @@ def parse(dataset, argv):
     if args.seed < 0:
         parser.error(f"argument --seed: {args.seed}: wanted 0 or more")
     if args.features and (args.weights or args.im_path or args.gt_path or args.baselines):
-        parser.error("argument --features: scores features that exist; leave out --weights, --im-path, --gt-path "
-                     "and --baselines")
+        parser.error(
+            "argument --features: scores features that exist; leave out --weights, --im-path, --gt-path and --baselines"
+        )
     return args
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from layers.datasets import NUM_FRAMES, SIZE
 from layers.frames import fill_image_blob
 
-CPU_BATCH, GPU_BATCH = (64, 128), (512, 1024)        # frames, clips a forward pass
+CPU_BATCH, GPU_BATCH = (64, 128), (512, 1024)  # frames, clips a forward pass
 
 
 class DeployNet:
@@ -33,20 +33,20 @@ class DeployNet:
         """planes (n, 4, 64, 64) uint8, see layers.frames -> (n, 64, 64) float32, probability of the person."""
         out = np.empty((len(planes), SIZE, SIZE), np.float32)
         for start in range(0, len(planes), self.frames):
-            some = planes[start:start + self.frames]
-            fill_image_blob(some, self.segmentation.blobs["im_cube"].data[:len(some)])
-            result, = self.segmentation.forward().values()
-            out[start:start + len(some)] = result[:len(some), 0]
+            some = planes[start : start + self.frames]
+            fill_image_blob(some, self.segmentation.blobs["im_cube"].data[: len(some)])
+            (result,) = self.segmentation.forward().values()
+            out[start : start + len(some)] = result[: len(some), 0]
         return out
 
     def features(self, sums):
         """sums (n, 64, 64) of the masks of six frames -> (n, 256)."""
         rows = []
         for start in range(0, len(sums), self.clips):
-            some = sums[start:start + self.clips]
-            self.recognition.blobs["temporal_fusion"].data[:len(some), 0] = some
-            result, = self.recognition.forward().values()
-            rows.append(result[:len(some)].copy())
+            some = sums[start : start + self.clips]
+            self.recognition.blobs["temporal_fusion"].data[: len(some), 0] = some
+            (result,) = self.recognition.forward().values()
+            rows.append(result[: len(some)].copy())
         return np.concatenate(rows)
 
 
@@ -55,7 +55,7 @@ def literal_features(net, planes, starts):
     rows = []
     for start in starts:
         for k in range(NUM_FRAMES):
-            fill_image_blob(planes[start + k:start + k + 1], net.blobs[f"im{k}"].data)
+            fill_image_blob(planes[start + k : start + k + 1], net.blobs[f"im{k}"].data)
         net.forward()
         rows.append(net.blobs["fc_fea"].data[0].copy())
     return np.stack(rows)
@@ -65,7 +65,7 @@ def build(caffe, net, weights):
     """A net in phase TEST, every parameter of which comes from the weights."""
     from google.protobuf import text_format
 
-    handle, path = tempfile.mkstemp(suffix=".prototxt")         # pycaffe builds nets from files only
+    handle, path = tempfile.mkstemp(suffix=".prototxt")  # pycaffe builds nets from files only
     try:
         with os.fdopen(handle, "w") as file:
             file.write(text_format.MessageToString(net))
@@ -74,8 +74,10 @@ def build(caffe, net, weights):
         os.unlink(path)
     missing = sorted(set(built.params) - layers_with_weights(weights))
     if missing:
-        raise ValueError(f"{weights}: no weights for {', '.join(missing)}; wanted those of a trained GaitNet, "
-                         "such as gaitnet-sia_iter_30000.caffemodel")
+        raise ValueError(
+            f"{weights}: no weights for {', '.join(missing)}; wanted those of a trained GaitNet, "
+            "such as gaitnet-sia_iter_30000.caffemodel"
+        )
     built.copy_from(str(weights))
     return built
 
@@ -122,10 +124,13 @@ def halves(net, path, frames, clips):
     try:
         cube, cut, fusion = (place[name] for name in ("im_cube", "make_pair", "temporal_fusion"))
     except KeyError as e:
-        raise ValueError(f"{path}: no layer {e}; wanted a GaitNet deploy net, "
-                         "such as eval/deploy_gaitnet.prototxt") from None
-    return (part(net, "im_cube", (frames, 3, SIZE, SIZE), net.layer[cube + 1:cut]),
-            part(net, "temporal_fusion", (clips, 1, SIZE, SIZE), net.layer[fusion + 1:]))
+        raise ValueError(
+            f"{path}: no layer {e}; wanted a GaitNet deploy net, such as eval/deploy_gaitnet.prototxt"
+        ) from None
+    return (
+        part(net, "im_cube", (frames, 3, SIZE, SIZE), net.layer[cube + 1 : cut]),
+        part(net, "temporal_fusion", (clips, 1, SIZE, SIZE), net.layer[fusion + 1 :]),
+    )
 
 
 def part(net, blob, shape, layers):

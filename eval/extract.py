@@ -11,9 +11,9 @@ from eval.segmentation import THRESHOLD, agreement
 from layers.datasets import NUM_FRAMES
 from layers.frames import PLANES
 
-GROUP = 16            # batches of frames that are read, and held, together
-CLIPS = 20            # drawn from each walk by the original
-READERS = 4           # threads that decode images
+GROUP = 16  # batches of frames that are read, and held, together
+CLIPS = 20  # drawn from each walk by the original
+READERS = 4  # threads that decode images
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def extract(net, frames, paths, starts, label):
     with ThreadPoolExecutor(READERS) as readers, progress(len(paths), label, "walk") as bar:
         groups = group_walks(paths, [frames.length(path) for path in paths], GROUP * net.frames)
         waiting = None
-        for group in [*groups, []]:                     # reads one group ahead of the net
+        for group in [*groups, []]:  # reads one group ahead of the net
             coming = [readers.submit(read_walk, frames, path, n) for path, n in group]
             if waiting:
                 results += walks_through_net(net, [walk.result() for walk in waiting], starts, len(results))
@@ -59,18 +59,27 @@ def walks_through_net(net, walks, starts, first):
     """One row of Extraction for each of the walks, uint8 (F, 4, 64, 64) each."""
     masks = np.split(net.masks(np.concatenate(walks)), np.cumsum([len(walk) for walk in walks])[:-1])
     clips = [starts(first + i, len(walk)) for i, walk in enumerate(walks)]
-    needed = [np.unique(some, return_inverse=True) for some in clips]       # a window drawn twice is computed once
+    needed = [np.unique(some, return_inverse=True) for some in clips]  # a window drawn twice is computed once
     sums = np.concatenate([window_sums(mask)[windows] for mask, (windows, _) in zip(masks, needed)])
     features = np.split(net.features(sums), np.cumsum([len(windows) for windows, _ in needed])[:-1])
-    return [row(walk, mask, feature[drawn].mean(axis=0))
-            for walk, mask, feature, (_, drawn) in zip(walks, masks, features, needed)]
+    return [
+        row(walk, mask, feature[drawn].mean(axis=0))
+        for walk, mask, feature, (_, drawn) in zip(walks, masks, features, needed)
+    ]
 
 
 def row(walk, mask, vector):
     predicted, truth = mask > THRESHOLD, walk[:, 3] > 127
     middle = len(walk) // 2
-    return (vector, energy_image(predicted), energy_image(truth), agreement(predicted, truth).mean(axis=0), len(walk),
-            walk[middle], np.rint(255 * mask[middle]).astype(np.uint8))
+    return (
+        vector,
+        energy_image(predicted),
+        energy_image(truth),
+        agreement(predicted, truth).mean(axis=0),
+        len(walk),
+        walk[middle],
+        np.rint(255 * mask[middle]).astype(np.uint8),
+    )
 
 
 def window_sums(masks):

@@ -71,20 +71,30 @@ def one_side(path, arrays, role, num_groups):
     except KeyError as e:
         raise FeatureFileError(f"{path}: no entry {e}; found {sorted(arrays)}") from None
     if vectors.ndim != 3 or labels.shape != vectors.shape[:2] or valid.shape != vectors.shape[:1]:
-        raise FeatureFileError(f"{path}: {role}: features {vectors.shape}, labels {labels.shape}, valid {valid.shape} "
-                               "do not fit together; wanted (T, G, D), (T, G), (T,)")
+        raise FeatureFileError(
+            f"{path}: {role}: features {vectors.shape}, labels {labels.shape}, valid {valid.shape} "
+            "do not fit together; wanted (T, G, D), (T, G), (T,)"
+        )
     counts = np.arange(vectors.shape[1] + 1)
     if len(valid) < num_groups or not np.isin(valid, counts).all() or valid[num_groups:].any():
-        raise FeatureFileError(f"{path}: {role}_valid is {valid.tolist()}; this dataset has {num_groups} "
-                               f"groups of at most {vectors.shape[1]} sequences: is it another dataset's file?")
+        raise FeatureFileError(
+            f"{path}: {role}_valid is {valid.tolist()}; this dataset has {num_groups} "
+            f"groups of at most {vectors.shape[1]} sequences: is it another dataset's file?"
+        )
     rows = [(t, n) for t in range(num_groups) for n in range(int(valid[t]))]
     if not rows:
         raise FeatureFileError(f"{path}: {role}_valid is {valid.tolist()}: no {role} sequence")
     t, n = np.array(rows).T
     if not np.isfinite(vectors[t, n]).all():
         raise FeatureFileError(f"{path}: {role}_features holds numbers that are not finite")
-    return (vectors[t, n].astype(np.float32), labels[t, n].astype(np.int64), t, np.full(len(t), role),
-            np.full(len(t), ""), np.array([f"{role}[{a},{b}]" for a, b in rows]))
+    return (
+        vectors[t, n].astype(np.float32),
+        labels[t, n].astype(np.int64),
+        t,
+        np.full(len(t), role),
+        np.full(len(t), ""),
+        np.array([f"{role}[{a},{b}]" for a, b in rows]),
+    )
 
 
 def read_cache(path, key=None):

@@ -53,8 +53,8 @@ def bootstrap(values, groups, labels, num_groups, rng, identical=True, resamples
     np.add.at(sums, (which, groups), values)
     np.add.at(counts, (which, groups), 1)
     counts = np.broadcast_to(counts, sums.shape)
-    draws = rng.multinomial(len(subjects), np.full(len(subjects), 1 / len(subjects)), size=resamples)    # (B, S)
-    with np.errstate(invalid="ignore"):                       # a cell that a draw leaves empty is nan
+    draws = rng.multinomial(len(subjects), np.full(len(subjects), 1 / len(subjects)), size=resamples)  # (B, S)
+    with np.errstate(invalid="ignore"):  # a cell that a draw leaves empty is nan
         tables = (draws @ sums.reshape(-1, cells)) / (draws @ counts.reshape(-1, cells))
     means = [overall(table.reshape(num_groups, -1), identical) for table in tables]
     low, high = np.nanpercentile(means, [2.5, 97.5])
@@ -74,7 +74,7 @@ def roc(genuine, impostor):
 
 def equal_error_rate(far, tar):
     """Where the false accept rate equals the false reject rate 1 - tar, linearly between thresholds."""
-    gap = far - (1 - tar)                                   # rises from -1 to 1
+    gap = far - (1 - tar)  # rises from -1 to 1
     i = int(np.argmax(gap >= 0))
     share = gap[i - 1] / (gap[i - 1] - gap[i])
     return float(far[i - 1] + share * (far[i] - far[i - 1]))
@@ -96,6 +96,12 @@ def subject_errors(first, nearest_labels, labels):
         right = first[labels == subject] == 1
         others, times = np.unique(wrong[~right], return_counts=True)
         confused = int(others[times.argmax()]) if len(others) else None
-        rows.append({"subject": int(subject), "trials": int(right.size), "rank1": float(right.mean()),
-                     "most_confused_with": confused})
+        rows.append(
+            {
+                "subject": int(subject),
+                "trials": int(right.size),
+                "rank1": float(right.mean()),
+                "most_confused_with": confused,
+            }
+        )
     return sorted(rows, key=lambda row: (row["rank1"], row["subject"]))

@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from eval.features import FeatureFileError
 from eval.score import distance
 
-SLOPE_PENALTY = 1e-5      # keeps the fit finite where distances separate people perfectly
+SLOPE_PENALTY = 1e-5  # keeps the fit finite where distances separate people perfectly
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Calibration:
     slope: float
     offset: float
     threshold: float
-    false_alarm_rate: float       # wanted, and what the threshold was set for
-    detection_rate: float         # share of enrolled people's walks recognised at the threshold, on the same walks
-    people: int                   # of the validation set
+    false_alarm_rate: float  # wanted, and what the threshold was set for
+    detection_rate: float  # share of enrolled people's walks recognised at the threshold, on the same walks
+    people: int  # of the validation set
     trials: int
 
     def score(self, distances):
@@ -66,8 +66,13 @@ class People:
 
     def enrolled(self, name, vector, walk):
         """With one more walk."""
-        return People(np.append(self.names, name), np.concatenate([self.vectors, vector[None]]),
-                      np.append(self.walks, walk), self.weights_sha256, self.calibration)
+        return People(
+            np.append(self.names, name),
+            np.concatenate([self.vectors, vector[None]]),
+            np.append(self.walks, walk),
+            self.weights_sha256,
+            self.calibration,
+        )
 
     def answer(self, vector):
         """[(name, distance, score)], nearest first: a person is as far as the nearest of their walks."""
@@ -97,12 +102,13 @@ def calibrate(gallery, probe, false_alarm_rate):
     if not len(own) or not len(strangers):
         raise ValueError("calibration needs two or more people with gallery and probe walks")
     strangers = np.sort(strangers)
-    allowed = int(false_alarm_rate * len(strangers))                # so many strangers may come nearer
+    allowed = int(false_alarm_rate * len(strangers))  # so many strangers may come nearer
     threshold = float(np.nextafter(strangers[allowed], 0))
     slope, offset = logistic_fit(own, others)
     recognised = (own <= threshold) & (own < rivals)
-    return Calibration(slope, offset, threshold, false_alarm_rate, float(recognised.mean()),
-                       len(np.unique(gallery.labels)), len(own))
+    return Calibration(
+        slope, offset, threshold, false_alarm_rate, float(recognised.mean()), len(np.unique(gallery.labels)), len(own)
+    )
 
 
 def nearest_walks(distances, owners):

@@ -7,11 +7,11 @@ import numpy as np
 
 from eval.score import distance
 
-ENLARGED = 4          # outlines are drawn between the pixels of an enlarged frame
-GREEN, RED = (60, 200, 60), (60, 60, 230)          # BGR
-FOUND = 5             # gallery walks shown for a probe
-ROWS = 8              # probes shown, half of them errors
-EXAMINED = 500        # probes among which these are sought
+ENLARGED = 4  # outlines are drawn between the pixels of an enlarged frame
+GREEN, RED = (60, 200, 60), (60, 60, 230)  # BGR
+FOUND = 5  # gallery walks shown for a probe
+ROWS = 8  # probes shown, half of them errors
+EXAMINED = 500  # probes among which these are sought
 
 
 def overlay(planes, mask, with_truth):

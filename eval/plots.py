@@ -16,8 +16,15 @@ def heat_map(groups, table, title):
     size = max(3.2, 0.62 * len(groups) + 1.6)
     figure, axes = plt.subplots(figsize=(size, size * 0.92), layout="constrained")
     picture = axes.imshow(table, vmin=0, vmax=100, cmap="viridis")
-    axes.set(xlabel="gallery", ylabel="probe", title=title, xticks=range(len(groups)), yticks=range(len(groups)),
-             xticklabels=groups, yticklabels=groups)
+    axes.set(
+        xlabel="gallery",
+        ylabel="probe",
+        title=title,
+        xticks=range(len(groups)),
+        yticks=range(len(groups)),
+        xticklabels=groups,
+        yticklabels=groups,
+    )
     for (i, j), cell in np.ndenumerate(table):
         axes.text(j, i, f"{cell:.1f}", ha="center", va="center", fontsize=8, color="white" if cell < 60 else "black")
     figure.colorbar(picture, ax=axes, shrink=0.8, label="rank-1 (%)")

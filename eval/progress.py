@@ -5,7 +5,7 @@ import time
 
 from tqdm import tqdm
 
-INTERVAL = 10         # seconds between lines of a log
+INTERVAL = 10  # seconds between lines of a log
 
 
 def progress(total, label, unit):

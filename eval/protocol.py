@@ -6,7 +6,7 @@ from eval import metrics
 from eval.score import SIMILARITIES
 
 MAX_RANK = 20
-CURVE_POINTS = 400        # of a ROC curve kept for JSON and plots
+CURVE_POINTS = 400  # of a ROC curve kept for JSON and plots
 
 
 def evaluate(features, groups, similarity="distance", seed=0):
@@ -42,8 +42,10 @@ def covariates(features, num_groups, dissimilarity, seed):
     AAAI 2019).
     """
     names = sorted(set(features.covariates) - {""}, key=lambda name: (name != "NM", name))
-    rows = {name: Trials(features.gallery, features.take(features.covariates == name), num_groups, dissimilarity)
-            for name in names}
+    rows = {
+        name: Trials(features.gallery, features.take(features.covariates == name), num_groups, dissimilarity)
+        for name in names
+    }
     return {"covariates": {name: trials.identification(seed) for name, trials in rows.items()}} if rows else {}
 
 
@@ -52,11 +54,11 @@ class Trials:
 
     def __init__(self, gallery, probe, num_groups, dissimilarity):
         self.probe, self.num_groups = probe, num_groups
-        self.columns = np.unique(gallery.groups)            # the cells of groups without gallery stay nan
+        self.columns = np.unique(gallery.groups)  # the cells of groups without gallery stay nan
         shape = len(probe), num_groups
         self.first, self.ap, self.inp = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
         self.nearest_labels = np.full(shape, -1)
-        self.genuine, self.impostor = [], []                # of each gallery group: (distances, of an identical group?)
+        self.genuine, self.impostor = [], []  # of each gallery group: (distances, of an identical group?)
         for j in self.columns:
             column = gallery.take(gallery.groups == j)
             distances = dissimilarity(probe.vectors, column.vectors)
@@ -76,8 +78,9 @@ class Trials:
         for name, identical in self.averages():
             summary[name] = {
                 "rank1": metrics.overall(table, identical),
-                "rank1_95": metrics.bootstrap(hit, self.probe.groups, self.probe.labels, self.num_groups,
-                                              np.random.default_rng(seed), identical),
+                "rank1_95": metrics.bootstrap(
+                    hit, self.probe.groups, self.probe.labels, self.num_groups, np.random.default_rng(seed), identical
+                ),
                 "cmc": [metrics.overall(self.table(self.within(k)), identical) for k in range(1, MAX_RANK + 1)],
                 "mAP": metrics.overall(self.table(self.ap), identical),
                 "mINP": metrics.overall(self.table(self.inp), identical),
@@ -88,14 +91,17 @@ class Trials:
         """ROC, equal error rate, and true accept rate at fixed false accept rates, over all pairs."""
         summary = {}
         for name, identical in self.averages():
-            genuine, impostor = (np.concatenate([d if identical else d[~same] for d, same in side])
-                                 for side in (self.genuine, self.impostor))
+            genuine, impostor = (
+                np.concatenate([d if identical else d[~same] for d, same in side])
+                for side in (self.genuine, self.impostor)
+            )
             if not len(genuine) or not len(impostor):
                 continue
             far, tar = metrics.roc(genuine, impostor)
             grid = np.concatenate([[0], np.geomspace(max(1 / len(impostor), 1e-6), 1, CURVE_POINTS)])
             summary[name] = {
-                "genuine_pairs": len(genuine), "impostor_pairs": len(impostor),
+                "genuine_pairs": len(genuine),
+                "impostor_pairs": len(impostor),
                 "eer": metrics.equal_error_rate(far, tar),
                 "tar_at_far": {f"{rate:g}": metrics.tar_at_far(far, tar, rate) for rate in metrics.FALSE_ACCEPT_RATES},
                 "roc": {"far": grid.tolist(), "tar": tar[np.searchsorted(far, grid, side="right") - 1].tolist()},

@@ -53,13 +53,16 @@ def write_report(path, dataset, result, features, extras):
     if "shown" in extras:
         parts += [masks(result, features, extras), gallery(features, extras, result, kind)]
     parts += [subjects(result, features, kind), provenance(result)]
-    write_text(path, f"""<!DOCTYPE html>
+    write_text(
+        path,
+        f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>GaitNet on {escape(dataset.title)}</title><style>{STYLE}</style></head>
 <body>
 {"".join(parts)}
 </body></html>
-""")
+""",
+    )
 
 
 def headline(dataset, result, kind):
@@ -72,17 +75,23 @@ def headline(dataset, result, kind):
     if "segmentation" in result:
         cards.append((f"{result['segmentation']['iou']:.3f}", "IoU of masks, unseen subjects"))
     boxes = "".join(f'<div class="card"><b>{value}</b><span>{escape(name)}</span></div>' for value, name in cards)
-    return (f"<h1>GaitNet on {escape(dataset.title)}</h1><p class='note'>{probes} probes and {sum(result['gallery'])} "
-            f"gallery walks of {people} people whom training has not seen.</p><div class='cards'>{boxes}</div>")
+    return (
+        f"<h1>GaitNet on {escape(dataset.title)}</h1><p class='note'>{probes} probes and {sum(result['gallery'])} "
+        f"gallery walks of {people} people whom training has not seen.</p><div class='cards'>{boxes}</div>"
+    )
 
 
 def rank1(result, kind):
     head = "".join(f"<th>{escape(name)}</th>" for name in result["groups"])
-    rows = "".join(f"<tr><th>{escape(name)}</th>{''.join(map(heat_cell, row))}</tr>"
-                   for name, row in zip(result["groups"], result["identification"]["rank1_table"]))
-    return (f"<h2>Rank-1 by {kind}</h2><p class='note'>Percent of probes whose nearest gallery walk is of the same "
-            f"person. Rows: probe {kind}; columns: gallery {kind}.</p>"
-            f"<div class='wide'><table><tr><th></th>{head}</tr>{rows}</table></div>")
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th>{''.join(map(heat_cell, row))}</tr>"
+        for name, row in zip(result["groups"], result["identification"]["rank1_table"])
+    )
+    return (
+        f"<h2>Rank-1 by {kind}</h2><p class='note'>Percent of probes whose nearest gallery walk is of the same "
+        f"person. Rows: probe {kind}; columns: gallery {kind}.</p>"
+        f"<div class='wide'><table><tr><th></th>{head}</tr>{rows}</table></div>"
+    )
 
 
 def heat_cell(share):
@@ -103,16 +112,22 @@ def comparison(result, kind):
 
 
 def curves(result, kind):
-    pictures = [base64.b64encode(plots.svg(plots.curve(draw, result, kind))).decode()
-                for draw in (plots.draw_cmc, plots.draw_roc)]
+    pictures = [
+        base64.b64encode(plots.svg(plots.curve(draw, result, kind))).decode()
+        for draw in (plots.draw_cmc, plots.draw_roc)
+    ]
     images = "".join(f"<img alt='' src='data:image/svg+xml;base64,{picture}'>" for picture in pictures)
-    rows = [[average.replace("_", " "), f"{100 * figures['eer']:.2f}",
-             *(f"{100 * tar:.2f}" for tar in figures["tar_at_far"].values())]
-            for average, figures in result["verification"].items()]
+    rows = [
+        [
+            average.replace("_", " "),
+            f"{100 * figures['eer']:.2f}",
+            *(f"{100 * tar:.2f}" for tar in figures["tar_at_far"].values()),
+        ]
+        for average, figures in result["verification"].items()
+    ]
     rates = next(iter(result["verification"].values()), {"tar_at_far": {}})["tar_at_far"]
     head = [f"all pairs, {kind}s", "EER (%)", *(f"TAR (%) at FAR {rate}" for rate in rates)]
-    return (f"<h2>Identification and verification curves</h2>"
-            f"<div class='plots'>{images}</div>{table(head, rows)}")
+    return f"<h2>Identification and verification curves</h2><div class='plots'>{images}</div>{table(head, rows)}"
 
 
 def masks(result, features, extras):
@@ -126,23 +141,35 @@ def masks(result, features, extras):
     line = ""
     if "segmentation" in result:
         s = result["segmentation"]
-        line = (f" Over {s['frames']} frames: IoU {s['iou']:.3f}, pixel accuracy {s['pixel_accuracy']:.3f}, "
-                f"boundary F {s['boundary_f']:.3f}.")
-    return (f"<h2>Masks of unseen subjects</h2><p class='note'>{legend}{line}</p>"
-            f"<div class='grid'>{''.join(pictures)}</div>")
+        line = (
+            f" Over {s['frames']} frames: IoU {s['iou']:.3f}, pixel accuracy {s['pixel_accuracy']:.3f}, "
+            f"boundary F {s['boundary_f']:.3f}."
+        )
+    return (
+        f"<h2>Masks of unseen subjects</h2><p class='note'>{legend}{line}</p>"
+        f"<div class='grid'>{''.join(pictures)}</div>"
+    )
 
 
 def gallery(features, extras, result, kind):
     rows = []
     for probe, found in retrievals(features):
         items = [figure(png_uri(energy(extras, probe)), f"probe {features.names[probe]}")]
-        items += [figure(png_uri(energy(extras, i)), features.names[i],
-                         "right" if features.labels[i] == features.labels[probe] else "wrong") for i in found]
+        items += [
+            figure(
+                png_uri(energy(extras, i)),
+                features.names[i],
+                "right" if features.labels[i] == features.labels[probe] else "wrong",
+            )
+            for i in found
+        ]
         rows.append(f"<div class='row'>{''.join(items)}</div>")
     others = f", among walks of another {kind}" if len(result["groups"]) > 1 else ""
-    return (f"<h2>Retrieval</h2><p class='note'>Gait energy image (mean predicted mask) of a probe, and of its five "
-            f"nearest gallery walks by GaitNet feature{others}. Half of the rows show errors, if there are as many.</p>"
-            f"{''.join(rows)}")
+    return (
+        f"<h2>Retrieval</h2><p class='note'>Gait energy image (mean predicted mask) of a probe, and of its five "
+        f"nearest gallery walks by GaitNet feature{others}. Half of the rows show errors, if there are as many.</p>"
+        f"{''.join(rows)}"
+    )
 
 
 def energy(extras, walk):
@@ -152,10 +179,19 @@ def energy(extras, walk):
 def subjects(result, features, kind):
     names = dict(zip(features.labels.tolist(), (name.split("/")[0] for name in features.names)))
     named = "/" in str(features.names[0])
-    rows = [[names[row["subject"]] if named else str(row["subject"]), str(row["trials"]), f"{100 * row['rank1']:.1f}",
-             "" if row["most_confused_with"] is None
-             else names[row["most_confused_with"]] if named else str(row["most_confused_with"])]
-            for row in result["subjects"]]
+    rows = [
+        [
+            names[row["subject"]] if named else str(row["subject"]),
+            str(row["trials"]),
+            f"{100 * row['rank1']:.1f}",
+            ""
+            if row["most_confused_with"] is None
+            else names[row["most_confused_with"]]
+            if named
+            else str(row["most_confused_with"]),
+        ]
+        for row in result["subjects"]
+    ]
     note = f"Worst first. A trial is one probe against the gallery of one {kind}."
     head = ["subject", "trials", "rank-1 (%)", "most often taken for"]
     return f"<h2>By subject</h2><p class='note'>{note}</p>{table(head, rows)}"

@@ -6,14 +6,14 @@ galleries of millions.
 
 import numpy as np
 
-BLOCK = 8192          # gallery rows a block in the large search: (2048 x 8192) float32 scores are 64 MiB
-SPARE = 8             # candidates beyond k that the exact second look of `top_k` gets
+BLOCK = 8192  # gallery rows a block in the large search: (2048 x 8192) float32 scores are 64 MiB
+SPARE = 8  # candidates beyond k that the exact second look of `top_k` gets
 
 
 def distance(probe, gallery):
     """Squared Euclidean distance (P, G) in float64: the order of exp(-|(p - g)/256|^2) without its rounding."""
     probe, gallery = probe.astype(np.float64), gallery.astype(np.float64)
-    centre = gallery.mean(axis=0)              # near zero, so that the products below cancel less
+    centre = gallery.mean(axis=0)  # near zero, so that the products below cancel less
     probe, gallery = probe - centre, gallery - centre
     squares = (probe**2).sum(1)[:, None] + (gallery**2).sum(1) - 2 * probe @ gallery.T
     return np.maximum(squares, 0)
@@ -24,7 +24,7 @@ def exp32(probe, gallery):
     rows = []
     for vector in probe:
         difference = (vector - gallery) / np.float32(256)
-        rows.append(np.exp(-np.linalg.norm(difference, axis=1) ** 2))
+        rows.append(np.exp(-(np.linalg.norm(difference, axis=1) ** 2)))
     return -np.stack(rows)
 
 
@@ -40,15 +40,16 @@ def top_k(probe, gallery, k, block=BLOCK, probe_block=2048):
     k = min(k, len(gallery))
     centre = gallery[:BLOCK].mean(axis=0)
     indices, squares = np.empty((len(probe), k), np.int64), np.empty((len(probe), k))
-    half_norms = np.concatenate([((gallery[b:b + block] - centre) ** 2).sum(1) / 2
-                                 for b in range(0, len(gallery), block)])
+    half_norms = np.concatenate(
+        [((gallery[b : b + block] - centre) ** 2).sum(1) / 2 for b in range(0, len(gallery), block)]
+    )
     for row in range(0, len(probe), probe_block):
-        some = probe[row:row + probe_block]
+        some = probe[row : row + probe_block]
         found = candidates(some - centre, gallery, centre, half_norms, min(k + SPARE, len(gallery)), block)
         exact = exact_squares(some, gallery, found)
         order = np.lexsort((found, exact), axis=1)[:, :k]
-        indices[row:row + probe_block] = np.take_along_axis(found, order, 1)
-        squares[row:row + probe_block] = np.take_along_axis(exact, order, 1)
+        indices[row : row + probe_block] = np.take_along_axis(found, order, 1)
+        squares[row : row + probe_block] = np.take_along_axis(exact, order, 1)
     return indices, squares
 
 
@@ -57,9 +58,9 @@ def candidates(probe, gallery, centre, half_norms, count, block):
     best = np.full((len(probe), count), -np.inf, np.float32)
     where = np.zeros((len(probe), count), np.int64)
     for start in range(0, len(gallery), block):
-        scores = probe @ (gallery[start:start + block] - centre).T
-        scores -= half_norms[start:start + block]
-        better = np.flatnonzero(scores.max(axis=1) > best.min(axis=1))      # few, once the lists are good
+        scores = probe @ (gallery[start : start + block] - centre).T
+        scores -= half_norms[start : start + block]
+        better = np.flatnonzero(scores.max(axis=1) > best.min(axis=1))  # few, once the lists are good
         if not len(better):
             continue
         pool = np.concatenate([best[better], scores[better]], axis=1)

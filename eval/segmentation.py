@@ -5,7 +5,7 @@ import numpy as np
 
 MEASURES = ("iou", "pixel_accuracy", "boundary_f")
 THRESHOLD = 0.5
-CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))     # reaches 1 pixel: 0.8% of a 64 x 64 diagonal
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))  # reaches 1 pixel: 0.8% of a 64 x 64 diagonal
 
 
 def agreement(predicted, truth):
@@ -32,8 +32,7 @@ def boundary_f(predicted, truth):
     lines = [outline(mask.astype(np.uint8)) for mask in (predicted, truth)]
     if not lines[0].any() or not lines[1].any():
         return float(lines[0].any() == lines[1].any())
-    precision, recall = (line[cv2.dilate(other, CROSS) > 0].sum() / line.sum()
-                         for line, other in (lines, lines[::-1]))
+    precision, recall = (line[cv2.dilate(other, CROSS) > 0].sum() / line.sum() for line, other in (lines, lines[::-1]))
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 

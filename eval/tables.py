@@ -7,8 +7,12 @@ import math
 import os
 from pathlib import Path
 
-RESULT_FILES = {"casiab": "casiab_cross_view_results_tr{}.txt", "outdoor": "outdoor_results_tr{}.txt",
-                "szu": "szu_results_tr{}.txt", "walkers": "walkers_cross_view_results_tr{}.txt"}
+RESULT_FILES = {
+    "casiab": "casiab_cross_view_results_tr{}.txt",
+    "outdoor": "outdoor_results_tr{}.txt",
+    "szu": "szu_results_tr{}.txt",
+    "walkers": "walkers_cross_view_results_tr{}.txt",
+}
 
 
 def write_text(path, text):
@@ -89,7 +93,7 @@ def summary_table(result, kind):
 def protocols(result):
     """(name, identification figures) of the net and the baselines, by covariate of the probes where there are any."""
     for name, part in [("GaitNet", result), *result.get("baselines", {}).items()]:
-        if "covariates" in part:        # NM is the original protocol
+        if "covariates" in part:  # NM is the original protocol
             yield from ((f"{name}, {probes} probes", row) for probes, row in part["covariates"].items())
         else:
             yield name, part["identification"]
@@ -104,12 +108,16 @@ def further_lines(result, kind):
     people = len(result["subjects"])
     yield f"chance: rank-1 {100 / people:.2f} ({people} people)"
     for average, figures in result["verification"].items():
-        yield (f"verification {average.replace('_', ' ')} {kind}: EER {100 * figures['eer']:.2f}%, TAR "
-               + ", ".join(f"{100 * tar:.2f}% at FAR {rate}" for rate, tar in figures["tar_at_far"].items()))
+        yield (
+            f"verification {average.replace('_', ' ')} {kind}: EER {100 * figures['eer']:.2f}%, TAR "
+            + ", ".join(f"{100 * tar:.2f}% at FAR {rate}" for rate, tar in figures["tar_at_far"].items())
+        )
     if "segmentation" in result:
         masks = result["segmentation"]
-        yield (f"segmentation of {masks['frames']} frames of unseen subjects: IoU {masks['iou']:.3f}, "
-               f"pixel accuracy {masks['pixel_accuracy']:.3f}, boundary F {masks['boundary_f']:.3f}")
+        yield (
+            f"segmentation of {masks['frames']} frames of unseen subjects: IoU {masks['iou']:.3f}, "
+            f"pixel accuracy {masks['pixel_accuracy']:.3f}, boundary F {masks['boundary_f']:.3f}"
+        )
 
 
 def csv_text(result):

@@ -106,8 +106,12 @@ def build(content, pickled_type, shape, order):
     return np.frombuffer(content, pickled_type.value).reshape(shape, order="F" if order == "F" else "C")
 
 
-ADMITTED = {("numpy", "ndarray"): PickledArray, ("numpy", "dtype"): PickledType,
-            ("_codecs", "encode"): PickledBytes, ("__builtin__", "bytes"): PickledBytes}
+ADMITTED = {
+    ("numpy", "ndarray"): PickledArray,
+    ("numpy", "dtype"): PickledType,
+    ("_codecs", "encode"): PickledBytes,
+    ("__builtin__", "bytes"): PickledBytes,
+}
 for core in ("numpy.core", "numpy._core"):
     ADMITTED[core + ".multiarray", "_reconstruct"] = PickledArray
     ADMITTED[core + ".numeric", "_frombuffer"] = PickledBuffer

@@ -16,8 +16,8 @@ from eval.runtime import load_caffe
 from layers.datasets import MIN_FRAMES
 from layers.frames import open_frames
 
-SHOWN = 12            # walks of which the cache keeps a frame and its mask
-VERSION = 1           # of what the cache holds: raise it when extraction changes
+SHOWN = 12  # walks of which the cache keeps a frame and its mask
+VERSION = 1  # of what the cache holds: raise it when extraction changes
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,18 @@ def features_of(source, part="test"):
     """
     frames = open_frames(source.im_path, source.gt_path)
     walks = choose(source, frames, part)
-    key = {"version": VERSION, "dataset": source.dataset.name, "train_num": source.train_num, "part": part,
-           "weights_sha256": provenance.sha256(source.weights), "prototxt_sha256": provenance.sha256(source.prototxt),
-           "data_sha256": data_fingerprint(source, frames, walks), "ground_truth": source.gt_path is not None,
-           "clips": source.clips, "seed": None if source.clips == "all" else source.seed}
+    key = {
+        "version": VERSION,
+        "dataset": source.dataset.name,
+        "train_num": source.train_num,
+        "part": part,
+        "weights_sha256": provenance.sha256(source.weights),
+        "prototxt_sha256": provenance.sha256(source.prototxt),
+        "data_sha256": data_fingerprint(source, frames, walks),
+        "ground_truth": source.gt_path is not None,
+        "clips": source.clips,
+        "seed": None if source.clips == "all" else source.seed,
+    }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     cache = source.cache / f"{source.dataset.name}-tr{source.train_num}-{part}-{name}.npz"
     if not cache.exists():
@@ -61,17 +69,20 @@ def features_of(source, part="test"):
 
 def compute(source, frames, walks, key):
     """(Features, key, extras) by running the net."""
-    net = DeployNet(load_caffe(source.gpu), source.prototxt, source.weights,
-                    CPU_BATCH if source.gpu is None else GPU_BATCH)
+    net = DeployNet(
+        load_caffe(source.gpu), source.prototxt, source.weights, CPU_BATCH if source.gpu is None else GPU_BATCH
+    )
     starts = all_starts if source.clips == "all" else random_starts(source.seed)
     found = extract(net, frames, [walk.path for walk in walks], starts, f"{key['part']} subjects")
     groups = [source.dataset.protocol.group(walk) for walk in walks]
     features = Features(
-        found.vectors, np.array([walk.label for walk in walks]),
+        found.vectors,
+        np.array([walk.label for walk in walks]),
         np.array([source.dataset.protocol.groups.index(group) if group else -1 for group in groups]),
         np.array([source.dataset.protocol.role(walk) or "" for walk in walks]),
         np.array([source.dataset.protocol.covariate(walk) or "" for walk in walks]),
-        np.array([walk.path for walk in walks]))
+        np.array([walk.path for walk in walks]),
+    )
     return features, key, few_shown(found)
 
 
@@ -89,15 +100,17 @@ def choose(source, frames, part):
         walks = [walk for walk in dataset.sequences(source.im_path, training) if dataset.trains(walk)]
     else:
         walks = [walk for walk in dataset.sequences(source.im_path, test) if used(dataset.protocol, walk)]
-    long = [walk for walk in walks if frames.length(walk.path) >= MIN_FRAMES]     # as in the original: more than 10
+    long = [walk for walk in walks if frames.length(walk.path) >= MIN_FRAMES]  # as in the original: more than 10
     if len(long) < len(walks):
         short = sorted({walk.path for walk in walks} - {walk.path for walk in long})
         print(f"left out: {len(short)} walks of fewer than {MIN_FRAMES} frames, first {short[0]}", file=sys.stderr)
     roles = {dataset.protocol.role(walk) for walk in long}
     if part == "test" and not {"gallery", "probe"} <= roles:
-        raise ValueError(f"{source.im_path}: {len(long)} walks of {len(test)} test subjects, and no "
-                         f"{' or '.join(sorted({'gallery', 'probe'} - roles))} walk among them; "
-                         f"check --im-path and --train-num (now {source.train_num})")
+        raise ValueError(
+            f"{source.im_path}: {len(long)} walks of {len(test)} test subjects, and no "
+            f"{' or '.join(sorted({'gallery', 'probe'} - roles))} walk among them; "
+            f"check --im-path and --train-num (now {source.train_num})"
+        )
     return long
 
 

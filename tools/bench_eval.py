@@ -60,14 +60,20 @@ def features(walks, frames, gpu):
         fast = DeployNet(caffe, PROTOTXT, f"{folder}/weights.caffemodel", CPU_BATCH if gpu is None else GPU_BATCH)
     starts = random_starts(seed=0)
 
-    literal_features(whole, planes[0], [0, 1])                  # both have run once before they are timed
+    literal_features(whole, planes[0], [0, 1])  # both have run once before they are timed
     walks_through_net(fast, planes[:1], starts, 0)
     few = min(walks, 4)
     want, slow_s = timed(lambda: [literal_features(whole, planes[i], starts(i, frames)).mean(0) for i in range(few)])
     rows, fast_s = timed(lambda: walks_through_net(fast, planes, starts, 0))
     difference = max(np.abs(row[0] - mean).max() / np.abs(mean).max() for row, mean in zip(rows, want))
-    return {"frames_a_walk": frames, "clips": CLIPS, "literal_s": slow_s / few, "ours_s": fast_s / walks,
-            "ratio": slow_s / few * walks / fast_s, "largest_difference": float(difference)}
+    return {
+        "frames_a_walk": frames,
+        "clips": CLIPS,
+        "literal_s": slow_s / few,
+        "ours_s": fast_s / walks,
+        "ratio": slow_s / few * walks / fast_s,
+        "largest_difference": float(difference),
+    }
 
 
 def fill(net, rng):
@@ -77,7 +83,7 @@ def fill(net, rng):
             shape = blob.data.shape
             blob.data[...] = 1 if name.startswith("bn") else rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape)
         if name == "conv1_0":
-            blobs[0].data[...] /= 64                            # inputs reach 127
+            blobs[0].data[...] /= 64  # inputs reach 127
 
 
 def scores(probes=1239, gallery=1240, looped=20):
@@ -86,7 +92,7 @@ def scores(probes=1239, gallery=1240, looped=20):
     probe, items = (rng.random((n, DIM), np.float32) for n in (probes, gallery))
 
     def loop():
-        return [[np.exp(-np.linalg.norm((p - g) / DIM) ** 2) for g in items] for p in probe[:looped]]
+        return [[np.exp(-(np.linalg.norm((p - g) / DIM) ** 2)) for g in items] for p in probe[:looped]]
 
     _, loop_s = timed(loop)
     ours_s = min(timed(lambda: distance(probe, items))[1] for _ in range(3))
@@ -100,12 +106,17 @@ def search(probes, gallery):
     items = rng.random((gallery, DIM), np.float32)
     probe = items[rng.integers(gallery, size=probes)] + 0.1 * rng.standard_normal((probes, DIM), np.float32)
     (found, _), seconds = timed(lambda: top_k(probe, items, NEAREST))
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024      # before the check, which takes more
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before the check, which takes more
     some = slice(0, 5)
     exact = np.argsort(distance(probe[some], items), axis=1)[:, :NEAREST]
-    return {"probes": probes, "gallery": gallery, "nearest": NEAREST, "seconds": seconds,
-            "peak_mb": peak_mb,
-            "as_exact_search": bool((found[some] == exact).all())}
+    return {
+        "probes": probes,
+        "gallery": gallery,
+        "nearest": NEAREST,
+        "seconds": seconds,
+        "peak_mb": peak_mb,
+        "as_exact_search": bool((found[some] == exact).all()),
+    }
 
 
 def timed(function):

@@ -34,8 +34,8 @@ from layers.datasets import MIN_FRAMES, SIZE
 from layers.frames import PLANES, DataError, image_names, read_image
 from tools.crop import crop
 
-BACKGROUND_FRAMES = 50      # at most, for the picture without the person
-DIFFERENCE = 25             # grey levels from the background that make a pixel the person's
+BACKGROUND_FRAMES = 50  # at most, for the picture without the person
+DIFFERENCE = 25  # grey levels from the background that make a pixel the person's
 
 
 def main(argv=None):
@@ -46,7 +46,7 @@ def main(argv=None):
         print(f"error: {e}", file=sys.stderr)
         return 1
     except Exception as e:
-        if type(e).__name__ != "CaffeError":      # known without importing the runtime
+        if type(e).__name__ != "CaffeError":  # known without importing the runtime
             raise
         print(f"error: {e}", file=sys.stderr)
         return 1
@@ -62,9 +62,11 @@ def run_calibrate(args):
         raise ValueError(f"{args.features}: features of {key.get('part')} subjects; wanted those of test subjects")
     found = calibrate(features.gallery, features.probe, args.false_alarms)
     replace(people, calibration=found).write(args.people)
-    print(f"{args.people}: calibrated on {found.trials} trials of {found.people} people; unknown beyond distance "
-          f"{found.threshold:.3f}, where {100 * found.false_alarm_rate:g}% of strangers are taken for someone and "
-          f"{100 * found.detection_rate:.1f}% of the others are recognised")
+    print(
+        f"{args.people}: calibrated on {found.trials} trials of {found.people} people; unknown beyond distance "
+        f"{found.threshold:.3f}, where {100 * found.false_alarm_rate:g}% of strangers are taken for someone and "
+        f"{100 * found.detection_rate:.1f}% of the others are recognised"
+    )
 
 
 def run_enroll(args):
@@ -95,10 +97,14 @@ def query(net, people, path, args):
     answers = people.answer(vector)
     name, apart, _ = answers[0]
     known = apart <= people.calibration.threshold
-    return {"walk": str(path), "frames": frames, "answer": name if known else "unknown",
-            "threshold": people.calibration.threshold, "false_alarm_rate": people.calibration.false_alarm_rate,
-            "ranking": [{"name": name, "score": score, "distance": apart}
-                        for name, apart, score in answers[:args.top]]}
+    return {
+        "walk": str(path),
+        "frames": frames,
+        "answer": name if known else "unknown",
+        "threshold": people.calibration.threshold,
+        "false_alarm_rate": people.calibration.false_alarm_rate,
+        "ranking": [{"name": name, "score": score, "distance": apart} for name, apart, score in answers[: args.top]],
+    }
 
 
 def text_of(result):
@@ -116,14 +122,20 @@ def open_people(args, create=False):
         return People(np.empty(0, str), np.empty((0, 256), np.float32), np.empty(0, str), weights_sha256)
     people = People.read(args.people)
     if people.weights_sha256 != weights_sha256:
-        raise ValueError(f"{args.people}: made with other weights than {weights_of(args)}; say the right --weights, or "
-                         "enrol anew: features of two nets cannot be compared")
+        raise ValueError(
+            f"{args.people}: made with other weights than {weights_of(args)}; say the right --weights, or "
+            "enrol anew: features of two nets cannot be compared"
+        )
     return people
 
 
 def build_net(args):
-    return DeployNet(load_caffe(args.gpu), provenance.ROOT / "eval" / "deploy_gaitnet.prototxt", weights_of(args),
-                     CPU_BATCH if args.gpu is None else GPU_BATCH)
+    return DeployNet(
+        load_caffe(args.gpu),
+        provenance.ROOT / "eval" / "deploy_gaitnet.prototxt",
+        weights_of(args),
+        CPU_BATCH if args.gpu is None else GPU_BATCH,
+    )
 
 
 def weights_of(args):
@@ -139,8 +151,11 @@ def parse_walk(text):
 
 def feature(net, path, cropping):
     """(feature (256,), number of frames) of a walk: the mean over all its clips."""
-    frames = read_video(path) if path.is_file() else [read_image(path / name, cv2.IMREAD_COLOR)
-                                                      for name in image_names(path)]
+    frames = (
+        read_video(path)
+        if path.is_file()
+        else [read_image(path / name, cv2.IMREAD_COLOR) for name in image_names(path)]
+    )
     total = len(frames)
     frames = cut_out(frames) if cropping else frames
     if len(frames) < MIN_FRAMES:
@@ -165,7 +180,7 @@ def read_video(path):
 
 def cut_out(frames):
     """The frames in which the person is whole, cropped; the background is what most of the frames show."""
-    some = frames[::-(-len(frames) // BACKGROUND_FRAMES)]
+    some = frames[:: -(-len(frames) // BACKGROUND_FRAMES)]
     background = np.median(some, axis=0).astype(np.uint8)
     masks = [255 * (cv2.absdiff(frame, background).max(axis=2) > DIFFERENCE).astype(np.uint8) for frame in frames]
     cropped = [crop(frame, cv2.medianBlur(mask, 5))[0] for frame, mask in zip(frames, masks)]
@@ -173,15 +188,27 @@ def cut_out(frames):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(prog="tools/identify.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="tools/identify.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, metavar="calibrate|enroll|query")
-    calibrating = command(commands, "calibrate", run_calibrate, "learn what distances mean",
-                          "calibrate people.npz --features eval/feat/FILE.npz")
-    calibrating.add_argument("--features", type=Path, required=True, metavar="FILE",
-                             help="features of validation walks, from eval/feat/")
-    calibrating.add_argument("--false-alarms", type=share, default=0.05, metavar="SHARE",
-                             help="of strangers who may be taken for someone (default %(default)s)")
+    calibrating = command(
+        commands,
+        "calibrate",
+        run_calibrate,
+        "learn what distances mean",
+        "calibrate people.npz --features eval/feat/FILE.npz",
+    )
+    calibrating.add_argument(
+        "--features", type=Path, required=True, metavar="FILE", help="features of validation walks, from eval/feat/"
+    )
+    calibrating.add_argument(
+        "--false-alarms",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="of strangers who may be taken for someone (default %(default)s)",
+    )
     enrolling = command(commands, "enroll", run_enroll, "add walks of people", "enroll people.npz anna=walks/anna")
     enrolling.add_argument("walks", nargs="+", metavar="NAME=WALK", help="a name, and a folder of frames or a video")
     asking = command(commands, "query", run_query, "who is it?", "query people.npz walks/somebody --json")
@@ -195,8 +222,9 @@ def parse(argv):
 
 
 def command(commands, name, run, about, example):
-    parser = commands.add_parser(name, help=about, description=about,
-                                 epilog=f"example: python tools/identify.py {example}")
+    parser = commands.add_parser(
+        name, help=about, description=about, epilog=f"example: python tools/identify.py {example}"
+    )
     parser.add_argument("people", type=Path, metavar="PEOPLE", help="file of enrolled people (.npz)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained net (default: the walkers' last)")
     parser.set_defaults(run=run)

@@ -17,12 +17,33 @@ def python2_pickle(arrays):
     for name, array in arrays.items():
         kind = array.dtype.str[1:].encode()
         content = array.tobytes()
-        out += [text(name.encode()),
-                b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n", integer(0), b"\x85", text(b"b"), b"\x87R(",
-                integer(1), b"(", *(integer(n) for n in array.shape), b"t",
-                b"cnumpy\ndtype\n", text(kind), integer(0), integer(1), b"\x87R(",
-                integer(3), text(b"<"), b"NNN", integer(-1), integer(-1), integer(0), b"tb",
-                b"\x89", text(content), b"tb"]
+        out += [
+            text(name.encode()),
+            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n",
+            integer(0),
+            b"\x85",
+            text(b"b"),
+            b"\x87R(",
+            integer(1),
+            b"(",
+            *(integer(n) for n in array.shape),
+            b"t",
+            b"cnumpy\ndtype\n",
+            text(kind),
+            integer(0),
+            integer(1),
+            b"\x87R(",
+            integer(3),
+            text(b"<"),
+            b"NNN",
+            integer(-1),
+            integer(-1),
+            integer(0),
+            b"tb",
+            b"\x89",
+            text(content),
+            b"tb",
+        ]
     return b"".join([*out, b"u."])
 
 

@@ -11,7 +11,7 @@ def same_up_to_sign(found, want, rtol):
     np.testing.assert_allclose(found * signs, want, rtol=rtol, atol=rtol * np.abs(want).max())
 
 
-@pytest.mark.parametrize("shape", [(30, 8), (9, 25)])        # more rows than columns, and the other way round
+@pytest.mark.parametrize("shape", [(30, 8), (9, 25)])  # more rows than columns, and the other way round
 def test_principal_components_are_scikit_learns(shape):
     vectors = np.random.default_rng(0).normal(size=shape) * np.arange(1, shape[1] + 1)
     found = principal_components(vectors - vectors.mean(axis=0), 4)
@@ -30,7 +30,8 @@ def test_discriminants_are_scikit_learns():
     # scikit-learn scales directions by the within covariance, we by the scatter: one constant a direction
     found, want = (x - x.mean(axis=0) for x in (found, want))
     assert np.abs(np.sum(found * want, axis=0)) == pytest.approx(
-        np.linalg.norm(found, axis=0) * np.linalg.norm(want, axis=0), rel=1e-3)     # the ridge turns them slightly
+        np.linalg.norm(found, axis=0) * np.linalg.norm(want, axis=0), rel=1e-3
+    )  # the ridge turns them slightly
 
 
 def test_discriminants_find_the_direction_that_tells_people_apart():

@@ -13,8 +13,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def evaluate(name, *arguments, folder):
     """Run eval-<name>.py from another folder, as a user may."""
-    return subprocess.run([sys.executable, str(ROOT / "eval" / f"eval-{name}.py"), *map(str, arguments)],
-                          cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, str(ROOT / "eval" / f"eval-{name}.py"), *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def brute_force(arrays, rows):
@@ -24,18 +29,30 @@ def brute_force(arrays, rows):
         for j in range(rows):
             probes, items = arrays["probe_valid"][i], arrays["gallery_valid"][j]
             for p in range(probes):
-                similarity = [np.exp(-np.linalg.norm((arrays["probe_features"][i, p] - arrays["gallery_features"][j, g])
-                                                     / np.float32(256)) ** 2) for g in range(items)]
+                similarity = [
+                    np.exp(
+                        -(
+                            np.linalg.norm(
+                                (arrays["probe_features"][i, p] - arrays["gallery_features"][j, g]) / np.float32(256)
+                            )
+                            ** 2
+                        )
+                    )
+                    for g in range(items)
+                ]
                 label = arrays["gallery_labels"][j, int(np.argmax(similarity))]
                 table[i, j] += 100 * (label == arrays["probe_labels"][i, p]) / probes
     return table
 
 
-@pytest.mark.parametrize("name, rows, filled, file_name, kind", [
-    ("casiab", 11, 11, "casiab_cross_view_results_tr74.txt", "view"),
-    ("outdoor", 3, 3, "outdoor_results_tr69.txt", "condition"),
-    ("szu", 3, 1, "szu_results_tr49.txt", None),
-])
+@pytest.mark.parametrize(
+    "name, rows, filled, file_name, kind",
+    [
+        ("casiab", 11, 11, "casiab_cross_view_results_tr74.txt", "view"),
+        ("outdoor", 3, 3, "outdoor_results_tr69.txt", "condition"),
+        ("szu", 3, 1, "szu_results_tr49.txt", None),
+    ],
+)
 def test_scores_an_original_feature_file(tmp_path, original_arrays, python2_file, name, rows, filled, file_name, kind):
     arrays = original_arrays(rows, filled)
     done = evaluate(name, "--features", python2_file(arrays), "--out", tmp_path / "out", folder=tmp_path)
@@ -62,8 +79,10 @@ def test_scores_an_original_feature_file(tmp_path, original_arrays, python2_file
     assert not list((tmp_path / "out").glob("*.tmp"))
 
 
-@pytest.mark.skipif("GAITNET_RELEASED_FEATURES" not in os.environ,
-                    reason="set GAITNET_RELEASED_FEATURES to the folder of the authors' outdoor_fea_tr69")
+@pytest.mark.skipif(
+    "GAITNET_RELEASED_FEATURES" not in os.environ,
+    reason="set GAITNET_RELEASED_FEATURES to the folder of the authors' outdoor_fea_tr69",
+)
 @pytest.mark.parametrize("similarity", ["distance", "exp32"])
 def test_the_authors_features_give_the_published_table(tmp_path, similarity):
     file = Path(os.environ["GAITNET_RELEASED_FEATURES"]) / "outdoor_fea_tr69"
@@ -90,10 +109,13 @@ class Hostile:
         return os.system, ("touch hacked",)
 
 
-@pytest.mark.parametrize("content, message", [
-    (pickle.dumps({"gallery_features": Hostile()}, 2), "only NumPy arrays are admitted"),
-    (b"no pickle", "not a feature file"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (pickle.dumps({"gallery_features": Hostile()}, 2), "only NumPy arrays are admitted"),
+        (b"no pickle", "not a feature file"),
+    ],
+)
 def test_a_bad_file_gives_one_line(tmp_path, content, message):
     (tmp_path / "bad").write_bytes(content)
     done = evaluate("outdoor", "--features", "bad", "--out", "out", folder=tmp_path)
@@ -105,7 +127,9 @@ def test_a_bad_file_gives_one_line(tmp_path, content, message):
 def test_a_missing_file(tmp_path):
     done = evaluate("szu", "--features", "nowhere", folder=tmp_path)
     assert (done.returncode, done.stderr) == (
-        1, "error: nowhere: No such file or directory; --features wants an existing feature file\n")
+        1,
+        "error: nowhere: No such file or directory; --features wants an existing feature file\n",
+    )
 
 
 def test_usage(tmp_path):

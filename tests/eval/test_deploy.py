@@ -26,9 +26,9 @@ def planes():
 def test_the_halves_give_what_the_original_procedure_gives(caffe, prototxt, deploy_net, weights, planes):
     starts = [0, 3, 6, 3]
     want = literal_features(deploy_net, planes, starts)
-    net = DeployNet(caffe, prototxt, weights, batch=(5, 3))                # 13 frames and 4 clips fill no batch evenly
+    net = DeployNet(caffe, prototxt, weights, batch=(5, 3))  # 13 frames and 4 clips fill no batch evenly
     found = net.features(window_sums(net.masks(planes))[starts])
-    assert np.abs(want).max() > 1 and want.std(axis=0).max() > 0.01        # features that differ between clips
+    assert np.abs(want).max() > 1 and want.std(axis=0).max() > 0.01  # features that differ between clips
     # float32 through 13 layers: other batch sizes sum in another order; golden/README allows 1e-4 of the largest
     np.testing.assert_allclose(found, want, atol=1e-5 * np.abs(want).max())
 
@@ -43,8 +43,9 @@ def test_every_layer_goes_to_one_half(caffe, prototxt):
     net = read_net(prototxt)
     front, back = halves(net, prototxt, 5, 3)
     between = {"im_cube", "make_pair", "temporal_fusion"}
-    assert {layer.name for layer in net.layer} - between == {layer.name for half in (front, back)
-                                                             for layer in half.layer[1:]}
+    assert {layer.name for layer in net.layer} - between == {
+        layer.name for half in (front, back) for layer in half.layer[1:]
+    }
     assert list(front.layer[0].input_param.shape[0].dim) == [5, 3, 64, 64]
     assert list(back.layer[0].input_param.shape[0].dim) == [3, 1, 64, 64]
 
@@ -69,13 +70,13 @@ def test_a_file_that_is_no_net(caffe, prototxt, weights, tmp_path):
 
 def test_window_sums_against_a_loop():
     masks = np.random.default_rng(1).random((9, 3, 2)).astype(np.float32)
-    want = np.stack([masks[s:s + 6].sum(axis=0) for s in range(4)])
-    np.testing.assert_allclose(window_sums(masks), want, rtol=3e-7)        # one rounding to float32
+    want = np.stack([masks[s : s + 6].sum(axis=0) for s in range(4)])
+    np.testing.assert_allclose(window_sums(masks), want, rtol=3e-7)  # one rounding to float32
 
 
 def test_starts():
     drawn = random_starts(seed=3)(5, 11)
-    assert drawn.shape == (20,) and drawn.min() >= 0 and drawn.max() < 5   # as in the original: window 5 is never drawn
+    assert drawn.shape == (20,) and drawn.min() >= 0 and drawn.max() < 5  # as in the original: window 5 is never drawn
     np.testing.assert_array_equal(drawn, random_starts(seed=3)(5, 11))
     assert (drawn != random_starts(seed=4)(5, 11)).any()
     np.testing.assert_array_equal(all_starts(0, 11), [0, 1, 2, 3, 4, 5])

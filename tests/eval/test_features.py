@@ -24,15 +24,18 @@ def test_counts_written_as_floats(original_arrays, python2_file):
     assert len(read_original(python2_file(arrays), num_groups=3).probe) == 27
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda a: a.pop("probe_labels"), "no entry 'probe_labels'"),
-    (lambda a: a.update(gallery_labels=np.zeros((3, 7), np.int64)), "do not fit together"),
-    (lambda a: a.update(gallery_valid=np.array([11, 1, 1])), "gallery_valid is"),
-    (lambda a: a.update(gallery_valid=np.array([-1, 1, 1])), "gallery_valid is"),
-    (lambda a: a.update(gallery_valid=np.array([1.5, 1, 1])), "gallery_valid is"),
-    (lambda a: a.update(probe_valid=np.zeros(3, np.int64)), "no probe sequence"),
-    (lambda a: a["gallery_features"].fill(np.nan), "not finite"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda a: a.pop("probe_labels"), "no entry 'probe_labels'"),
+        (lambda a: a.update(gallery_labels=np.zeros((3, 7), np.int64)), "do not fit together"),
+        (lambda a: a.update(gallery_valid=np.array([11, 1, 1])), "gallery_valid is"),
+        (lambda a: a.update(gallery_valid=np.array([-1, 1, 1])), "gallery_valid is"),
+        (lambda a: a.update(gallery_valid=np.array([1.5, 1, 1])), "gallery_valid is"),
+        (lambda a: a.update(probe_valid=np.zeros(3, np.int64)), "no probe sequence"),
+        (lambda a: a["gallery_features"].fill(np.nan), "not finite"),
+    ],
+)
 def test_a_file_that_does_not_fit_is_refused(original_arrays, python2_file, change, message):
     arrays = original_arrays(rows=3, filled=3)
     change(arrays)
@@ -50,8 +53,14 @@ def test_a_file_of_another_dataset_is_refused(original_arrays, python2_file):
 @pytest.fixture
 def features():
     roles = np.array(["gallery", "probe", ""])
-    return Features(np.arange(6, dtype=np.float32).reshape(3, 2), np.array([4, 5, 5]), np.zeros(3, np.int64), roles,
-                    np.array(["", "NM", "CL"]), np.array(["004/1", "005/1", "005/2"]))
+    return Features(
+        np.arange(6, dtype=np.float32).reshape(3, 2),
+        np.array([4, 5, 5]),
+        np.zeros(3, np.int64),
+        roles,
+        np.array(["", "NM", "CL"]),
+        np.array(["004/1", "005/1", "005/2"]),
+    )
 
 
 def test_cache_round_trip(tmp_path, features):
@@ -75,7 +84,7 @@ def test_a_stale_cache_is_refused(tmp_path, features):
 def test_a_damaged_cache_is_refused(tmp_path, features):
     write_cache(tmp_path / "f.npz", features, {}, {})
     content = (tmp_path / "f.npz").read_bytes()
-    (tmp_path / "f.npz").write_bytes(content[:len(content) // 2])
+    (tmp_path / "f.npz").write_bytes(content[: len(content) // 2])
     with pytest.raises(FeatureFileError, match="f.npz"):
         read_cache(tmp_path / "f.npz", {})
 

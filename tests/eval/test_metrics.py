@@ -9,7 +9,7 @@ from eval import metrics
 def trial():
     rng = np.random.default_rng(0)
     probe_labels = rng.integers(0, 6, 23)
-    gallery_labels = rng.integers(0, 5, 31)         # subject 5 has no match
+    gallery_labels = rng.integers(0, 5, 31)  # subject 5 has no match
     distances = rng.random((23, 31)) + (probe_labels[:, None] != gallery_labels) * 0.2
     return distances, probe_labels, gallery_labels
 
@@ -72,13 +72,13 @@ def test_bootstrap_is_wider_than_the_binomial_when_walks_of_a_person_agree():
     labels = np.repeat(np.arange(10), 20)
     values = np.repeat([1.0, 0] * 5, 20)[:, None]
     low, high = metrics.bootstrap(values, np.zeros(200, int), labels, 1, np.random.default_rng(0))
-    assert high - low > 0.4          # 200 independent trials would give 0.14
+    assert high - low > 0.4  # 200 independent trials would give 0.14
 
 
 @pytest.fixture
 def pairs():
     rng = np.random.default_rng(4)
-    return np.round(rng.normal(1, 0.5, 80), 1), np.round(rng.normal(2, 0.5, 400), 1)    # rounded: many ties
+    return np.round(rng.normal(1, 0.5, 80), 1), np.round(rng.normal(2, 0.5, 400), 1)  # rounded: many ties
 
 
 def test_roc_is_scikit_learns(pairs):
@@ -94,8 +94,10 @@ def test_tar_at_far_against_loops(pairs):
     genuine, impostor = pairs
     far, tar = metrics.roc(genuine, impostor)
     for wanted in (0.1, 0.01, 0.001):
-        best = max([(genuine <= t).mean() for t in np.unique(np.concatenate(pairs))
-                    if (impostor <= t).mean() <= wanted], default=0)
+        best = max(
+            [(genuine <= t).mean() for t in np.unique(np.concatenate(pairs)) if (impostor <= t).mean() <= wanted],
+            default=0,
+        )
         assert metrics.tar_at_far(far, tar, wanted) == pytest.approx(best)
 
 
@@ -117,5 +119,7 @@ def test_subject_errors():
     first = np.array([[1, 2], [3, 1], [1, 1]], float)
     nearest = np.array([[7, 9], [9, 7], [8, 8]])
     rows = metrics.subject_errors(first, nearest, np.array([7, 7, 8]))
-    assert rows == [{"subject": 7, "trials": 4, "rank1": 0.5, "most_confused_with": 9},
-                    {"subject": 8, "trials": 2, "rank1": 1.0, "most_confused_with": None}]
+    assert rows == [
+        {"subject": 7, "trials": 4, "rank1": 0.5, "most_confused_with": 9},
+        {"subject": 8, "trials": 2, "rank1": 1.0, "most_confused_with": None},
+    ]

@@ -39,7 +39,7 @@ def test_the_threshold_keeps_the_rate_of_false_alarms(sides, rate):
             alarms += apart[enrolled.labels != label].min() <= found.threshold
             recognised += enrolled.labels[apart.argmin()] == label and apart.min() <= found.threshold
     assert trials == found.trials == 108
-    assert alarms == int(rate * trials)             # as many as allowed, and not one more
+    assert alarms == int(rate * trials)  # as many as allowed, and not one more
     assert recognised / trials == pytest.approx(found.detection_rate)
 
 

@@ -26,23 +26,46 @@ TRAIN_NUM = 3
 
 @pytest.fixture(scope="module")
 def source(small_casiab, weights, tmp_path_factory):
-    return Source(DATASETS["casiab"], TRAIN_NUM, small_casiab / "crop-im", small_casiab / "crop-seg",
-                  ROOT / "eval" / "deploy_gaitnet.prototxt", weights, cache=tmp_path_factory.mktemp("feat"))
+    return Source(
+        DATASETS["casiab"],
+        TRAIN_NUM,
+        small_casiab / "crop-im",
+        small_casiab / "crop-seg",
+        ROOT / "eval" / "deploy_gaitnet.prototxt",
+        weights,
+        cache=tmp_path_factory.mktemp("feat"),
+    )
 
 
 @pytest.fixture(scope="module")
 def evaluated(small_casiab, weights, source, tmp_path_factory):
     """Standard output, and the folder of results, of one complete run."""
     out = tmp_path_factory.mktemp("results")
-    done = command(small_casiab, "--weights", weights, "--train-num", TRAIN_NUM, "--cache", source.cache, "--baselines",
-                   "--report", "--out", out)
+    done = command(
+        small_casiab,
+        "--weights",
+        weights,
+        "--train-num",
+        TRAIN_NUM,
+        "--cache",
+        source.cache,
+        "--baselines",
+        "--report",
+        "--out",
+        out,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout, out
 
 
 def command(data, *arguments):
-    return subprocess.run([sys.executable, str(ROOT / "eval/eval-casiab.py"), *map(str, arguments)], text=True,
-                          capture_output=True, timeout=300, env=os.environ | {"GAITNET_DATA": str(data.parent)})
+    return subprocess.run(
+        [sys.executable, str(ROOT / "eval/eval-casiab.py"), *map(str, arguments)],
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env=os.environ | {"GAITNET_DATA": str(data.parent)},
+    )
 
 
 def test_features_are_those_of_the_original_procedure(source, deploy_net, small_casiab):
@@ -60,7 +83,7 @@ def test_who_takes_part(source):
     features, extras, key = features_of(source)
     assert {name.split("/")[0] for name in features.names} == {"004", "005", "006"}
     assert len(features.gallery) == 3 * 4 * 2
-    assert len(features.probe) == 3 * 2 * 2 - 1                         # 006/nm-06/090 has 10 frames: left out
+    assert len(features.probe) == 3 * 2 * 2 - 1  # 006/nm-06/090 has 10 frames: left out
     assert set(features.covariates) == {"", "NM", "BG", "CL"}
     assert set(features.gallery.labels) == {3, 4, 5}
     assert extras["frames"].tolist() == [13 - int(name[:3]) % 2 for name in features.names]
@@ -91,7 +114,7 @@ def test_a_cache_serves_only_what_it_was_made_from(source, small_casiab, weights
     other_weights.write_bytes(weights.read_bytes() + b"x")
     changes = [{"seed": 1}, {"clips": "all"}, {"train_num": 4}, {"gt_path": None}, {"weights": other_weights}]
     assert [served(**change) for change in changes] == [2, 3, 4, 5, 6]
-    assert served(clips="all", seed=5) == 3                              # every window: the seed plays no part
+    assert served(clips="all", seed=5) == 3  # every window: the seed plays no part
     assert served() == 1
 
     frame = data / "crop-im/005/nm-02/000/03.png"
@@ -99,7 +122,7 @@ def test_a_cache_serves_only_what_it_was_made_from(source, small_casiab, weights
     assert served() == 7
     os.utime(data / "crop-seg/005/nm-02/000/03.png", (1, 1))
     assert served() == 8
-    (data / "crop-im/001/nm-02/000/03.png").unlink()                     # of a subject that trains
+    (data / "crop-im/001/nm-02/000/03.png").unlink()  # of a subject that trains
     assert served() == 8
 
 
@@ -107,8 +130,9 @@ def test_tables(evaluated):
     stdout, out = evaluated
     assert re.fullmatch(r"mean rank-1 \d+\.\d{3} \(without identical view \d+\.\d{3}\)", stdout.splitlines()[-1])
     result = json.loads((out / "metrics.json").read_text())
-    assert result["baselines"].keys() == {f"GEI{kind}, {masks} masks" for kind in ("", "+PCA+LDA")
-                                          for masks in ("predicted", "true")}
+    assert result["baselines"].keys() == {
+        f"GEI{kind}, {masks} masks" for kind in ("", "+PCA+LDA") for masks in ("predicted", "true")
+    }
     assert result["covariates"].keys() == {"NM", "BG", "CL"}
     assert result["covariates"]["NM"] == result["identification"]
     # what a silhouette shows, width and stride, is all that tells these figures apart
@@ -132,18 +156,24 @@ def test_report_needs_no_network(evaluated):
 
 
 def test_features_of_a_run_can_be_scored_again(evaluated, source, small_casiab, tmp_path):
-    file, = source.cache.glob("casiab-tr3-test-*.npz")
+    (file,) = source.cache.glob("casiab-tr3-test-*.npz")
     done = command(small_casiab, "--features", file, "--train-num", TRAIN_NUM, "--out", tmp_path / "again")
     assert done.stdout.splitlines()[-1] == evaluated[0].splitlines()[-1]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--weights", "nowhere.caffemodel"], "error: nowhere.caffemodel: no such file of weights; see --weights"),
-    (["--im-path", "nowhere"], "error: nowhere: no such folder; get CASIA-B"),
-    (["--train-num", "7"], "train_num is 7, but 6 subjects were found"),
-    (["--train-num", "6"], "0 test subjects, and no gallery or probe walk among them; check --im-path and --train-num"),
-    (["--train-num", "3", "--model", str(ROOT / "LICENSE")], "LICENSE: not a prototxt"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--weights", "nowhere.caffemodel"], "error: nowhere.caffemodel: no such file of weights; see --weights"),
+        (["--im-path", "nowhere"], "error: nowhere: no such folder; get CASIA-B"),
+        (["--train-num", "7"], "train_num is 7, but 6 subjects were found"),
+        (
+            ["--train-num", "6"],
+            "0 test subjects, and no gallery or probe walk among them; check --im-path and --train-num",
+        ),
+        (["--train-num", "3", "--model", str(ROOT / "LICENSE")], "LICENSE: not a prototxt"),
+    ],
+)
 def test_bad_input_gives_one_line(small_casiab, weights, tmp_path, arguments, message):
     if "--weights" not in arguments:
         arguments = [*arguments, "--weights", weights]

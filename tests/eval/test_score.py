@@ -22,9 +22,9 @@ def test_exp32_is_the_original_rule_with_its_ties():
     rng = np.random.default_rng(2)
     probe, gallery = rng.random((6, 256), np.float32), rng.random((50, 256), np.float32)
     want = np.empty((6, 50), np.float32)
-    for i, p in enumerate(probe):           # the original's double loop
+    for i, p in enumerate(probe):  # the original's double loop
         for j, g in enumerate(gallery):
-            want[i, j] = np.exp(-np.linalg.norm((p - g) / np.float32(256), axis=0) ** 2)
+            want[i, j] = np.exp(-(np.linalg.norm((p - g) / np.float32(256), axis=0) ** 2))
     # the norm of one row and of many rows may round differently, by one step of float32 near 1
     np.testing.assert_allclose(-exp32(probe, gallery), want, atol=6.0e-8, rtol=0)
     assert exp32(probe, gallery).dtype == np.float32
@@ -34,7 +34,7 @@ def test_exp32_ties_where_the_distance_does_not():
     probe = np.zeros((1, 256), np.float32)
     gallery = np.zeros((2, 256), np.float32)
     gallery[:, 0] = 0.002, 0.001
-    assert np.argmin(exp32(probe, gallery)[0]) == 0      # both round to 1: the first of the gallery wins
+    assert np.argmin(exp32(probe, gallery)[0]) == 0  # both round to 1: the first of the gallery wins
     assert np.argmin(distance(probe, gallery)[0]) == 1
 
 
@@ -49,7 +49,7 @@ def test_top_k_is_the_sorted_distance(block, probe_block):
 
 
 def test_top_k_of_a_gallery_sorted_the_wrong_way():
-    gallery = np.arange(50, 0, -1, dtype=np.float32)[:, None]      # every block is better than the one before
+    gallery = np.arange(50, 0, -1, dtype=np.float32)[:, None]  # every block is better than the one before
     indices, _ = top_k(np.zeros((2, 1), np.float32), gallery, 3, block=4)
     np.testing.assert_array_equal(indices, [[49, 48, 47]] * 2)
 

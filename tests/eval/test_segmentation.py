@@ -28,9 +28,16 @@ def test_empty_masks():
 
 def brute_force_f(predicted, truth):
     def line(mask):
-        return [(y, x) for y in range(9) for x in range(7) if mask[y, x] and any(
-            0 <= y + dy < 9 and 0 <= x + dx < 7 and not mask[y + dy, x + dx]
-            for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)))]
+        return [
+            (y, x)
+            for y in range(9)
+            for x in range(7)
+            if mask[y, x]
+            and any(
+                0 <= y + dy < 9 and 0 <= x + dx < 7 and not mask[y + dy, x + dx]
+                for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
+            )
+        ]
 
     def near(some, others):
         return sum(any(abs(y - v) + abs(x - u) <= 1 for v, u in others) for y, x in some) / len(some)
@@ -51,6 +58,6 @@ def test_boundary_f_of_shifted_squares():
     square = np.zeros((20, 20), bool)
     square[5:15, 5:15] = True
     assert boundary_f(square, square) == 1
-    assert boundary_f(np.roll(square, 1, axis=1), square) == 1             # within one pixel
+    assert boundary_f(np.roll(square, 1, axis=1), square) == 1  # within one pixel
     assert boundary_f(np.roll(square, 3, axis=1), square) < 0.8
     assert outline(square.astype(np.uint8)).sum() == 36

@@ -126,22 +126,25 @@ def test_full_frames_of_a_still_camera(people, walks, weights, tmp_path):
         image = room.copy()
         cv2.ellipse(image, (20 + 10 * k, 60), (13, 28), 0, 0, 360, (200, 190, 180), -1)
         cv2.imwrite(str(folder / f"{k:02d}.png"), image)
-    result, = json.loads(identify(weights, "query", people, folder, "--crop", "--json").stdout)
+    (result,) = json.loads(identify(weights, "query", people, folder, "--crop", "--json").stdout)
     assert 15 <= result["frames"] <= 20 and result["ranking"][0]["name"] == "bert"
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["query", "{tmp}/nobody.npz", "{walks}/a1"], "nobody.npz"),
-    (["query", "{people}", "{walks}/short"], "short: 10 frames; wanted 11 or more"),
-    (["query", "{people}", "{walks}/nowhere"], "nowhere: cannot be listed"),
-    (["query", "{people}", "{people}"], "people.npz: not a video that OpenCV can read"),
-    (["enroll", "{people}", "{walks}/a1"], "a1: wanted NAME=WALK, such as"),
-    (["calibrate", "{people}", "--features", "{people}"], "people.npz: not a feature file of this project"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["query", "{tmp}/nobody.npz", "{walks}/a1"], "nobody.npz"),
+        (["query", "{people}", "{walks}/short"], "short: 10 frames; wanted 11 or more"),
+        (["query", "{people}", "{walks}/nowhere"], "nowhere: cannot be listed"),
+        (["query", "{people}", "{people}"], "people.npz: not a video that OpenCV can read"),
+        (["enroll", "{people}", "{walks}/a1"], "a1: wanted NAME=WALK, such as"),
+        (["calibrate", "{people}", "--features", "{people}"], "people.npz: not a feature file of this project"),
+    ],
+)
 def test_bad_input_gives_one_line(people, walks, weights, tmp_path, arguments, message):
     before = people.read_bytes()
     done = identify(weights, *(word.format(people=people, walks=walks, tmp=tmp_path) for word in arguments))
-    errors = [line for line in done.stderr.splitlines() if not line.startswith("[")]      # OpenCV's own remarks
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("[")]  # OpenCV's own remarks
     assert done.returncode == 1 and len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0]
     assert people.read_bytes() == before
 
