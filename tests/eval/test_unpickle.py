@@ -64,7 +64,8 @@ def hostile(mark):
         "no dtype": b"(S'a'\n" + array % (2, b"N") + b"d.",
         "huge shape": b"(S'a'\n" + array % (10**15, dtype % b"f4") + b"d.",
         "negative shape": b"(S'a'\n" + array % (-2, dtype % b"i1") + b"d.",
-        "array without state": b"(S'a'\ncnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I100000000000\ntS'f8'\ntRd.",
+        "array without state": b"(S'a'\ncnumpy.core.multiarray\n_reconstruct\n"
+        + b"(cnumpy\nndarray\n(I100000000000\ntS'f8'\ntRd.",
         "huge memo": b"\x80\x02}r\xff\xff\xff\x7f.",
         "huge bytes": b"\x80\x05\x96" + struct.pack("<Q", 1 << 60) + b".",
         "extension": b"\x80\x02\x82\x01.",
