@@ -1,4 +1,6 @@
-"""Convolution, Deconvolution, Im2col: sliding windows; Crop."""
+"""Convolution, Deconvolution, Im2col: windows sliding over any number of spatial axes; Crop."""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -8,22 +10,13 @@ from caffe.layer import register
 from caffe.ops.axes import canonical_axis
 from caffe.torch_layer import TorchLayer
 
-
-def pair(repeated, h, w, default, layer, what):
-    """(height, width) of a size given as `<what>_h`/`<what>_w`, once for both, or twice."""
-    if h or w:
-        if len(repeated):
-            stem = what.removesuffix("_size")
-            layer.fail(f"give either {what} or {stem}_h and {stem}_w, not both")
-        return h, w
-    if len(repeated) > 2:
-        layer.fail(f"{what} is given {len(repeated)} times; 2-D input wants it once or twice (height, width)")
-    values = list(repeated) or [default]
-    return values[0], values[-1]
+CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}  # by the number of spatial axes
+SPREAD = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class _Windows(TorchLayer):
-    """What all have: kernel, stride, pad, dilation."""
+    """What all have: bottoms (N.., C, spatial axes..) with the channels at `axis` (1), and kernel, stride, pad and
+    dilation for each spatial axis."""
 
     num_bottom = num_top = (1, None)
     saves_output = False
@@ -31,15 +24,36 @@ class _Windows(TorchLayer):
     def configure(self, bottom):
         p = self.param.convolution_param
         shape = bottom[0].shape
-        if len(shape) != 4 or p.axis not in (1, -3):
-            self.fail(f"bottom has shape {shape}; wanted (N, C, H, W) with axis 1")
-        self.kernel = pair(p.kernel_size, p.kernel_h, p.kernel_w, 0, self, "kernel_size")
-        self.stride = pair(p.stride, p.stride_h, p.stride_w, 1, self, "stride")
-        self.pad = pair(p.pad, p.pad_h, p.pad_w, 0, self, "pad")
-        self.dilation = pair(p.dilation, 0, 0, 1, self, "dilation")
-        if min(self.kernel) < 1 or min(self.stride) < 1 or min(self.dilation) < 1:
+        self.axis = canonical_axis(self, p.axis, shape)
+        self.channels = shape[self.axis]
+        self.axes = len(shape) - self.axis - 1
+        self.kernel = self._sizes("kernel_size", p.kernel_size, None, ("kernel_h", "kernel_w"))
+        self.stride = self._sizes("stride", p.stride, 1, ("stride_h", "stride_w"))
+        self.pad = self._sizes("pad", p.pad, 0, ("pad_h", "pad_w"))
+        self.dilation = self._sizes("dilation", p.dilation, 1)
+        if min((*self.kernel, *self.stride, *self.dilation), default=1) < 1:
             self.fail("Filter dimensions, strides and dilations must be nonzero.")
-        self.channels = shape[1]
+
+    def _sizes(self, what, repeated, default, two=()):
+        """A size for each spatial axis, given once for all, once for each, or for two axes as `two`."""
+        p = self.param.convolution_param
+        if any(p.HasField(field) for field in two):
+            if self.axes != 2:
+                self.fail(f"{two[0]} & {two[1]} can only be used for 2D convolution; there are {self.axes} spatial "
+                          f"axes, so give {what} once, or once for each")  # fmt: skip
+            if len(repeated):
+                self.fail(f"give either {what} or {two[0]} and {two[1]}, not both")
+            return tuple(getattr(p, field) for field in two)
+        values = list(repeated) or ([default] if default is not None else [])
+        if len(values) not in (1, self.axes):
+            self.fail(f"{what} must be specified once, or once per spatial dimension ({what} specified {len(values)} "
+                      f"times; {self.axes} spatial dims)")  # fmt: skip
+        return tuple(values * self.axes if len(values) == 1 else values)
+
+    def check_bottom(self, shape):
+        if len(shape) != self.axis + 1 + self.axes or shape[self.axis] != self.channels:
+            self.fail(f"bottom has shape {tuple(shape)}; wanted {self.channels} channels at axis {self.axis}, and "
+                      f"{self.axes} axes after it, as in the first")  # fmt: skip
 
 
 class _Learned(_Windows):
@@ -48,6 +62,8 @@ class _Learned(_Windows):
     def configure(self, bottom):
         super().configure(bottom)
         p = self.param.convolution_param
+        if self.axes not in CONVOLVE:
+            self.fail(f"bottom has shape {bottom[0].shape}; wanted 1, 2 or 3 axes after the channels, axis {self.axis}")
         self.group, outputs = p.group, p.num_output
         if outputs < 1:
             self.fail("num_output must be at least 1")
@@ -60,26 +76,35 @@ class _Learned(_Windows):
     def compute(self, *bottoms):
         weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
         for x in bottoms:
-            if x.dim() != 4 or x.shape[1] != self.channels:
-                self.fail(f"bottom has shape {tuple(x.shape)}; wanted (N, {self.channels}, H, W)")
+            self.check_bottom(x.shape)
         with precision.products(bottoms[0]):
-            return [self.slide(x, weight, bias).float() for x in bottoms]
+            return [self._each(x, weight, bias).float() for x in bottoms]
+
+    def _each(self, x, weight, bias):
+        """The top of one bottom; all axes before the channels count items."""
+        if self.axis == 1:
+            return self.slide(x, weight, bias)
+        items = x.shape[: self.axis]
+        top = self.slide(x.reshape(-1, *x.shape[self.axis :]), weight, bias)
+        return top.reshape(*items, *top.shape[1:])
 
 
 @register("Convolution")
 class Convolution(_Learned):
-    """top (N, num_output, H', W'), H' = (H + 2 pad - (dilation (kernel - 1) + 1)) / stride + 1, rounded down.
+    """top (N.., num_output, H'..), H' = (H + 2 pad - (dilation (kernel - 1) + 1)) / stride + 1, rounded down.
 
-    Weights (num_output, C / group, kh, kw), bias (num_output,). Caffe: conv_layer.cpp."""
+    Weights (num_output, C / group, kernel..), bias (num_output,). Caffe: conv_layer.cpp."""
 
     def weight_shape(self, outputs):
         return (outputs, self.channels // self.group, *self.kernel)
 
     def slide(self, x, weight, bias):
-        if tuple(x.shape[2:]) == self.kernel and self.pad == (0, 0) and self.group == 1:
+        if weight.shape[1:] == x.shape[1:] and not any(self.pad) and max(self.dilation) == 1:
             # The window covers the whole input: a matrix product, several times faster than a convolution.
-            return F.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
-        return F.conv2d(_channels_last(x), weight, bias, self.stride, self.pad, self.dilation, self.group)
+            return F.linear(x.flatten(1), weight.flatten(1), bias).view(-1, weight.shape[0], *(1,) * self.axes)
+        if self.axes == 2:
+            x = _channels_last(x)
+        return CONVOLVE[self.axes](x, weight, bias, self.stride, self.pad, self.dilation, self.group)
 
 
 def _channels_last(x):
@@ -91,39 +116,43 @@ def _channels_last(x):
 
 @register("Deconvolution")
 class Deconvolution(_Learned):
-    """top (N, num_output, H', W'), H' = stride (H - 1) + dilation (kernel - 1) + 1 - 2 pad.
+    """top (N.., num_output, H'..), H' = stride (H - 1) + dilation (kernel - 1) + 1 - 2 pad.
 
-    Weights (C, num_output / group, kh, kw), bias (num_output,). Caffe: deconv_layer.cpp."""
+    Weights (C, num_output / group, kernel..), bias (num_output,). Caffe: deconv_layer.cpp."""
 
     def weight_shape(self, outputs):
         return (self.channels, outputs // self.group, *self.kernel)
 
     def slide(self, x, weight, bias):
-        if tuple(x.shape[2:]) == (1, 1) and self.pad == (0, 0) and self.group == 1 and self.dilation == (1, 1):
+        if max(x.shape[2:]) == 1 and not any(self.pad) and self.group == 1 and max(self.dilation) == 1:
             top = (x.flatten(1) @ weight.flatten(1)).view(x.shape[0], -1, *self.kernel)
-            return top if bias is None else top + bias[:, None, None]
-        return F.conv_transpose2d(x, weight, bias, self.stride, self.pad, 0, self.group, self.dilation)
+            return top if bias is None else top + bias.view(-1, *(1,) * self.axes)
+        return SPREAD[self.axes](x, weight, bias, self.stride, self.pad, 0, self.group, self.dilation)
 
 
 @register("Im2col")
 class Im2col(_Windows):
-    """The windows of a convolution as columns: (N, C, H, W) -> (N, C kh kw, H', W'), H' as in Convolution.
+    """The windows of a convolution as columns: (N.., C, H..) -> (N.., C kh.., H'..), H' as in Convolution.
     Caffe: im2col_layer.cpp."""
 
     num_bottom = num_top = 1
 
     def top_shapes(self, shape):
-        if len(shape) != 4:
-            self.fail(f"bottom has shape {shape}; wanted (N, C, H, W)")
-        geometry = zip(shape[2:], self.kernel, self.stride, self.pad, self.dilation)
+        self.check_bottom(shape)
+        geometry = zip(shape[self.axis + 1 :], self.kernel, self.stride, self.pad, self.dilation)
         out = tuple((size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
                     for size, kernel, stride, pad, dilation in geometry)  # fmt: skip
-        if min(out) < 1:
+        if min(out, default=1) < 1:
             self.fail(f"kernel {self.kernel} with dilation {self.dilation} is larger than the padded bottom {shape}")
-        return [(shape[0], shape[1] * self.kernel[0] * self.kernel[1], *out)]
+        return [(*shape[: self.axis], self.channels * math.prod(self.kernel), *out)]
 
     def compute(self, x):
-        return F.unfold(x, self.kernel, self.dilation, self.pad, self.stride).view(self.top_shapes(tuple(x.shape))[0])
+        shape, first = self.top_shapes(tuple(x.shape))[0], self.axis + 1
+        x = F.pad(x, [p for pad in reversed(self.pad) for p in (pad, pad)])
+        for i, (kernel, stride, dilation) in enumerate(zip(self.kernel, self.stride, self.dilation)):
+            x = x.unfold(first + i, dilation * (kernel - 1) + 1, stride)[..., ::dilation]  # adds an axis at the end
+        order = [*range(first), *range(first + self.axes, x.dim()), *range(first, first + self.axes)]
+        return x.permute(order).reshape(shape)
 
 
 @register("Crop")
