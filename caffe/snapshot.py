@@ -15,6 +15,8 @@ from caffe.files import atomic_path, check_seal, seal
 from caffe.proto import caffe_pb2
 from caffe.read import read_binary
 
+LONGEST_NAME = 4096  # bytes, as long as a path may be on Linux
+
 
 def save(solver):
     """Write both files of `solver`; the state last, so that a state on disk always has its weights."""
@@ -62,17 +64,8 @@ def _older(path):
 
 def restore(solver, path):
     """Bring `solver` to the state in the file `path`: weights, history, iteration, random numbers."""
-    if path.endswith(".h5"):
-        state, history = _read_state_hdf5(path)
-    else:
-        state, history = _read_state(path)
+    state, history = (_read_state_hdf5 if path.endswith(".h5") else _read_state)(solver, path)
     log.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
-    if len(history) != len(solver.history):
-        raise CaffeError(f"{path}: Incorrect length of history blobs: {len(history)} in the file, the solver "
-                         f"({solver.type}) has {len(solver.history)}")  # fmt: skip
-    for i, (blob, value) in enumerate(zip(solver.history, history)):
-        if tuple(value.shape) != blob.shape:
-            raise CaffeError(f"{path}: history blob {i} has shape {tuple(value.shape)}, the solver's has {blob.shape}")
     if state.learned_net:
         model = _beside(state.learned_net, path)
         if not path.endswith(".h5") and os.path.exists(model) and check_seal(path) and not check_seal(model):
@@ -104,7 +97,16 @@ def _save_state(solver, path, model):
         f.write(seal(state.SerializeToString()))
 
 
-def _read_state(path):
+def _check_history(solver, path, shapes):
+    if len(shapes) != len(solver.history):
+        raise CaffeError(f"{path}: Incorrect length of history blobs: {len(shapes)} in the file, the solver "
+                         f"({solver.type}) has {len(solver.history)}")  # fmt: skip
+    for i, (blob, shape) in enumerate(zip(solver.history, shapes)):
+        if shape != blob.shape:
+            raise CaffeError(f"{path}: history blob {i} has shape {shape}, the solver's has {blob.shape}")
+
+
+def _read_state(solver, path):
     try:
         state = read_binary(path, caffe_pb2.SolverState)
     except CaffeError as e:
@@ -116,6 +118,7 @@ def _read_state(path):
         if any(not 0 <= d <= INT_MAX for d in shape) or values.size != np.prod(shape, dtype=np.int64):
             raise CaffeError(f"{path}: history blob {i} holds {values.size} values for shape {shape}; it is damaged")
         history.append(values.reshape(shape))
+    _check_history(solver, path, [value.shape for value in history])
     return state, history
 
 
@@ -132,16 +135,21 @@ def _save_state_hdf5(solver, path, model):
             group.create_dataset(str(i), data=blob.tensor().to("cpu").numpy())
 
 
-def _read_state_hdf5(path):
+def _read_state_hdf5(solver, path):
     with weights.open_hdf5(path, "solver state") as f:
         missing = [k for k in ("iter", "current_step", "history") if k not in f]
         if missing:
             raise CaffeError(f"{path}: not a Caffe solver state (it has no '{missing[0]}')")
         state = caffe_pb2.SolverState(iter=int(f["iter"][0]), current_step=int(f["current_step"][0]))
         if "learned_net" in f:
+            if f["learned_net"].nbytes > LONGEST_NAME:
+                raise CaffeError(f"{path}: the name of the weights file takes {f['learned_net'].nbytes} bytes; "
+                                 "the file is damaged")  # fmt: skip
             name = f["learned_net"][()]
             state.learned_net = name.decode() if isinstance(name, bytes) else str(name)
         if "random_seed" in f:
             state.random_seed = int(f["random_seed"][0])
         group = f["history"]
-        return state, [np.asarray(group[str(i)], np.float32) for i in range(len(group))]
+        found = [group[str(i)] for i in range(len(group))]
+        _check_history(solver, path, [dataset.shape for dataset in found])
+        return state, [weights.hdf5_values(dataset) for dataset in found]

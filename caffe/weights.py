@@ -157,7 +157,15 @@ def _copy_group(net, index, group, path):
                              f"Source param shape is {_told(data.shape)}; target param shape is {_told(blob.shape)}. "
                              "To learn this layer's parameters from scratch rather than copying from a saved net, "
                              "rename the layer.")  # fmt: skip
-        blob.memory.assign(torch.from_numpy(np.asarray(data, np.float32)))
+        blob.memory.assign(torch.from_numpy(hdf5_values(data)))
+
+
+def hdf5_values(dataset):
+    """A data set as float32; its shape was compared with the blob's before, so that the values fit into memory."""
+    chunk = int(np.prod(dataset.chunks, dtype=np.float64)) if dataset.chunks else 0
+    if chunk > dataset.size + 2**24:  # HDF5 unpacks a chunk as a whole
+        raise ValueError(f"{dataset.name} has chunks of {chunk} values, and {dataset.size} in all")
+    return np.asarray(dataset, np.float32)
 
 
 @contextlib.contextmanager

@@ -119,12 +119,12 @@ def test_time_grows_no_faster_than_the_file(targets):
         text = input_of(2, 3) + b"".join(
             b'layer { name: "l" type: "ReLU" bottom: "x" top: "x" }' for _ in range(layers)
         )
-        start = time.perf_counter()
+        start = time.process_time()  # of this process: waiting for a busy machine does not count
         assert check(targets["net_text"], text)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
-    # four times the layers; sixteen times the time would be quadratic, and 8 leaves room for a busy machine
-    assert min(seconds(2000) for _ in range(3)) < 8 * min(seconds(500) for _ in range(3))
+    # eight times the layers: linear is 8, quadratic 64
+    assert min(seconds(4000) for _ in range(4)) < 24 * min(seconds(500) for _ in range(4))
 
 
 def weights_with(**blob):

@@ -1,6 +1,7 @@
 """Snapshots: BVLC Caffe's are continued with Caffe's losses; ours are what Caffe would have written."""
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -280,3 +281,59 @@ def test_a_damaged_or_absent_state_is_one_sentence_and_changes_nothing(state, fo
     assert solver.iter == 0
     for key, value in params(solver.net).items():
         assert np.array_equal(value, before[key])
+
+
+def replaced(name, **kind):
+    """A change of an HDF5 file: the data set `name` becomes another one, or is deleted."""
+
+    def change(file):
+        del file[name]
+        if kind:
+            file.create_dataset(name, **kind)
+
+    return change
+
+
+def much_history(file):
+    for i in range(9, 2000):
+        file["history"].create_dataset(str(i), shape=(2**40,), chunks=(2**20,), dtype="f4")
+
+
+def a_group(file):
+    del file["history/1"]
+    file.create_group("history/1")
+
+
+def a_loop(file):
+    del file["history/1"]
+    file["history/1"] = h5py.SoftLink("/history/1")
+
+
+HOSTILE = {  # small files that ask for much, or are not what they should be
+    "terabytes": replaced("history/0", shape=(2**40,), chunks=(2**20,), dtype="f4"),
+    "large chunk": replaced("history/1", shape=(4,), maxshape=(None,), chunks=(2**29,), dtype="f4"),
+    "large elements": replaced("history/1", shape=(4,), dtype="S1000000000"),
+    "long name": replaced("learned_net", shape=(), dtype="S2000000000"),
+    "no number": replaced("iter", shape=(0,), dtype="i4"),
+    "huge number": replaced("iter", data=[2**60]),
+    "hole": replaced("history/1"),
+    "much history": much_history,
+    "group": a_group,
+    "loop": a_loop,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_hdf5_states_are_one_sentence_in_bounded_memory(name, folder):
+    solver = caffe.get_solver("small_h5_solver.prototxt")
+    with h5py.File("small_h5_iter_10.solverstate.h5", "a") as f:
+        HOSTILE[name](f)
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + 2**28, limit[1]))
+    try:
+        with pytest.raises(caffe.CaffeError, match="small_h5_iter_10.solverstate.h5") as e:
+            solver.restore("small_h5_iter_10.solverstate.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+    assert "\n" not in str(e.value) and solver.iter == 0
