@@ -3,12 +3,18 @@
 A pack is a folder with `data.mdb` in it, written by tools/pack_frames.py. Its keys:
 
     planes/<sequence>   uint8 (F, 4, 64, 64), the planes of all its frames, so that a clip is one stretch of bytes
-    entry/<sequence>    JSON {"frames": 83, "masks": 83, "crc32": of the planes, "im_mtime_ns": .., "gt_mtime_ns": ..}
-    pack                JSON {"format": 1, "dataset": "casiab", "im_path": "../crop-im", "gt_path": "../crop-seg"}
+    entry/<sequence>    JSON {"frames": 83, "masks": 83, "crc32": of the planes, "offset": of the planes in data.mdb,
+                        "im_mtime_ns": .., "gt_mtime_ns": ..}
+    pack                JSON {"format": 2, "dataset": "casiab", "im_path": "../crop-im", "gt_path": "../crop-seg",
+                        "transaction": number of the one that wrote this}
 
 The last is written when all the others have been verified: a pack without it is half written.
+
+LMDB finds the entries; frames are then read from the file at their offset. Through LMDB's map a clip takes several
+times as long, in page faults, and every page touched counts as resident memory.
 """
 
+import ctypes
 import json
 import logging
 import os
@@ -19,12 +25,12 @@ import lmdb
 import numpy as np
 
 from layers.datasets import DATASETS
-from layers.frames import PLANES, DataError, Frames
+from layers.frames import DataError, Frames
 
-FORMAT = 1
+FORMAT = 2
 FOLDER, FILE = "pack", "data.mdb"  # the folder lies beside the trees that it was made from
 HEAD, ENTRY, VALUE = b"pack", b"entry/", b"planes/"
-READS = 16  # until the map is renewed: what was read through it counts as resident, on some kernels 2 MB at a time
+PAGE_HEADER = 16  # bytes before a large value in LMDB's file; they begin with the number of its first page
 
 _open = weakref.WeakValueDictionary()  # LMDB must not open a file twice in one process
 _open_lock = threading.Lock()
@@ -73,22 +79,34 @@ def fingerprint(im_path, gt_path, seq_path):
 
 
 class Pack(Frames):
-    """Reader of the pack in `folder`. Threads may share it."""
+    """Reader of the pack in `folder`. Threads may share it. A pack replaced or removed since is read to the end."""
 
     dataset = "DATASET"  # until it is read
 
     def __init__(self, folder):
         self.folder, self.file = folder, os.path.join(folder, FILE)
-        self._lock = threading.Lock()
-        self._map()
+        self._fd = os.open(self.file, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._fd)
         try:
-            self._load()
-        except DataError:
-            self._env.close()
-            raise
+            with lmdb.open(self.file, subdir=False, readonly=True, lock=False, create=False) as env:
+                self._load(env)
+        except lmdb.Error as e:
+            raise DataError(f"{self.folder}: is not a whole pack ({e}); {self._remedy()}") from e
+        if not os.path.samestat(os.fstat(self._fd), os.stat(self.file)):
+            raise DataError(f"{self.folder}: has been replaced this very moment; start again")
 
-    def _load(self):
-        head = self._read_head()
+    def _load(self, env):
+        # Reading a map beyond the end of its file would end the process.
+        wanted, found = (env.info()["last_pgno"] + 1) * env.stat()["psize"], os.path.getsize(self.file)
+        if found < wanted:
+            raise DataError(f"{self.folder}: is cut off ({found} of {wanted} bytes); {self._remedy()}")
+        with env.begin(buffers=True) as txn:
+            head = self._read_head(txn)
+            self.sequences = read_entries(txn)
+        if head["transaction"] != env.info()["last_txnid"]:
+            raise DataError(
+                f"{self.folder}: was rewritten by another program, so that frames lie elsewhere; {self._remedy()}"
+            )
         self.dataset = head["dataset"]
         if self.dataset not in DATASETS:
             raise DataError(
@@ -98,7 +116,6 @@ class Pack(Frames):
         self.im_path, self.gt_path = (
             os.path.realpath(os.path.join(self.folder, head[key])) for key in ("im_path", "gt_path")
         )
-        self.sequences = read_entries(self._txn)
         self._folders = _tree_of(self.sequences)
         self._require_fresh()
 
@@ -121,34 +138,11 @@ class Pack(Frames):
                 f"{self.folder}: {seq_path} holds {self.length(seq_path)} frames, "
                 f"wanted {start}..{start + len(planes) - 1}"
             )
-        with self._lock:
-            np.copyto(planes, self._frames(seq_path)[start : start + len(planes)])
-            self._reads += 1
-            # A pack that has been replaced or removed since is read to the end through the map that there is.
-            if self._reads >= READS and _identity(self.file) == self._identity:
-                self._env.close()
-                self._map()
+        read_planes(self._fd, self._entry(seq_path), planes, start, self.folder)
         return planes
 
-    def _frames(self, seq_path):
-        value = self._txn.get(VALUE + seq_path.encode())  # no copy: a view of the map
-        return np.frombuffer(value, np.uint8).reshape(-1, *PLANES)
-
-    def _map(self):
-        try:
-            self._env = lmdb.open(self.file, subdir=False, readonly=True, lock=False, create=False)
-        except lmdb.Error as e:
-            raise DataError(f"{self.folder}: is not a whole pack ({e}); {self._remedy()}") from e
-        self._reads, self._identity = 0, _identity(self.file)
-        # Reading a map beyond the end of its file would end the process.
-        wanted = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        found = os.path.getsize(self.file)
-        if found < wanted:
-            raise DataError(f"{self.folder}: is cut off ({found} of {wanted} bytes); {self._remedy()}")
-        self._txn = self._env.begin(buffers=True)
-
-    def _read_head(self):
-        value = self._txn.get(HEAD)
+    def _read_head(self, txn):
+        value = txn.get(HEAD)
         if value is None:
             raise DataError(f"{self.folder}: is half written; {self._remedy()}")
         head = json.loads(bytes(value))
@@ -192,12 +186,20 @@ def read_entries(txn):
     return entries
 
 
-def _identity(file):
+def read_planes(fd, entry, planes, start, name):
+    """Fill `planes` (n, 4, 64, 64) with frames from `start` on of the sequence that `entry` is about."""
     try:
-        status = os.stat(file)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
+        found = os.preadv(fd, [planes], entry["offset"] + start * planes[:1].nbytes)
+    except OSError as e:
+        raise DataError(f"{name}: cannot be read ({e.strerror})") from e
+    if found < planes.nbytes:
+        raise DataError(f"{name}: has been cut off while it was read; run this again")
+
+
+def offset_in_file(value, page_size):
+    """Where in LMDB's file a large value begins that a transaction with buffers=True gave."""
+    address = np.frombuffer(value, np.uint8).ctypes.data
+    return ctypes.c_size_t.from_address(address - PAGE_HEADER).value * page_size + PAGE_HEADER
 
 
 def _mtime_ns(folder):

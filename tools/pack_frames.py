@@ -96,8 +96,7 @@ class Packer:
             lengths = self._lengths()
             with self._open(lengths) as env:
                 self._write(env, lengths)
-                self._check(env)
-                self._finish(env)
+                self._finish(env, self._check(env))
             os.replace(self.partial, self.file)
             os.remove(lock.name)
         print(f"{self.file}: {len(lengths)} sequences, {sum(lengths.values())} frames")
@@ -177,24 +176,31 @@ class Packer:
         return pack.fingerprint(self.tree.im_path, self.tree.gt_path, path)
 
     def _check(self, env):
-        """Read everything back and compare it with the checksums taken while it was decoded."""
-        with env.begin(buffers=True) as txn:
+        """{path: its entry}, complete. Reads everything back, as training will, and compares the checksums."""
+        with env.begin(buffers=True) as txn, open(self.partial, "rb") as file:
             entries = pack.read_entries(txn)
             with Progress(len(entries), "sequences", "checking") as progress:
                 for path, entry in entries.items():
-                    if zlib.crc32(txn.get(pack.VALUE + path.encode())) != entry["crc32"]:
+                    value = txn.get(pack.VALUE + path.encode())
+                    entry["offset"] = pack.offset_in_file(value, env.stat()["psize"])
+                    planes = np.empty((entry["frames"], *PLANES), np.uint8)
+                    pack.read_planes(file.fileno(), entry, planes, 0, self.partial)
+                    if zlib.crc32(planes) != entry["crc32"]:
                         raise DataError(
                             f"{self.partial}: {path} was not written as it was read; delete it, check the disk"
                         )
                     progress.update()
+        return entries
 
-    def _finish(self, env):
+    def _finish(self, env, entries):
         source = {
             key: os.path.relpath(path, os.path.dirname(os.path.realpath(self.file)))
             for key, path in (("im_path", self.tree.im_path), ("gt_path", self.tree.gt_path))
         }
-        head = {"format": pack.FORMAT, "dataset": self.dataset.name, **source}
         with env.begin(write=True) as txn:
+            for path, entry in entries.items():
+                txn.put(pack.ENTRY + path.encode(), json.dumps(entry).encode())
+            head = {"format": pack.FORMAT, "dataset": self.dataset.name, **source, "transaction": txn.id()}
             txn.put(pack.HEAD, json.dumps(head).encode())
         env.sync(True)
 
