@@ -55,6 +55,12 @@ class _Windows(TorchLayer):
             self.fail(f"bottom has shape {tuple(shape)}; wanted {self.channels} channels at axis {self.axis}, and "
                       f"{self.axes} axes after it, as in the first")  # fmt: skip
 
+    def window_sizes(self, shape):
+        """How many windows fit along each spatial axis of a bottom of this shape."""
+        geometry = zip(shape[self.axis + 1 :], self.kernel, self.stride, self.pad, self.dilation)
+        return [(size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
+                for size, kernel, stride, pad, dilation in geometry]  # fmt: skip
+
 
 class _Learned(_Windows):
     """Convolution and Deconvolution: weights from the first bottom's channels to num_output, in groups."""
@@ -73,10 +79,19 @@ class _Learned(_Windows):
         if p.bias_term:
             self.add_blob((outputs,), p.bias_filler)
 
+    def top_shapes(self, *shapes):
+        tops = []
+        for shape in shapes:
+            self.check_bottom(shape)
+            sizes = self.top_sizes(shape)
+            if min(sizes) < 1:
+                self.fail(f"bottom shapes {', '.join(map(str, shapes))} do not fit: kernel {self.kernel} with dilation "
+                          f"{self.dilation} is larger than the padded bottom {tuple(shape)}")  # fmt: skip
+            tops.append((*shape[: self.axis], self.param.convolution_param.num_output, *sizes))
+        return tops
+
     def compute(self, *bottoms):
         weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
-        for x in bottoms:
-            self.check_bottom(x.shape)
         with precision.products(bottoms[0]):
             return [self._each(x, weight, bias).float() for x in bottoms]
 
@@ -97,6 +112,9 @@ class Convolution(_Learned):
 
     def weight_shape(self, outputs):
         return (outputs, self.channels // self.group, *self.kernel)
+
+    def top_sizes(self, shape):
+        return self.window_sizes(shape)
 
     def slide(self, x, weight, bias):
         if weight.shape[1:] == x.shape[1:] and not any(self.pad) and max(self.dilation) == 1:
@@ -123,6 +141,11 @@ class Deconvolution(_Learned):
     def weight_shape(self, outputs):
         return (self.channels, outputs // self.group, *self.kernel)
 
+    def top_sizes(self, shape):
+        geometry = zip(shape[self.axis + 1 :], self.kernel, self.stride, self.pad, self.dilation)
+        return [stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
+                for size, kernel, stride, pad, dilation in geometry]  # fmt: skip
+
     def slide(self, x, weight, bias):
         if max(x.shape[2:]) == 1 and not any(self.pad) and self.group == 1 and max(self.dilation) == 1:
             top = (x.flatten(1) @ weight.flatten(1)).view(x.shape[0], -1, *self.kernel)
@@ -139,9 +162,7 @@ class Im2col(_Windows):
 
     def top_shapes(self, shape):
         self.check_bottom(shape)
-        geometry = zip(shape[self.axis + 1 :], self.kernel, self.stride, self.pad, self.dilation)
-        out = tuple((size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
-                    for size, kernel, stride, pad, dilation in geometry)  # fmt: skip
+        out = self.window_sizes(shape)
         if min(out, default=1) < 1:
             self.fail(f"kernel {self.kernel} with dilation {self.dilation} is larger than the padded bottom {shape}")
         return [(*shape[: self.axis], self.channels * math.prod(self.kernel), *out)]
