@@ -1,11 +1,12 @@
 """How fast clips reach the net: frames a second from trees and from a pack, against a plain loop over the same files.
 
-    python tools/bench_data.py walkers                   speeds, on the trees of that dataset
-    python tools/bench_data.py walkers --wait            also the share of a training step that waits for data
-    python tools/bench_data.py walkers --memory 200      also the memory to read a pack of 10 x 200 MB
-    python tools/bench_data.py walkers --scale 1360000   also a tree of CASIA-B's size, of so many frames (in $TMPDIR)
+    python tools/bench_data.py walkers --wait --memory 200   every figure of docs/DATA.md but those of --scale
+    python tools/bench_data.py walkers --scale 1360000       a tree of CASIA-B's size, of so many frames (in $TMPDIR)
 
-A frame counts with its mask: read, resized to 64x64, float32 in the blobs of the net. Prints JSON.
+Speeds are measured on the dataset, and on crops of the size that CASIA-B's have: walkers rendered as videos of 320x240
+and cut out by tools/crop.py. --wait trains for some iterations, for the share of a training step that waits for data;
+--memory MB reads a pack of ten times that size, for the memory it takes. A frame counts with its mask: read, resized to
+64x64, float32 in the blobs of the net. Prints JSON; "load" says how many processes wanted the cores beforehand.
 """
 
 import argparse
@@ -42,60 +43,104 @@ CONDITIONS = [f"{name}-{n:02d}" for name, most in (("nm", 6), ("bg", 2), ("cl", 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("--wait", action="store_true", help="train the rec net for some iterations")
+    parser.add_argument("--wait", action="store_true", help="train for some iterations")
     parser.add_argument("--memory", type=int, metavar="MB", help="budget, a tenth of the pack's size")
-    parser.add_argument("--scale", type=int, metavar="FRAMES", help="frames of the large tree")
+    parser.add_argument("--scale", type=int, metavar="FRAMES", help="frames of the large tree, which alone is measured")
     parser.add_argument("--read", metavar="PACK", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    result = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
     if args.read:
-        print(json.dumps(read_all(args.dataset, args.read)))
-        return
-    result = measure(args.dataset)
-    if args.wait:
-        result["wait"] = measure_wait(args.dataset)
-    if args.memory:
-        result["memory"] = measure_memory(args.dataset, args.memory)
-    if args.scale:
+        result = read_all(args.dataset, args.read)
+    elif args.scale:
         result["scale"] = measure_scale(args.dataset, args.scale)
+    else:
+        result[args.dataset] = measure(args.dataset, *trees_of(args.dataset))
+        result["crops"] = measure_crops()
+        if args.memory:
+            result["memory"] = measure_memory(args.dataset, args.memory)
+        if args.wait:
+            result["wait"] = [measure_wait(args.dataset, step) for step in ("seg", "rec")]
     print(json.dumps(result, indent=1))
 
 
-def measure(dataset="walkers", turns=5, seconds=1.5):
-    """Frames a second of the plain loop, of trees and of a pack, taken in turns, the best turn of each."""
+def trees_of(dataset):
+    """The dataset's trees of frames and of masks."""
     folder = data_root() / DATASETS[dataset].folder
-    im_path, gt_path = folder / DATASETS[dataset].im_dir, folder / DATASETS[dataset].gt_dir
+    return folder / DATASETS[dataset].im_dir, folder / DATASETS[dataset].gt_dir
+
+
+def measure(dataset, im_path, gt_path, turns=5, seconds=1.5):
+    """Frames a second of the plain loop, of trees and of a pack, taken in turns, the best turn of each."""
     with tempfile.TemporaryDirectory() as scratch:
         seconds_to_pack = make_pack(dataset, im_path, gt_path, scratch)
         tree, packed = Tree(str(im_path), str(gt_path)), pack.open_pack(scratch)
+        lengths = sequences_of(dataset, scratch, packed)
         ways = {
-            "loop": plain_loop(im_path, gt_path, sequences_of(dataset, im_path, tree)),
-            "tree": feed(tree, sequences_of(dataset, im_path, tree)),
-            "pack": feed(packed, sequences_of(dataset, scratch, packed)),
+            "loop": plain_loop(im_path, gt_path, lengths),
+            "tree": feed(tree, lengths),
+            "pack": feed(packed, lengths),
         }
         speeds = {name: [] for name in ways}  # (frames a second, frames a second of CPU time)
         for _ in range(turns):
             for name, way in ways.items():
                 speeds[name].append(frames_a_second(way, seconds))
+        steps = measure_batch(packed, lengths)
         frames = sum(entry["frames"] for entry in packed.sequences.values())
     speed, thrift = ({name: max(turn[i] for turn in speeds[name]) for name in speeds} for i in (0, 1))
     return {
-        "cores": os.cpu_count(), "load": os.getloadavg()[0],
+        "sizes": sizes_of(im_path, lengths),
         "frames_a_second": {name: round(value) for name, value in speed.items()},
         "frames_a_cpu_second": {name: round(value) for name, value in thrift.items()},
         "tree_to_loop": round(speed["tree"] / speed["loop"], 1),
         "pack_to_loop": round(speed["pack"] / speed["loop"], 1),
+        "batch_ms": steps,
         "packing": {"frames": frames, "seconds": round(seconds_to_pack, 1),
                     "a_second": round(frames / seconds_to_pack)},
     }  # fmt: skip
 
 
+def measure_crops():
+    """The same on crops as tools/crop.py makes them from videos of 320x240."""
+    with tempfile.TemporaryDirectory() as scratch:
+        raw, out = os.path.join(scratch, "raw"), os.path.join(scratch, "out")
+        render = ["make_walkers.py", "--tree", "casiab", "--uncropped", "--out", raw, "--frames", "30"]
+        crop = ["crop.py", "casiab", "--frames", f"{raw}/videos", "--masks", f"{raw}/silhouettes", "--out", out]
+        for tool in ([*render, "--subjects", "2", "--conditions", "nm-01", "nm-02"], crop):
+            run_tool(*tool)
+        return measure("casiab", Path(out, DATASETS["casiab"].im_dir), Path(out, DATASETS["casiab"].gt_dir))
+
+
+def measure_batch(packed, lengths, times=20):
+    """Milliseconds of one batch, the best of some: gathered from a pack in the background, converted by the net's."""
+    load = Loader(packed, list(lengths), ClipSampler(list(lengths.values()), BATCH, (0, 0)))
+    tops = empty_tops(load(0))
+    gather, convert = [], []
+    for number in range(times):
+        begin = time.perf_counter()
+        batch = load(number)
+        gathered = time.perf_counter()
+        fill(tops, batch)
+        gather.append(gathered - begin)
+        convert.append(time.perf_counter() - gathered)
+    return {"gather": round(1000 * min(gather), 1), "convert": round(1000 * min(convert), 1)}
+
+
+def sizes_of(im_path, lengths):
+    """Smallest, median and largest size of the first frames of all sequences, "widthxheight"."""
+    firsts = (next((Path(im_path) / seq.path).glob("[!.]*")) for seq in lengths)
+    shapes = sorted(cv2.imread(str(file)).shape[1::-1] for file in firsts)
+    return ["{}x{}".format(*shapes[i]) for i in (0, len(shapes) // 2, -1)]
+
+
 def make_pack(dataset, im_path, gt_path, out):
     """Pack the trees; the seconds it took."""
     begin = time.perf_counter()
-    tool = [sys.executable, str(ROOT / "tools" / "pack_frames.py"), dataset]
-    paths = ["--im-path", str(im_path), "--gt-path", str(gt_path), "--out", str(out)]
-    subprocess.run([*tool, *paths], check=True, capture_output=True)
+    run_tool("pack_frames.py", dataset, "--im-path", str(im_path), "--gt-path", str(gt_path), "--out", str(out))
     return time.perf_counter() - begin
+
+
+def run_tool(name, *args):
+    subprocess.run([sys.executable, str(ROOT / "tools" / name), *args], check=True, stdout=subprocess.DEVNULL)
 
 
 def sequences_of(dataset, root, frames):
@@ -135,13 +180,21 @@ def feed(frames, lengths):
     tops = None
     while True:
         batch = batches.get()
-        tops = tops or {name: np.empty(batch.shape(name), np.float32) for name in GaitNet.tops}
-        for name, top in tops.items():
-            batch.fill(name, top)
+        tops = tops or empty_tops(batch)
+        fill(tops, batch)
         yield BATCH * NUM_FRAMES
 
 
-def measure_wait(dataset, step="rec", iterations=10):
+def empty_tops(batch):
+    return {name: np.empty(batch.shape(name), np.float32) for name in GaitNet.tops}
+
+
+def fill(tops, batch):
+    for name, top in tops.items():
+        batch.fill(name, top)
+
+
+def measure_wait(dataset, step, iterations=10):
     """Percent of the time of training iterations: waiting for a batch, and all that the data layer does."""
     import caffe
 

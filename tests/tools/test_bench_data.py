@@ -9,7 +9,9 @@ from tools import bench_data
 def test_measure(tmp_path, monkeypatch):
     write_walkers(tmp_path / "Walkers", subjects=2)
     monkeypatch.setenv("GAITNET_DATA", str(tmp_path))
-    result = bench_data.measure("walkers", turns=1, seconds=0.05)
+    result = bench_data.measure("walkers", *bench_data.trees_of("walkers"), turns=1, seconds=0.05)
+    assert result["sizes"] == ["13x20"] * 3
+    assert min(result["batch_ms"].values()) > 0
     assert set(result["frames_a_second"]) == {"loop", "tree", "pack"}
     assert min(result["frames_a_second"].values()) > 0
     assert result["packing"]["frames"] == 144
