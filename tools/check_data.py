@@ -36,7 +36,8 @@ def main(argv=None):
     try:
         for path in (im_path, gt_path):
             if not os.path.isdir(path):
-                raise DataError(f"{path}: no such folder; {dataset.title}: {dataset.source}")
+                where = "data/README.md says what goes where and how it is cropped"
+                raise DataError(f"{path}: no such folder. {dataset.title}: {dataset.source}; {where}")
         report = check(dataset, im_path, gt_path, args.train_num, args.quick, args.jobs)
         if args.json:
             write_json(report, args.json)

@@ -136,4 +136,4 @@ def test_missing_dataset_says_where_to_get_it(tmp_path):
     done = subprocess.run([sys.executable, str(TOOL), "casiab"], capture_output=True, text=True,
                           env={**os.environ, "GAITNET_DATA": str(tmp_path)})  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {tmp_path}/CASIA-B/crop-im: no such folder; CASIA-B: by application to")
+    assert done.stderr.startswith(f"error: {tmp_path}/CASIA-B/crop-im: no such folder. CASIA-B: by application to")
