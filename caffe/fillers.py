@@ -7,6 +7,8 @@ import torch
 from caffe.blob import new_tensor
 from caffe.errors import CaffeError
 
+FLOAT_MAX = torch.finfo(torch.float32).max
+
 
 def fill(blob, filler, generator):
     """Fill `blob.data` as FillerParameter `filler` says; `generator` is the torch.Generator to draw from."""
@@ -15,7 +17,7 @@ def fill(blob, filler, generator):
         raise CaffeError(f"Unknown filler name: {filler.type} (known: {', '.join(sorted(FILLERS))})")
     if blob.count:
         value = new_tensor(blob.shape, torch.device("cpu"), torch.empty)
-        kind(value, filler, generator)
+        kind(value if value.dim() else value.view(1), filler, generator)
         blob.memory.assign(value)
 
 
@@ -24,10 +26,14 @@ def _constant(value, filler, _):
 
 
 def _uniform(value, filler, generator):
+    if not -FLOAT_MAX <= filler.min <= filler.max <= FLOAT_MAX:
+        raise CaffeError(f"filler uniform: min is {filler.min:g} and max is {filler.max:g}; wanted min <= max, finite")
     value.uniform_(filler.min, filler.max, generator=generator)
 
 
 def _gaussian(value, filler, generator):
+    if not 0 <= filler.std < math.inf:
+        raise CaffeError(f"filler gaussian: std is {filler.std:g}; wanted a number that is not negative")
     value.normal_(filler.mean, filler.std, generator=generator)
     if filler.sparse >= 0:  # each output keeps about `sparse` inputs
         keep = torch.bernoulli(torch.full(value.shape, min(1.0, filler.sparse / value.shape[0])), generator=generator)

@@ -62,7 +62,10 @@ class TorchLayer(Layer):
     def add_blob(self, shape, filler):
         """Append a parameter blob, filled as FillerParameter `filler` says."""
         blob = Blob(shape)
-        fill(blob, filler, self.random.fixed("blob", len(self.blobs)) if self.random else None)
+        try:
+            fill(blob, filler, self.random.fixed("blob", len(self.blobs)) if self.random else None)
+        except CaffeError as e:
+            self.fail(e)
         self.blobs.append(blob)
         self.param_propagate_down.append(True)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from google.protobuf import text_format
 
 import caffe
@@ -72,12 +73,24 @@ def test_weights_and_bias_are_drawn_apart():
     assert abs(np.corrcoef(weight[:400], bias)[0, 1]) < 6 / 400**0.5
 
 
+@pytest.mark.parametrize("kind", ["uniform", "gaussian", "positive_unitball", "xavier", "msra"])
+def test_a_blob_without_axes_is_filled(kind):
+    """PReLU with channel_shared and Scale with num_axes 0 have such parameters."""
+    blob = Blob(())
+    fill(blob, caffe_pb2.FillerParameter(type=kind, sparse=1), torch.Generator().manual_seed(5))
+    assert blob.shape == () and blob.data != 0
+
+
 @pytest.mark.parametrize(
     "filler, shape, message",
     [
         ('type: "salt"', (2, 3), "Unknown filler name: salt .known: bilinear, constant"),
         ('type: "bilinear"', (2, 3), r"bilinear filler wants a 4-d blob .*\(2, 3\)"),
         ('type: "bilinear"', (2, 3, 3, 4), r"square kernel, not \(2, 3, 3, 4\)"),
+        ('type: "gaussian" std: -1', (2, 3), "std is -1; wanted a number that is not negative"),
+        ('type: "gaussian" std: nan', (2, 3), "std is nan"),
+        ('type: "uniform" min: 2', (2, 3), "min is 2 and max is 1; wanted min <= max"),
+        ('type: "uniform" max: 1e39', (2, 3), "max is inf"),
     ],
 )
 def test_fillers_that_do_not_fit(filler, shape, message):

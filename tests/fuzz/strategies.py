@@ -42,7 +42,7 @@ def scalar(field):
     if field.type == F.TYPE_BYTES:
         return st.binary(max_size=4)
     if field.name == "type":
-        return st.sampled_from(["constant", "xavier", "bilinear", "gaussian", "smurf", "SGD", "Adam"])
+        return st.sampled_from(["constant", "uniform", "xavier", "bilinear", "gaussian", "smurf", "SGD", "Adam"])
     return NAMES
 
 
