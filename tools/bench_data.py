@@ -166,7 +166,8 @@ def plain_loop(im_path, gt_path, lengths):
     for number in itertools.count():
         (index,), (start,) = sampler.batch(number)
         im_folder, gt_folder = im_path / sequences[index].path, gt_path / sequences[index].path
-        for name in sorted(os.listdir(im_folder))[start : start + NUM_FRAMES]:
+        names = sorted(name for name in os.listdir(im_folder) if not name.startswith("."))
+        for name in names[start : start + NUM_FRAMES]:
             frame = cv2.resize(cv2.imread(str(im_folder / name)), (SIZE, SIZE))
             mask = cv2.resize(cv2.imread(str(gt_folder / name), cv2.IMREAD_GRAYSCALE), (SIZE, SIZE))
             frame, mask = frame.astype(np.float32).transpose(2, 0, 1) - 127.5, mask.astype(np.float32) / 255
