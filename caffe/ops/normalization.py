@@ -55,7 +55,8 @@ class BatchNorm(TorchLayer):
         with torch.no_grad():
             for stored, new in zip(self.weights, (mean, variance, 1)):
                 stored.mul_(p.moving_average_fraction).add_(new)
-        return top.view_as(x)
+        # A ReLU writing over a view would cost a copy in the backward pass.
+        return top if top.shape == x.shape else top.view_as(x)
 
 
 def _channels(shape):
