@@ -273,10 +273,11 @@ def _usage():
 def _report(error):
     """Tell of an exception in a Python layer. A class of its own says that the text is meant for the user; a built-in
     one is most likely a mistake in the layer's code, so show where."""
+    text = str(error)
     if type(error).__module__ == "builtins":
         traceback.print_exception(error)
-    else:
-        print(f"error: {error}", file=sys.stderr)
+        text = f"{type(error).__name__}: {text}"
+    print("error:", text, *getattr(error, "__notes__", []), file=sys.stderr)
     return 1
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from caffe import glog as log
 from caffe import net_build, weights
 from caffe.blob import Blob
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, note_layer
 from caffe.proto import caffe_pb2
 from caffe.random import next_seed
 
@@ -159,9 +159,13 @@ class Net:
             for call in self._callbacks["before_forward"]:
                 call(i)
             layer, bottom, top = self.layers[i], self.bottoms[i], self.tops[i]
-            layer.reshape(bottom, top)
-            self.fill_loss_weights(i)
-            layer.forward(bottom, top)
+            try:
+                layer.reshape(bottom, top)
+                self.fill_loss_weights(i)
+                layer.forward(bottom, top)
+            except Exception as e:
+                note_layer(e, layer)
+                raise
             for k, weight in enumerate(self.loss_weights[i]):
                 if weight:
                     loss = loss + (top[k].memory.tensor() * top[k].grad.tensor()).sum()
@@ -176,7 +180,11 @@ class Net:
     def reshape(self):
         """Let every layer set its tops' shapes anew (after an input blob was reshaped)."""
         for i, layer in enumerate(self.layers):
-            layer.reshape(self.bottoms[i], self.tops[i])
+            try:
+                layer.reshape(self.bottoms[i], self.tops[i])
+            except Exception as e:
+                note_layer(e, layer)
+                raise
             self.fill_loss_weights(i)
 
     # ---- backward
@@ -227,7 +235,11 @@ class Net:
             layer.fail("has no backward; leave out force_backward, or give it propagate_down: false")
         if layer.gradient_checked and any(wanted[k] for k in layer.no_gradient if k < len(wanted)):
             layer.fail(f"{layer.type} Layer cannot backpropagate to label inputs.")
-        layer.backward(self.tops[i], wanted, self.bottoms[i])
+        try:
+            layer.backward(self.tops[i], wanted, self.bottoms[i])
+        except Exception as e:
+            note_layer(e, layer)
+            raise
         if self.debug_info:
             self._backward_debug_info(i)
 

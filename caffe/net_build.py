@@ -2,7 +2,7 @@
 
 from caffe import glog as log
 from caffe import ops  # noqa: F401 - importing ops registers the layer types
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, note_layer
 from caffe.layer import REGISTRY
 from caffe.net_state import filter_net
 from caffe.proto import caffe_pb2
@@ -78,7 +78,11 @@ def _add_layer(net, index, param, available, needs):
     net.top_ids.append(tops)
     net.bottoms.append([net.blob_list[i] for i in bottoms])
     net.tops.append([net.blob_list[i] for i in tops])
-    _check_and_set_up(net, index, layer)
+    try:
+        _check_and_set_up(net, index, layer)
+    except Exception as e:
+        note_layer(e, layer)
+        raise
     needs.add_layer(index, layer, param)
     _add_params(net, index, layer, param)
 

@@ -217,5 +217,5 @@ def test_an_exception_in_a_python_layer_exits_1(raised, traceback):
     done = process("time", "--model=net.prototxt")
     assert done.returncode == 1
     assert ("Traceback" in done.stderr) == traceback
-    last = "ZeroDivisionError: division by zero" if traceback else "error: no data in /nowhere; get some"
-    assert done.stderr.splitlines()[-1] == last
+    said = "ZeroDivisionError: division by zero" if traceback else "no data in /nowhere; get some"
+    assert done.stderr.splitlines()[-1] == f"error: {said} (in layer 'm', mine.Mine)"

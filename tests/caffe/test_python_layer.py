@@ -155,10 +155,11 @@ def test_an_exception_comes_out_as_it_is(method, module, tmp_path):
     """)  # fmt: skip
     import faulty
 
-    with pytest.raises(faulty.Oops, match="not today"):
+    with pytest.raises(faulty.Oops, match="not today") as e:
         net = net_of(tmp_path, "force_backward: true\n" + INPUT + python_layer("l", "faulty", "Faulty", ["data"], "y"))
         net.forward()
         net.backward()
+    assert e.value.__notes__ == ["(in layer 'l', faulty.Faulty)"]
 
 
 def test_param_str_and_phase(module, tmp_path):
