@@ -25,7 +25,6 @@ import os
 import shutil
 import sys
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +37,7 @@ from scipy import ndimage
 
 from layers.datasets import DATASETS, data_root
 from layers.frames import DataError, image_names, read_image
-from tools.work import Progress, in_order
+from tools.work import Progress, in_order, processes
 
 MARGIN = 1.125  # side of the box in heights of the person
 BRIDGED = 4  # pixels between parts of one person, such as head and shoulders
@@ -58,6 +57,9 @@ def main(argv=None):
     except (DataError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     print(f"{out}: {len(walks) - len(failures)} of {len(walks)} sequences are cropped")
@@ -116,7 +118,7 @@ def crop_all(walks, im_path, gt_path, jobs):
     failures = []
     with Progress(len(todo), "sequences", "cropping") as progress:
         work = partial(crop_walk, im_path=im_path, gt_path=gt_path)
-        for failure in in_order(work, todo, jobs, ProcessPoolExecutor):
+        for failure in in_order(work, todo, jobs, processes):
             failures += [failure] if failure else []
             progress.update()
     return failures

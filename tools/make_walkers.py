@@ -17,12 +17,9 @@ for the others, and the person's box [left, top, width, height] in every frame i
 
 import argparse
 import json
-import multiprocessing
 import os
 import shutil
 import sys
-import threading
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +31,7 @@ import numpy as np
 from layers.datasets import DATASETS, SIZE, data_root
 from tools.walkers.sequence import render_sequence
 from tools.walkers.trees import TREES, UNFINISHED, Store
-from tools.work import Progress, in_order
+from tools.work import Progress, in_order, processes
 
 MANIFEST = "walkers.json"  # the options that the pixels depend on
 VERSION = 2  # of the renderer: raised when the same options give other pixels
@@ -151,19 +148,9 @@ def make(walks, store, render, jobs):
         return
     work = partial(make_walk, store=store, render=render)
     with Progress(len(todo), "sequences", "rendering") as progress:
-        for _ in in_order(work, todo, min(jobs, len(todo)), partial(ProcessPoolExecutor, initializer=start_worker)):
+        for _ in in_order(work, todo, min(jobs, len(todo)), processes):
             progress.update()
     shutil.rmtree(store.folder / UNFINISHED, ignore_errors=True)
-
-
-def start_worker():
-    cv2.setNumThreads(1)
-
-    def follow():  # a parent killed outright cannot tell its workers to end
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def make_walk(walk, store, render):

@@ -52,6 +52,9 @@ def main(argv=None):
     except (DataError, lmdb.Error, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -1,10 +1,15 @@
-"""Long work: several threads at it, and its progress, a bar on a terminal or now and then a line in a log."""
+"""Long work: several threads or processes at it, and its progress, a bar on a terminal or lines in a log."""
 
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
+import cv2
 from tqdm import tqdm
 
 LINE_EVERY = 10  # seconds
@@ -43,7 +48,7 @@ class Progress:
 def in_order(function, items, jobs, executor=ThreadPoolExecutor):
     """function(item) of every item, in order, by `jobs` workers that are a few items ahead.
 
-    Threads do for decoding: OpenCV does that without the GIL."""
+    Threads do for decoding: OpenCV does that without the GIL. `processes` is the executor for the rest."""
     with executor(jobs) as pool:
         ahead = deque()
         for item in items:
@@ -52,3 +57,19 @@ def in_order(function, items, jobs, executor=ThreadPoolExecutor):
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def processes(jobs):
+    """An executor of `jobs` processes that end with this one, even when it is killed."""
+    return ProcessPoolExecutor(jobs, initializer=_start_worker)
+
+
+def _start_worker():
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to tell of
+
+    def follow():  # a parent killed outright cannot tell its workers to end
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -1,16 +1,20 @@
 """Cropping: boxes of known people, both kinds of source, what is left out and why, going on after a kill."""
 
 import csv
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from layers.datasets import DATASETS
 from layers.frames import Tree
 from tools.crop import clean, crop, find_box
 from tools.walkers.sequence import render_sequence
@@ -248,24 +252,71 @@ def test_walkers_as_casiab_hands_them_out(tmp_path):
 
 
 @pytest.mark.medium
-def test_walkers_as_szu_hands_them_out(tmp_path):
-    """Folders of full frames and masks from make_walkers.py, which writes down each person's box."""
-    make = [sys.executable, str(TOOL.with_name("make_walkers.py")), "--tree", "szu", "--uncropped"]
-    raw = tmp_path / "raw"
+@pytest.mark.parametrize(
+    "dataset, choice, paths",
+    [
+        ("casiab", ["--conditions", "nm-01", "cl-02", "--views", "072"], ["001/nm-01/072", "001/cl-02/072"]),
+        ("outdoor", ["--conditions", "scene1_nm_L_090_1"], ["001/001_scene1_nm_L_090_1"]),
+        ("szu", ["--conditions", "1", "2"], ["001/1", "001/2"]),
+    ],
+)
+def test_walkers_as_the_owners_hand_them_out(tmp_path, dataset, choice, paths):
+    """Videos or full frames from make_walkers.py, which writes down each person's box."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    make = [sys.executable, str(TOOL.with_name("make_walkers.py")), "--tree", dataset, "--uncropped", "--out", str(raw)]
     subprocess.run(
-        [*make, "--subjects", "1", "--conditions", "1", "2", "--frames", "12", "--jobs", "1", "--out", str(raw)],
+        [*make, "--subjects", "1", "--frames", "12", "--jobs", "1", *choice], check=True, capture_output=True
+    )
+    frames, masks = (DATASETS[dataset].im_dir, DATASETS[dataset].gt_dir)
+    folders = ("videos", "silhouettes") if dataset == "casiab" else (frames, masks)
+    subprocess.run(
+        [sys.executable, str(TOOL), dataset, "--frames", str(raw / folders[0]), "--masks", str(raw / folders[1]),
+         "--out", str(out)],
         check=True, capture_output=True,
     )  # fmt: skip
-    folders = ["--frames", str(raw / "crop-im"), "--masks", str(raw / "crop-seg"), "--out", str(tmp_path / "out")]
-    subprocess.run([sys.executable, str(TOOL), "szu", *folders], check=True, capture_output=True)
-    for condition in ("1", "2"):
-        boxes = json.loads((raw / f"boxes/001-{condition}.json").read_text())
-        assert len(boxes) == 12
-        for name, (left, top, width, height) in boxes.items():
-            frame = cv2.imread(str(tmp_path / f"out/crop-im/001/{condition}/{name}.png"))
-            mask = cv2.imread(str(tmp_path / f"out/crop-seg/001/{condition}/{name}.png"), cv2.IMREAD_GRAYSCALE)
+    for path in paths:
+        stem = path.replace("/", "-")
+        boxes = json.loads((raw / f"boxes/{stem}.json").read_text())
+        pictures = full_frames(raw / folders[0], path)
+        assert len(boxes) == len(pictures) == 12
+        for (name, (left, top, width, height)), full in zip(boxes.items(), pictures):
+            frame = cv2.imread(str(out / frames / path / f"{name}.png"))
+            mask = cv2.imread(str(out / masks / path / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
             inner_left, inner_top, *inner_size = cv2.boundingRect(mask)
             assert inner_size == [width, height] and len(mask) == round(1.125 * max(width, height))
-            full = cv2.imread(str(raw / f"crop-im/001/{condition}/{name}.png"))
             y, x = top - inner_top, left - inner_left
             assert np.array_equal(frame, full[y : y + len(mask), x : x + len(mask)])
+
+
+def full_frames(root, path):
+    """The frames before cropping, of a video or of a folder."""
+    if not (root / path).is_dir():
+        video = cv2.VideoCapture(str(root / f"{path.replace('/', '-')}.avi"))
+        return list(itertools.takewhile(lambda frame: frame is not None, (video.read()[1] for _ in itertools.count())))
+    return [cv2.imread(str(file)) for file in sorted((root / path).iterdir())]
+
+
+@pytest.mark.medium
+def test_killed_run_takes_its_workers_along_and_goes_on(tmp_path):
+    write_folders(tmp_path, "017/001")
+    for n in range(2, 61):
+        for tree in ("frames", "masks"):
+            shutil.copytree(tmp_path / tree / "017/001", tmp_path / tree / f"017/{n:03d}", copy_function=os.link)
+    command = [sys.executable, str(TOOL), "szu", "--frames", str(tmp_path / "frames"),
+               "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "out"), "--jobs", "2"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out/crop-im/017/00?")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.communicate(timeout=20)  # the pipe ends when the last worker has ended
+    done = {folder: os.stat(folder).st_mtime_ns for folder in tmp_path.glob("out/crop-im/017/[!.]*")}
+    assert 0 < len(done) < 60
+    assert all(len(list(folder.glob("[!.]*"))) == len(KEPT) for folder in done)
+    again = run("szu", tmp_path)
+    assert again.returncode == 0 and f"{len(done)} of 60 sequences are there already" in again.stderr
+    assert {folder: os.stat(folder).st_mtime_ns for folder in done} == done
+    for tree in ("crop-im", "crop-seg"):
+        folders = list((tmp_path / "out" / tree / "017").iterdir())
+        assert len(folders) == 60 and all(len(list(folder.glob("[!.]*"))) == len(KEPT) for folder in folders)
+    assert len(left_out(tmp_path)) == 60 * 7
