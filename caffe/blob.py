@@ -6,6 +6,7 @@ so a view taken before `net.forward()` shows the new values afterwards. What nob
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +25,8 @@ class Memory:
 
     def __init__(self, shape):
         self._shape = tuple(shape)
-        self._tensor = None  # None without a host array means: all zero, not yet allocated
-        self._host = None
+        self._tensor: Any = None  # None without a host array means: all zero, not yet allocated
+        self._host: Any = None
         self._host_is_newer = False
 
     @property

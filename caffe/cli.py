@@ -2,14 +2,17 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import textwrap
 import time
 import traceback
+from collections.abc import Callable
 
 from caffe import glog as log
 from caffe.errors import CaffeError, PythonLayerError
+from caffe.python_layer import allow_python_modules
 
 FATAL_EXIT = 134  # Caffe aborts; a shell shows that as 128 + SIGABRT
 
@@ -34,6 +37,8 @@ FLAGS = {
     "model": ("", "The model definition protocol buffer text file."),
     "phase": ("", "Optional; network phase (TRAIN or TEST). Only used for 'time'."),
     "precision": ("float32", "Optional; how exact a GPU multiplies: float32, tf32 or bf16."),
+    "python_modules": ("", "Optional; the Python modules whose layers a prototxt may use, separated by ',', or none. "
+                           "Without it a prototxt may name any, and loading it runs the module's code."),
     "sighup_effect": ("snapshot", "Optional; action to take when a SIGHUP signal is received: snapshot, stop or none."),
     "sigint_effect": ("stop", "Optional; action to take when a SIGINT signal is received: snapshot, stop or none."),
     "snapshot": ("", "Optional; the snapshot solver state to resume training."),
@@ -64,7 +69,9 @@ def main(argv=None) -> int:
             for name in sorted(COMMANDS):
                 log.error("caffe.cpp:81", f"\t{name}")
             raise CaffeError(f"Unknown action: {words[0]}")
-        return command(**flags)
+        if modules := flags.pop("python_modules"):
+            allow_python_modules([] if modules == "none" else modules.split(","))
+        return command(**flags, typed=shlex.join(["caffe", *argv]))
     except PythonLayerError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
@@ -81,7 +88,7 @@ def main(argv=None) -> int:
 
 
 def train(
-    solver, snapshot, weights, gpu, precision, level, stage, sigint_effect, sighup_effect, tensorboard, **_
+    solver, snapshot, weights, gpu, precision, level, stage, sigint_effect, sighup_effect, tensorboard, typed, **_
 ) -> int:
     """Train or finetune a model."""
     if not solver:
@@ -93,6 +100,7 @@ def train(
     from caffe import parallel
     from caffe.files import only_run
     from caffe.progress import progress_line
+    from caffe.provenance import log_header
     from caffe.read import read_solver_file
     from caffe.snapshot import restore_newest_good
     from caffe.solver import get_solver
@@ -108,6 +116,10 @@ def train(
         param.weights.append(weights)
     _choose_device(gpus, precision, param, "caffe.cpp:197")
     parallel.join()
+    first = parallel.solver_rank() == 0
+    given = param.random_seed if param.random_seed >= 0 else None
+    if first:
+        log_header(typed, given)
     tune_allocator()
     made = get_solver(param)
     made.frugal()
@@ -117,8 +129,9 @@ def train(
         restore_newest_good(made, snapshot)
     if parallel.solver_count() > 1:
         parallel.Averaging(made)
+    if first and given is None:
+        log.info("provenance.py:1", f"seed: {made.seed}, drawn; the same as random_seed of the solver repeats this run")
     log.info("caffe.cpp:239", "Starting Optimization")
-    first = parallel.solver_rank() == 0
     with contextlib.ExitStack() as around:
         if first and (param.snapshot or param.snapshot_after_train):
             around.enter_context(only_run(param.snapshot_prefix))
@@ -132,7 +145,7 @@ def train(
     return 0
 
 
-def test(model, weights, gpu, precision, iterations, level, stage, **_) -> int:
+def test(model, weights, gpu, precision, iterations, level, stage, typed, **_) -> int:
     """Score a model: mean of the outputs over `iterations` batches."""
     if not model:
         raise CaffeError("Need a model definition to score.")
@@ -141,15 +154,18 @@ def test(model, weights, gpu, precision, iterations, level, stage, **_) -> int:
 
     from caffe.layer import TEST
     from caffe.net import Net
+    from caffe.provenance import log_header
     from caffe.solver import outputs, weighted
 
     _choose_device(_gpus(gpu), precision, None, "caffe.cpp:275")
+    log_header(typed)
     net = Net(model, TEST, level=level, stages=stage.split(","))
     for path in weights.split(","):
         net.copy_from(path)
     net.frugal()
     log.info("caffe.cpp:281", f"Running for {iterations} iterations.")
-    sums, total = [], 0.0
+    sums: list[float] = []
+    total = 0.0
     for i in range(iterations):
         total += float(net.run_forward())
         values = [(name, weight, v) for name, weight, blob in outputs(net) for v in blob]
@@ -163,7 +179,7 @@ def test(model, weights, gpu, precision, iterations, level, stage, **_) -> int:
     return 0
 
 
-def time_net(model, gpu, precision, iterations, level, stage, phase, **_) -> int:
+def time_net(model, gpu, precision, iterations, level, stage, phase, typed, **_) -> int:
     """Time every layer, forward and backward."""
     if not model:
         raise CaffeError("Need a model definition to time.")
@@ -172,8 +188,10 @@ def time_net(model, gpu, precision, iterations, level, stage, phase, **_) -> int
 
     from caffe.layer import TEST, TRAIN
     from caffe.net import Net
+    from caffe.provenance import log_header
 
     _choose_device(_gpus(gpu), precision, None, "caffe.cpp:343")
+    log_header(typed)
     net = Net(model, TEST if phase == "TEST" else TRAIN, level=level, stages=stage.split(","))
     log.info("caffe.cpp:351", "Performing Forward")
     log.info("caffe.cpp:356", f"Initial loss: {log.number(net._forward(0, len(net.layers) - 1))}")
@@ -225,7 +243,7 @@ def device_query(gpu, **_) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "test": test, "time": time_net, "device_query": device_query}
+COMMANDS: dict[str, Callable[..., int]] = {"train": train, "test": test, "time": time_net, "device_query": device_query}
 
 
 # ---- helpers in call order
@@ -336,7 +354,7 @@ class _Signals:
     EFFECTS = {"none": 0, "stop": 1, "snapshot": 2}  # the numbers are caffe.solver's NONE, STOP, SNAPSHOT
 
     def __init__(self, sigint_effect, sighup_effect):
-        self.got = set()
+        self.got: set[int] = set()
         self.effects = {}
         for number, effect in ((signal.SIGINT, sigint_effect), (signal.SIGHUP, sighup_effect)):
             if effect not in self.EFFECTS:

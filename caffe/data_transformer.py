@@ -17,7 +17,7 @@ class Transformer:
             fail("cannot set both force_color and force_gray")
         if param.mean_file and len(param.mean_value):
             fail("Cannot specify mean_file and mean_value at the same time")
-        self.mean = None  # (C, H, W), or a value for each channel as (C, 1, 1)
+        self.mean: np.ndarray | None = None  # (C, H, W), or a value for each channel as (C, 1, 1)
         if param.mean_file:
             mean = read_array(param.mean_file)
             if mean.ndim < 3 or mean.size != np.prod(mean.shape[-3:]):
@@ -55,7 +55,7 @@ class Transformer:
         crop, channels = self.param.crop_size, pixels.shape[0]
         if crop > min(pixels.shape[1:]):
             self.fail(f"crop_size is {crop}; an image has shape {pixels.shape} (channels, height, width)")
-        if self.param.mean_file and self.mean.shape != pixels.shape:
+        if self.mean is not None and self.param.mean_file and self.mean.shape != pixels.shape:
             self.fail(f"the mean in {self.param.mean_file} has shape {self.mean.shape}, an image {pixels.shape}")
         if len(self.param.mean_value) not in (0, 1, channels):
             self.fail("Specify either 1 mean_value or as many as channels: "

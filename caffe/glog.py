@@ -8,10 +8,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 INFO, WARNING, ERROR, FATAL = range(4)
 _level = WARNING
-around_line = contextlib.nullcontext  # entered while a line is written: a progress line steps aside
+# Entered while a line is written: a progress line steps aside.
+around_line: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
 
 
 def init_log(level: int = INFO) -> None:

@@ -87,7 +87,7 @@ def load_image(filename, color=True):
     pixels = cv2.imdecode(np.fromfile(filename, np.uint8), cv2.IMREAD_UNCHANGED) if os.path.getsize(filename) else None
     if pixels is None:
         raise CaffeError(f"Could not decode image file: {filename}")
-    largest = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1
+    largest = np.iinfo(pixels.dtype.name).max if pixels.dtype.kind in "iu" else 1
     pixels = np.atleast_3d(pixels).astype(np.float32) / largest
     rgb = pixels[:, :, 2::-1] if pixels.shape[2] >= 3 else np.tile(pixels[:, :, :1], (1, 1, 3))  # alpha is dropped
     if color:

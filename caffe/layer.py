@@ -1,10 +1,15 @@
 """Layer: set up, reshape, forward, backward (Caffe: layer.hpp), and the registry of layer types."""
 
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
 from caffe.errors import CaffeError
 
 TRAIN, TEST = 0, 1  # phases, as in caffe.proto
+Count = int | tuple[int, int | None] | None
 
-REGISTRY = {}
+REGISTRY: dict[str, type[Layer]] = {}
 
 
 def register(type_name):
@@ -28,12 +33,12 @@ class Layer:
     """
 
     type = ""
-    num_bottom = None  # exact count, or (least, most) with None for no bound; None: any
-    num_top = None
+    num_bottom: Count = None  # exact count, or (least, most) with None for no bound; None: any
+    num_top: Count = None
     auto_top = False  # losses make their own top when the prototxt names none
     is_loss = False  # the first top has loss weight 1 unless told otherwise
     differentiable = True  # False: has no backward at all (Accuracy, ArgMax)
-    no_gradient = ()  # bottoms that never get a gradient: labels, size references
+    no_gradient: tuple[int, ...] = ()  # bottoms that never get a gradient: labels, size references
     gradient_checked = True  # no_gradient bottoms: asking for their gradient is an error (labels), else it is ignored
     saves_output = True  # backward reads the top's values, so they must not be overwritten in place
 
@@ -43,7 +48,7 @@ class Layer:
         self.name = param.name
         self.blobs = []
         self.param_propagate_down = []
-        self.random = None  # set by the net: () -> torch.Generator seeded for this layer and pass
+        self.random: Any = None  # set by the net: () -> torch.Generator seeded for this layer and pass
 
     def setup(self, bottom, top):
         """Once, when the net is built: read parameters, make `blobs`."""
@@ -68,6 +73,6 @@ class Layer:
                 raise CaffeError(f"{self.type} Layer {verb} {text} {what} blob(s) as {role}; "
                                  f"layer '{self.name}' has {found}.")  # fmt: skip
 
-    def fail(self, text):
+    def fail(self, text) -> NoReturn:
         """Raise the error `text`, naming this layer."""
         raise CaffeError(f"layer '{self.name}' ({self.type}): {text}")

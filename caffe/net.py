@@ -9,6 +9,7 @@ from caffe import glog as log
 from caffe import net_build, weights
 from caffe.blob import Blob
 from caffe.errors import CaffeError, note_layer
+from caffe.layer import Layer
 from caffe.proto import caffe_pb2
 from caffe.random import next_seed
 
@@ -20,8 +21,8 @@ class Net:
     `phase` is caffe.TRAIN or caffe.TEST; `weights` a .caffemodel (or .h5) to copy by layer name.
     """
 
-    def __init__(self, network_file, *args, level=0, stages=None, weights=None, phase=None):
-        args = list(args)
+    def __init__(self, network_file, *given, level=0, stages=None, weights=None, phase=None):
+        args = list(given)
         if args and isinstance(args[0], (str, bytes)):  # the old order
             weights = args.pop(0)
         if args:
@@ -61,10 +62,13 @@ class Net:
         self.blob_list, self.blob_names, self.blob_index, self.anonymous_tops = [], [], {}, 0
         self.loss_weights = []  # for every layer, a weight for every top
         self.inputs, self.outputs = [], []
-        self.learnable_params, self.params_lr, self.params_decay = [], [], []
+        self.learnable_params: list[Blob] = []
+        self.params_lr: list[float] = []
+        self.params_decay: list[float] = []
         self.param_owner, self.param_ids = {}, {}
         self.bottom_need_backward, self.layer_need_backward = [], []
-        self._callbacks = {"before_forward": [], "after_forward": [], "before_backward": [], "after_backward": []}
+        moments = ("before_forward", "after_forward", "before_backward", "after_backward")
+        self._callbacks: dict[str, list] = {moment: [] for moment in moments}
         net_build.build(self, param)
         self.name = param.name
         self.params_lr = [1.0 if v is None else v for v in self.params_lr]
@@ -252,7 +256,7 @@ class Net:
 
     def forward_all(self, blobs=None, **kwargs):
         """Run `forward` in batches over arrays of any length; {blob name: array of that length}."""
-        all_outs = {out: [] for out in set(self.outputs) | set(blobs or [])}
+        all_outs: dict[str, list] = {out: [] for out in set(self.outputs) | set(blobs or [])}
         for batch in self._batch(kwargs):
             outs = self.forward(blobs=blobs, **batch)
             for name, value in outs.items():
@@ -264,7 +268,8 @@ class Net:
         """`forward` and `backward` in batches; ({blob name: data}, {blob name: diff})."""
         given = {name: kwargs[name] for name in set(self.inputs) & set(kwargs)}
         given_diffs = {name: kwargs[name] for name in set(self.outputs) & set(kwargs)}
-        outs, grads = {}, {}
+        outs: dict[str, list] = {}
+        grads: dict[str, list] = {}
         for batch, batch_diffs in zip(self._batch(given), self._batch(given_diffs) if given_diffs else _forever({})):
             for name, value in self.forward(blobs=blobs, **batch).items():
                 outs.setdefault(name, []).extend(value.copy())
@@ -401,7 +406,7 @@ class Net:
 
     def _mark_overwritable(self):
         """An in-place layer may write over its bottom where neither the producer's backward nor a view needs it."""
-        producer = {}
+        producer: dict[int, Layer] = {}
         for i, layer in enumerate(self.layers):
             for b in self.bottom_ids[i]:
                 source = producer.get(b)
@@ -464,7 +469,7 @@ def _last_uses(net):
             kept.update(net.top_ids[i])
         for b in (*net.bottom_ids[i], *net.top_ids[i]):
             last[b] = i
-    uses = [[] for _ in net.layers]
+    uses: list[list[int]] = [[] for _ in net.layers]
     for b, i in last.items():
         if b not in kept:
             uses[i].append(b)

@@ -34,7 +34,7 @@ def build(net, param):
         log.info("net.cpp:53", f"Initializing net from parameters: \n{message_to_text(param)}".rstrip("\n"))
     net.param = param = insert_splits(param)
     needs = _Needs(net)
-    available = {}  # blob name -> its index; what is left at the end are the net's outputs
+    available: dict[str, int] = {}  # blob name -> its index; what is left at the end are the net's outputs
     memory = 0
     for index, layer_param in enumerate(param.layer):
         if not layer_param.HasField("phase"):
@@ -58,7 +58,7 @@ def _add_layer(net, index, param, available, needs):
     layer = make_layer(param)
     layer.random = Stream(net, index)
     log.info("net.cpp:86", f"Creating Layer {name}")
-    bottoms = []
+    bottoms: list[int] = []
     for name_ in param.bottom:
         if name_ not in available:
             raise CaffeError(f"Unknown bottom blob '{name_}' (layer '{name}', bottom index {len(bottoms)})")

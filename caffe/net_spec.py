@@ -18,8 +18,9 @@ from caffe.proto import caffe_pb2
 
 def param_name_dict():
     """The `<name>_param` of each layer type: {"Convolution": "convolution", "InnerProduct": "inner_product", ...}"""
-    messages = [f for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields if f.name.endswith("_param")]
-    return {f.message_type.name.removesuffix("Parameter"): f.name.removesuffix("_param") for f in messages}
+    fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields
+    messages = [(f.message_type, f.name) for f in fields if f.name.endswith("_param")]
+    return {m.name.removesuffix("Parameter"): name.removesuffix("_param") for m, name in messages if m}
 
 
 _param_names = param_name_dict()
@@ -149,7 +150,8 @@ def to_proto(*tops):
 
 
 def _net(tops, names):
-    layers, autonames = {}, Counter()
+    layers: dict = {}
+    autonames: Counter[str] = Counter()
     for top in tops:
         top._to_proto(layers, names, autonames)
     return caffe_pb2.NetParameter(layer=layers.values())

@@ -57,8 +57,14 @@ def launch(ordinals, arguments) -> int:
                            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
         command = [sys.executable, "-m", "caffe", *arguments]
         children.append(subprocess.Popen(command, env=environment, start_new_session=True))
+
+    def pass_on(number, _):
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
+
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda n, _: [c.send_signal(n) for c in children if c.poll() is None])
+        signal.signal(number, pass_on)
     while True:
         states = [c.poll() for c in children]
         failed = next((rank for rank, s in enumerate(states) if s), None)
@@ -70,7 +76,7 @@ def launch(ordinals, arguments) -> int:
                 child.wait()
             log.error("parallel.cpp:1", f"rank {failed} (GPU {ordinals[failed]}) ended with status {states[failed]}; "
                                         "the others were stopped. Continue from the last snapshot.")  # fmt: skip
-            return abs(states[failed])
+            return abs(states[failed] or 0)
         if all(s == 0 for s in states):
             return 0
         time.sleep(0.1)

@@ -34,7 +34,7 @@ def apply() -> None:
     """Tell torch, which would round convolutions to TF32 when left alone."""
     products = "tf32" if _chosen == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = products
-    torch.backends.cudnn.conv.fp32_precision = products
+    torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]  # torch's types lack it
 
 
 def products(x):

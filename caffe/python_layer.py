@@ -48,7 +48,8 @@ def make_python_layer(param):
     """The user's layer object for LayerParameter `param`."""
     module_name, layer_name = param.python_param.module, param.python_param.layer
     if _allowed is not None and module_name not in _allowed:
-        raise PythonLayerError(f"layer '{param.name}' wants Python module '{module_name}', which is not allowed here")
+        raise PythonLayerError(f"layer '{param.name}' wants Python module '{module_name}', which is not allowed here "
+                               f"(allowed: {', '.join(sorted(_allowed)) or 'none'})")  # fmt: skip
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as embedded Python finds modules beside the prototxt
     try:

@@ -48,12 +48,12 @@ def parse_text(text: bytes, message_type, name):
     """A message of `message_type` from `text`; errors call it `name`."""
     message = message_type()
     # Bytes that are not UTF-8 do no harm in comments; anywhere else the parser refuses them.
-    text = text.decode("utf-8", "surrogateescape")
+    decoded = text.decode("utf-8", "surrogateescape")
     try:
-        text_format.Parse(text, message)
+        text_format.Parse(decoded, message)
         problem = _missing_fields(message)
     except text_format.ParseError as e:
-        problem = _parse_problem(e, text)
+        problem = _parse_problem(e, decoded)
     except (ValueError, OverflowError) as e:  # a number no field can hold
         problem = str(e)
     except SystemError:  # protobuf's answer to a lone surrogate where it looks for the name of an enum's value

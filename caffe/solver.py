@@ -10,7 +10,6 @@ from caffe import device, snapshot
 from caffe import glog as log
 from caffe.blob import Blob
 from caffe.errors import CaffeError
-from caffe.layer import TEST, TRAIN
 from caffe.lr_policy import learning_rate
 from caffe.net import Net
 from caffe.parallel import solver_count, solver_rank
@@ -31,7 +30,7 @@ class Solver:
     are those of pycaffe.
     """
 
-    type = None  # a subclass of one rule refuses a file that asks for another
+    type = ""  # a subclass of one rule refuses a file that asks for another
 
     def __init__(self, solver_file):
         if isinstance(solver_file, caffe_pb2.SolverParameter):
@@ -324,7 +323,7 @@ class Solver:
 
     def _check(self):
         param = self.param
-        if self.type is None:
+        if not self.type:
             if param.type not in RULES:
                 raise CaffeError(f"Unknown solver type: {param.type} (known types: {', '.join(sorted(RULES))})")
             self.type = param.type
@@ -387,10 +386,10 @@ def _train_net(param, seed):
     value = getattr(param, given[0])
     log.info("solver.cpp:102", f"Creating training net {told}{value if isinstance(value, str) else ''}")
     net_param = _read(value)
-    state = caffe_pb2.NetState(phase=TRAIN)
+    state = caffe_pb2.NetState(phase=caffe_pb2.TRAIN)
     state.MergeFrom(net_param.state)
     state.MergeFrom(param.train_state)
-    state.phase = TRAIN
+    state.phase = caffe_pb2.TRAIN
     net_param.state.CopyFrom(state)
     net = Net.from_proto(net_param, seed)
     _load_weights(net, param)
@@ -417,11 +416,11 @@ def _test_nets(param, seed):
         told = f"{kind} file: {source}" if isinstance(source, str) else kind
         log.info("solver.cpp:190", f"Creating test net (#{i}) specified by {told}")
         net_param = _read(source)
-        state = caffe_pb2.NetState(phase=TEST)
+        state = caffe_pb2.NetState(phase=caffe_pb2.TEST)
         state.MergeFrom(net_param.state)
         if param.test_state:
             state.MergeFrom(param.test_state[i])
-        state.phase = TEST
+        state.phase = caffe_pb2.TEST
         net_param.state.CopyFrom(state)
         nets.append(Net.from_proto(net_param, mix(seed, "test", i)))
         _load_weights(nets[-1], param)

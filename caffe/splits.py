@@ -6,8 +6,8 @@ from caffe.proto import caffe_pb2
 
 def insert_splits(net):
     """A copy of NetParameter `net` with a Split layer `<blob>_<layer>_<top>_split` behind each blob of several uses."""
-    producer = {}  # blob name -> (layer index, top index) of its newest version
-    uses = {}  # (layer index, top index) -> how many bottoms read it
+    producer: dict[str, tuple[int, int]] = {}  # blob name -> (layer index, top index) of its newest version
+    uses: dict[tuple[int, int], int] = {}  # (layer index, top index) -> how many bottoms read it
     reads = []  # for every layer, the producers of its bottoms
     for i, layer in enumerate(net.layer):
         sources = []

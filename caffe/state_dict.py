@@ -8,13 +8,15 @@ import torch
 
 from caffe.errors import CaffeError
 
-NAMES = dict.fromkeys(("Convolution", "Deconvolution", "InnerProduct", "Scale"), ("weight", "bias"))
+NAMES: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("Convolution", "Deconvolution", "InnerProduct", "Scale"), ("weight", "bias")
+)
 NAMES |= {"PReLU": ("weight",), "Embed": ("weight", "bias"), "Bias": ("bias",)}
 
 
 def state_dict(net) -> dict:
     """{name: tensor} of all parameters of the caffe.Net, as copies; of two layers with one name, the first's."""
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for layer in _layers(net):
         blobs = [blob.tensor().detach().clone().cpu() for blob in layer.blobs]
         if layer.type == "BatchNorm":
@@ -52,7 +54,7 @@ def _layers(net):
 
 def _names(layer):
     if layer.type == "BatchNorm":
-        names = ("running_mean", "running_var", "num_batches_tracked")
+        names: tuple[str, ...] = ("running_mean", "running_var", "num_batches_tracked")
     else:
         names = NAMES.get(layer.type) or tuple(f"blob{i}" for i in range(len(layer.blobs)))
     return [f"{layer.name}.{name}" for name in names[: len(layer.blobs)]]

@@ -56,7 +56,7 @@ class TensorBoard:
         self.writer.close()
 
     def _scalars(self, group, values, iteration):
-        counts = {}
+        counts: dict[str, int] = {}
         for name, value in values:  # an output of several values is shown as name, name.1, name.2, ...
             number = counts[name] = counts.get(name, -1) + 1
             self.writer.add_scalar(f"{group}/{name}" + (f".{number}" if number else ""), value, iteration)

@@ -30,7 +30,8 @@ class TorchLayer(Layer):
         super().__init__(param)
         self.weights = []  # the parameters' tensors, during compute
         self._shapes_for = None  # bottom and parameter shapes that the tops' shapes were found for
-        self._graph = None
+        self._top_shapes: list[tuple[int, ...]] = []
+        self._graph = None  # of the last forward: inputs, parameters and outputs
         self.in_place = False
         self.may_overwrite = False  # set by the net: in place, and nobody needs the old values
         self.keep_graph = True  # allow several backward passes after one forward
@@ -115,10 +116,10 @@ class TorchLayer(Layer):
         learned = [w for w in weights if w.requires_grad]
         pairs = [(y, t.grad.tensor()) for y, t in zip(outputs, top) if y.requires_grad and not t.grad.is_zero]
         if pairs and (wanted or learned):
-            grads = torch.autograd.grad([y for y, _ in pairs], wanted + learned, [g for _, g in pairs],
+            grads: tuple[torch.Tensor | None, ...] = torch.autograd.grad([y for y, _ in pairs], wanted + learned, [g for _, g in pairs],
                                         retain_graph=self.keep_graph, allow_unused=True)  # fmt: skip
         else:
-            grads = [None] * (len(wanted) + len(learned))
+            grads = (None,) * (len(wanted) + len(learned))
         given = {id(x): g for x, g in zip(wanted + learned, grads)}
         taken = {g.data_ptr() for _, g in pairs}  # one array must not serve as the diff of two blobs
         for x, blob, p in zip(inputs, bottom, propagate_down):
@@ -126,8 +127,9 @@ class TorchLayer(Layer):
                 g = given[id(x)]
                 blob.grad.zero() if g is None else blob.grad.assign(_own(g, taken))
         for w, blob in zip(weights, self.blobs):
-            if given.get(id(w)) is not None:
-                blob.grad.add(_own(given[id(w)].contiguous(), taken))
+            g = given.get(id(w))
+            if g is not None:
+                blob.grad.add(_own(g.contiguous(), taken))
         if not self.keep_graph:
             self._graph = None
 

@@ -16,7 +16,15 @@ class Rule:
     """What an update rule has beside `update`; see the head of this file."""
 
     slots = 1
-    fused = None  # (param, w, g, history, lr, decay, t): update `w` in one pass; False where it cannot
+
+    @staticmethod
+    def update(param, g, history, lr, t):
+        raise NotImplementedError
+
+    @staticmethod
+    def fused(param, w, g, history, lr, decay, t):
+        """The whole update of `w` with L2 decay in one pass over memory; False where the rule cannot."""
+        return False
 
     @staticmethod
     def check(param):

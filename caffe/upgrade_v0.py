@@ -11,13 +11,13 @@ V1 = caffe_pb2.V1LayerParameter
 # V0 type: V1 type and the name of its own parameters
 TYPES = {
     "accuracy": (V1.ACCURACY, "accuracy_param"),
-    "bnll": (V1.BNLL, None),
+    "bnll": (V1.BNLL, ""),
     "concat": (V1.CONCAT, "concat_param"),
     "conv": (V1.CONVOLUTION, "convolution_param"),
     "data": (V1.DATA, "data_param"),
     "dropout": (V1.DROPOUT, "dropout_param"),
-    "euclidean_loss": (V1.EUCLIDEAN_LOSS, None),
-    "flatten": (V1.FLATTEN, None),
+    "euclidean_loss": (V1.EUCLIDEAN_LOSS, ""),
+    "flatten": (V1.FLATTEN, ""),
     "hdf5_data": (V1.HDF5_DATA, "hdf5_data_param"),
     "hdf5_output": (V1.HDF5_OUTPUT, "hdf5_output_param"),
     "im2col": (V1.IM2COL, "convolution_param"),
@@ -25,13 +25,13 @@ TYPES = {
     "infogain_loss": (V1.INFOGAIN_LOSS, "infogain_loss_param"),
     "innerproduct": (V1.INNER_PRODUCT, "inner_product_param"),
     "lrn": (V1.LRN, "lrn_param"),
-    "multinomial_logistic_loss": (V1.MULTINOMIAL_LOGISTIC_LOSS, None),
+    "multinomial_logistic_loss": (V1.MULTINOMIAL_LOGISTIC_LOSS, ""),
     "pool": (V1.POOLING, "pooling_param"),
     "relu": (V1.RELU, "relu_param"),
     "sigmoid": (V1.SIGMOID, "sigmoid_param"),
     "softmax": (V1.SOFTMAX, "softmax_param"),
     "softmax_loss": (V1.SOFTMAX_LOSS, "softmax_param"),
-    "split": (V1.SPLIT, None),
+    "split": (V1.SPLIT, ""),
     "tanh": (V1.TANH, "tanh_param"),
     "window_data": (V1.WINDOW_DATA, "window_data_param"),
 }
@@ -111,13 +111,13 @@ def _upgrade(layer, name):
     layer.ClearField("layer")
     if old.HasField("name"):
         layer.name = old.name
-    own = None
+    own = ""
     if old.HasField("type"):
         if old.type not in TYPES:
             raise CaffeError(f"{name}: Unknown layer name: {old.type} (known: {', '.join(TYPES)})")
         layer.type, own = TYPES[old.type]
-    for field in ("blobs", "blobs_lr", "weight_decay"):
-        getattr(layer, field).extend(getattr(old, field))
+    for name_ in ("blobs", "blobs_lr", "weight_decay"):
+        getattr(layer, name_).extend(getattr(old, name_))
     complete = True
     for field, value in old.ListFields():
         if field.name in TRANSFORM_FIELDS:

@@ -16,6 +16,7 @@ class BatchLayer(Layer):
     Of solvers that train together (phase TRAIN), each reads every n-th item, as in Caffe's Data layer."""
 
     num_bottom = 0
+    batch_size: int
 
     def setup(self, bottom, top):
         self.transform = Transformer(self.param.transform_param, self.phase, self.fail)
@@ -24,6 +25,12 @@ class BatchLayer(Layer):
             self.fail(f"batch_size is {self.batch_size}; wanted at least 1")
         self.seek(0)
         put(self.batch(np.random.default_rng(0)), top)  # for the shapes; the first forward reads it again
+
+    def open(self, top):
+        raise NotImplementedError
+
+    def read(self, numbers, rng):
+        raise NotImplementedError
 
     def seek(self, batch):
         """Let the next forward give batch number `batch`, from 0."""

@@ -81,6 +81,7 @@ class _Spread(TorchLayer):
 
     num_bottom, num_top = (1, 2), 1
     saves_output = False
+    options: property  # the layer's BiasParameter or ScaleParameter
 
     def parameter_shape(self, shape):
         p = self.options

@@ -1,80 +1,42 @@
-"""Data: images and labels from an LMDB of Datum messages, as convert_imageset writes it."""
-
-import os
-import weakref
+"""Data: images and labels from an LMDB or LevelDB of Datum messages, as convert_imageset writes it."""
 
 import cv2
-import lmdb
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from caffe import glog
 from caffe.data_transformer import planes
+from caffe.errors import CaffeError
 from caffe.layer import register
 from caffe.ops.batches import BatchLayer
+from caffe.ops.records import Records
 from caffe.proto import caffe_pb2
-
-_open = weakref.WeakValueDictionary()  # real path -> environment: LMDB allows one a process (TRAIN and TEST nets)
-
-
-class Records:
-    """The values of an LMDB in the order of their keys, again and again."""
-
-    def __init__(self, path):
-        where = os.path.realpath(path)
-        self._env = _open.get(where)
-        if self._env is None:
-            self._env = _open[where] = lmdb.open(
-                where, readonly=True, lock=False, readahead=False, subdir=os.path.isdir(where), create=False
-            )
-        self._cursor = self._env.begin(buffers=True).cursor()
-        self._at = None  # number of the record the cursor stands on
-        self.count = self._env.stat()["entries"]
-
-    def __getitem__(self, k):
-        k %= self.count
-        if self._at is None or k < self._at:
-            self._cursor.first()
-            self._at = 0
-        while self._at < k:
-            self._cursor.next()
-            self._at += 1
-        return bytes(self._cursor.value())
-
-    @property
-    def key(self):
-        """Key of the record read last."""
-        return bytes(self._cursor.key()).decode(errors="replace")
 
 
 @register("Data")
 class Data(BatchLayer):
     """Tops: images (N, C, H, W) as transform_param makes them, and labels (N). Caffe: data_layer.cpp.
 
-    A batch is as large as its first image, all others must have that size. Only backend LMDB is read."""
+    A batch is as large as its first image, all others must have that size."""
 
     num_top = (1, 2)
 
     def open(self, top):
         p = self.param.data_param
         self.batch_size, self.labels = p.batch_size, len(top) == 2
-        if p.backend != p.LMDB:
-            self.fail(f"backend is LEVELDB (the default); only LMDB is read: write {p.source!r} anew as LMDB "
-                      "(convert_imageset --backend=lmdb) and set `backend: LMDB`")  # fmt: skip
+        backend = p.DB.Name(p.backend)
         try:
-            self.records = Records(p.source)
-        except lmdb.Error as e:
-            self.fail(f"cannot open lmdb {p.source!r}: {e}")
-        if not self.records.count:
-            self.fail(f"lmdb {p.source!r} is empty")
+            self.records = Records(p.source, backend)
+        except CaffeError as e:
+            self.fail(f"cannot read {backend} {p.source!r}: {e}")
 
     def read(self, numbers, rng):
         data, labels, names = [], [], []
         skip = self.skipped(self.param.data_param.rand_skip)
         for k in numbers:
             datum = caffe_pb2.Datum()
-            value = self.records[k + skip]
-            names.append(f"record {self.records.key!r}")
+            key, value = self.records[k + skip]
+            names.append(f"record {key!r}")
             try:
                 datum.ParseFromString(value)
             except DecodeError as e:

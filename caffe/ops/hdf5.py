@@ -59,7 +59,7 @@ class HDF5Data(BatchLayer):
         return self._loaded[1]
 
     def read(self, numbers, rng):
-        pieces = [[] for _ in self.names]
+        pieces: list[list] = [[] for _ in self.names]
         for k in numbers:
             epoch, row = divmod(k, self.epoch_rows)
             files = self.file_order.permutation(epoch) if self.file_order.shuffle else range(len(self.files))

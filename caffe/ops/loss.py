@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from caffe.binaryproto import read_array
-from caffe.layer import register
+from caffe.layer import Count, register
 from caffe.ops.labels import class_index, predictions
 from caffe.torch_layer import TorchLayer
 
@@ -17,9 +17,10 @@ LOG_THRESHOLD = 1e-20  # nor do the other losses on probabilities
 class _Loss(TorchLayer):
     """Two bottoms with the same number of items, one top; makes its own top when the prototxt names none."""
 
-    num_bottom, num_top = 2, 1
+    num_bottom: Count = 2
+    num_top = 1
     auto_top = is_loss = True
-    no_gradient = (1,)
+    no_gradient: tuple[int, ...] = (1,)
     saves_output = False
 
     def top_shapes(self, *shapes):
@@ -100,7 +101,7 @@ class ContrastiveLoss(_Loss):
 class _Normalized(_Loss):
     """A loss divided by what loss_param.normalization names."""
 
-    default_normalization = None  # None: as in caffe.proto
+    default_normalization: str | None = None  # None: as in caffe.proto
 
     @property
     def ignore_label(self):
@@ -123,6 +124,8 @@ class _Normalized(_Loss):
 
 class _ClassLoss(_Normalized):
     """Scores with classes along one axis (1), and a label for every other position."""
+
+    class_axis: property
 
     def check(self, scores, labels, *_):
         self.axis = predictions(self, scores, labels, self.class_axis)

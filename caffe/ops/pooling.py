@@ -102,7 +102,7 @@ class Pooling(TorchLayer):
     saves_output = False
 
     @property
-    def num_top(self):
+    def num_top(self):  # type: ignore[override]  # a constant elsewhere
         return (1, 2) if self.param.pooling_param.pool == MAX else 1
 
     def configure(self, bottom):

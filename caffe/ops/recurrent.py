@@ -20,17 +20,30 @@ from caffe.torch_layer import TorchLayer
 class _Recurrent(TorchLayer):
     gradient_checked = False
     states = 1  # how many blobs of shape (1, N, H) one step hands to the next
+    blob_names: tuple[str, ...]
+
+    def blob_shapes(self):
+        """[(shape, name of its filler)] of the parameters."""
+        raise NotImplementedError
+
+    def step(self, drive, alive, state, w):
+        """The states (N, H) after one time step."""
+        raise NotImplementedError
+
+    def output(self, state, w):
+        """The top (N, H) in these states."""
+        raise NotImplementedError
 
     @property
     def exposed(self):
         return self.states if self.param.recurrent_param.expose_hidden else 0
 
     @property
-    def num_bottom(self):
+    def num_bottom(self):  # type: ignore[override]  # a constant elsewhere
         return (2 + self.exposed, 3 + self.exposed)
 
     @property
-    def num_top(self):
+    def num_top(self):  # type: ignore[override]  # a constant elsewhere
         return 1 + self.exposed
 
     def configure(self, bottom):

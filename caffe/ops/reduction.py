@@ -70,12 +70,13 @@ class ArgMax(TorchLayer):
         p = self.param.argmax_param
         if not shape:
             self.fail("bottom has shape (); wanted at least one axis")
-        self.axis = canonical_axis(self, p.axis, shape) if p.HasField("axis") else None
-        size = shape[self.axis] if p.HasField("axis") else math.prod(shape[1:])
+        axis = canonical_axis(self, p.axis, shape) if p.HasField("axis") else None
+        size = math.prod(shape[1:]) if axis is None else shape[axis]
+        self.axis = axis
         if not 1 <= p.top_k <= size:
             self.fail(f"top_k is {p.top_k}; wanted 1..{size} for a bottom of shape {tuple(shape)}")
-        if p.HasField("axis"):
-            return [(*shape[: self.axis], p.top_k, *shape[self.axis + 1 :])]
+        if axis is not None:
+            return [(*shape[:axis], p.top_k, *shape[axis + 1 :])]
         return [(shape[0], 2 if p.out_max_val else 1, p.top_k, *(1,) * (len(shape) - 3))]
 
     def compute(self, x):

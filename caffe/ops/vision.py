@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from caffe import precision
-from caffe.layer import register
+from caffe.layer import Count, register
 from caffe.ops.axes import canonical_axis
 from caffe.torch_layer import TorchLayer
 
@@ -18,7 +18,8 @@ class _Windows(TorchLayer):
     """What all have: bottoms (N.., C, spatial axes..) with the channels at `axis` (1), and kernel, stride, pad and
     dilation for each spatial axis."""
 
-    num_bottom = num_top = (1, None)
+    num_bottom: Count = (1, None)
+    num_top: Count = (1, None)
     saves_output = False
 
     def configure(self, bottom):
@@ -64,6 +65,18 @@ class _Windows(TorchLayer):
 
 class _Learned(_Windows):
     """Convolution and Deconvolution: weights from the first bottom's channels to num_output, in groups."""
+
+    def weight_shape(self, outputs):
+        """Shape of the weights for `outputs` channels."""
+        raise NotImplementedError
+
+    def top_sizes(self, shape):
+        """Sizes of the spatial axes of the top of a bottom of this shape."""
+        raise NotImplementedError
+
+    def slide(self, x, weight, bias):
+        """The top (N, num_output, ..) of a bottom (N, C, ..)."""
+        raise NotImplementedError
 
     def configure(self, bottom):
         super().configure(bottom)

@@ -37,7 +37,8 @@ class WindowData(BatchLayer):
             self.fail(f"context_pad {p.context_pad} on each side leaves nothing of crop_size {self.crop}")
         if p.crop_mode not in ("warp", "square"):
             self.fail(f"crop_mode is {p.crop_mode!r}; wanted 'warp' or 'square'")
-        self.foreground, self.background = [], []
+        self.foreground: list[Window] = []
+        self.background: list[Window] = []
         self.parse(self.lines(p.source))
         self.num_foreground = int(self.batch_size * p.fg_fraction)
         for kind, windows in (("foreground", self.foreground), ("background", self.background)):
