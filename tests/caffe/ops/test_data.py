@@ -1,3 +1,5 @@
+import sys
+
 import cv2
 import lmdb
 import numpy as np
@@ -114,9 +116,8 @@ def test_solvers_that_train_together_share_the_records(source, monkeypatch):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"backend: LMDB": ""}, "backend is LEVELDB.*set `backend: LMDB`"),
         ({"batch_size: 2": ""}, "batch_size is 0"),
-        ({"/db": "/nowhere"}, "cannot open lmdb '.*/nowhere'"),
+        ({"/db": "/nowhere"}, "cannot read LMDB '.*/nowhere': .*No such file"),
     ],
 )
 def test_parameters_that_do_not_fit(source, change, message):
@@ -143,3 +144,46 @@ def test_damaged_records(tmp_path, value, message):
 def test_empty_lmdb(tmp_path):
     with pytest.raises(CaffeError, match="is empty"):
         net_of(layer(write(tmp_path / "db", [])))
+
+
+# ---- LevelDB
+
+
+@pytest.fixture
+def level_source(tmp_path):
+    plyvel = pytest.importorskip("plyvel")
+    database = plyvel.DB(str(tmp_path / "level"), create_if_missing=True)
+    for i, image in enumerate(IMAGES):
+        database.put(f"{i:08}".encode(), datum(image, 10 + i).SerializeToString())
+    database.close()
+    return tmp_path / "level"
+
+
+def test_leveldb_is_read_like_lmdb_and_is_the_default_backend(source, level_source):
+    for backend in ("backend: LEVELDB", ""):
+        net = net_of(layer(level_source).replace("backend: LMDB", backend))
+        wanted = net_of(layer(source))
+        for _ in range(7):  # beyond the end, where the number of records becomes known
+            np.testing.assert_array_equal(*(forward(n, "data")[0] for n in (net, wanted)))
+            np.testing.assert_array_equal(net.blobs["label"].data, wanted.blobs["label"].data)
+        net.seek(23)
+        assert labels(net, 1) == [[11, 12]]
+
+
+def test_two_nets_read_one_leveldb(level_source):
+    text = layer(level_source).replace("LMDB", "LEVELDB")
+    first, second = net_of(text), net_of(text)
+    assert labels(first, 2) == [[10, 11], [12, 13]] and labels(second, 1) == [[10, 11]]
+
+
+def test_no_leveldb_there(tmp_path):
+    pytest.importorskip("plyvel")
+    with pytest.raises(CaffeError, match="cannot read LEVELDB '.*/none': there is no LevelDB"):
+        net_of(layer(tmp_path / "none").replace("LMDB", "LEVELDB"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_leveldb_without_its_package(source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plyvel", None)  # importing it fails
+    with pytest.raises(CaffeError, match="LEVELDB, which is the default backend, needs the package plyvel: `pip"):
+        net_of(layer(source).replace("backend: LMDB", ""))
