@@ -53,6 +53,12 @@ def number(value) -> str:
     return f"{value:g}"
 
 
+def here() -> str:
+    """File and line of the caller: the `source` of a line that Caffe does not have."""
+    caller = sys._getframe(1)
+    return f"{os.path.basename(caller.f_code.co_filename)}:{caller.f_lineno}"
+
+
 def _write(level, source, text):
     """`source` is the file and line of Caffe that writes this line: log parsers look for some of them."""
     if level < _level and level != FATAL:

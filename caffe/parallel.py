@@ -74,8 +74,8 @@ def launch(ordinals, arguments) -> int:
                     child.terminate()
             for child in children:
                 child.wait()
-            log.error("parallel.cpp:1", f"rank {failed} (GPU {ordinals[failed]}) ended with status {states[failed]}; "
-                                        "the others were stopped. Continue from the last snapshot.")  # fmt: skip
+            log.error(log.here(), f"rank {failed} (GPU {ordinals[failed]}) ended with status {states[failed]}; "
+                                  "the others were stopped. Continue from the last snapshot.")  # fmt: skip
             return abs(states[failed] or 0)
         if all(s == 0 for s in states):
             return 0

@@ -40,7 +40,7 @@ def restore_newest_good(solver, path):
         restore(solver, path)
     except CaffeError as e:
         for older in _older(path):
-            log.warning("solver.py:1", f"{e} -- trying the snapshot before it, {older}")
+            log.warning(log.here(), f"{e} -- trying the snapshot before it, {older}")
             try:
                 restore(solver, older)
                 return

@@ -66,7 +66,7 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before(folder, damage, which):
     Path(which).write_bytes({"flip": content, "truncate": content[: len(content) * 2 // 3], "empty": b""}[damage])
     done = train("--snapshot=run_iter_20.solverstate")
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"{which}.*trying the snapshot before it, run_iter_10\.solverstate", done.stderr)
+    assert re.search(rf" snapshot\.py:\d+\] {which}.*trying the snapshot before it, run_iter_10\.solverstate", done.stderr)
     for a, b in zip(weights("run_iter_30.caffemodel"), undisturbed):
         np.testing.assert_array_equal(a, b)
 
