@@ -60,14 +60,23 @@ train() { # step, the step before
     shift
     log=gaitnet-$step-$(date +%Y%m%d-%H%M%S).log
 
+    set -- "$caffe" train --solver="solver-$step.prototxt" "$@"
+    [ -z "${CAFFE_ROOT:-}" ] || describe "$@" >"$log" # the bundled one does that itself
     trap '' INT # Ctrl-C is for Caffe, which writes a snapshot and stops
     exec 4>&1
-    status=$({ { "$caffe" train --solver="solver-$step.prototxt" "$@" 2>&1 && echo 0 >&3 || echo $? >&3; } |
-        tee "$log" >&4; } 3>&1)
+    status=$({ { "$@" 2>&1 && echo 0 >&3 || echo $? >&3; } | tee -a "$log" >&4; } 3>&1)
     trap - INT
     [ "$status" = 0 ] || fail "step $step: caffe ended with exit status $status; see $PWD/$log" "$status"
     [ -f "$weights" ] || fail "step $step: stopped before $weights was written; run the same command again to go on" 130
     [ "${prune:-no}" = no ] || prune_snapshots "$step" "$weights"
+}
+
+describe() { # command...: what is needed to repeat it; the data layers tell of the data
+    echo "command: $*"
+    echo "folder: $PWD"
+    commit=$(git -C "$root" rev-parse HEAD 2>/dev/null) || return 0
+    git -C "$root" diff --quiet HEAD 2>/dev/null || commit=$commit+changes
+    echo "commit: $commit"
 }
 
 final_weights() { # step -> the file that its last iteration writes

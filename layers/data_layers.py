@@ -7,7 +7,10 @@
 They run in any Caffe: of `caffe` they use `Layer` and, where several solvers share the work, their number.
 """
 
+import hashlib
+import json
 import logging
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +18,8 @@ import numpy as np
 import caffe
 from layers.datasets import DATASETS, MIN_FRAMES, NUM_FRAMES, SIZE
 from layers.frames import PLANES, DataError, fill_image_blob, fill_mask_blob, open_frames
+from layers.pack import Pack
+from layers.pack import fingerprint as times_of
 from layers.params import parse
 from layers.prefetch import Prefetcher
 from layers.sampling import ClipSampler, PairSampler
@@ -26,7 +31,7 @@ MASKS = tuple(f"gt{k}" for k in range(NUM_FRAMES))
 class DataLayer(caffe.Layer):
     """Clips of six frames with their masks; what its subclasses share."""
 
-    tops = ()
+    tops: tuple[str, ...] = ()
 
     def setup(self, bottom, top):
         name = type(self).__name__
@@ -45,8 +50,11 @@ class DataLayer(caffe.Layer):
                 f"{name}: all training sequences in {params.im_path} are of one subject, {sequences[0].subject}; "
                 "identification needs two or more"
             )
-        seed = (_draw_seed() if params.seed is None else params.seed, int(self.phase))
-        self.batches = Prefetcher(Loader(frames, sequences, self.sampler(sequences, lengths, params.batch_size, seed)))
+        seed = _draw_seed() if params.seed is None else params.seed
+        sampler = self.sampler(sequences, lengths, params.batch_size, (seed, int(self.phase)))
+        self.batches = Prefetcher(Loader(frames, sequences, sampler))
+        data = f"{len(sequences)} sequences, {sum(lengths)} frames, fingerprint {fingerprint(frames, sequences)}"
+        _log(f"{name}: {params.dataset}, {describe(frames)}: {data}; seed {seed}")
 
     def sampler(self, sequences, lengths, num, seed):
         return ClipSampler(lengths, num, seed)
@@ -125,6 +133,25 @@ def training_sequences(params, frames):
     return usable, [lengths[seq] for seq in usable]
 
 
+def describe(frames):
+    return f"pack {frames.folder}" if isinstance(frames, Pack) else f"tree {frames.im_path}"
+
+
+def fingerprint(frames, sequences):
+    """16 hexadecimal digits that tell these sequences from others; no frame is read.
+
+    Of a pack: the checksums of its frames, so equal data has it on any machine. Of a tree: the numbers of files, and
+    when their folders last changed."""
+    if isinstance(frames, Pack):
+        known = {seq.path: [frames.sequences[seq.path][key] for key in ("frames", "masks", "crc32")]
+                 for seq in sequences}  # fmt: skip
+    else:
+        known = {seq.path: [frames.length(seq.path), frames.num_masks(seq.path),
+                            *times_of(frames.im_path, frames.gt_path, seq.path).values()]
+                 for seq in sequences}  # fmt: skip
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
 class Loader:
     """Makes batch number n."""
 
@@ -173,6 +200,11 @@ def _solver():
     """(rank, count) of this solver among those that train together."""
     count = getattr(caffe, "solver_count", lambda: 1)()
     return (caffe.solver_rank() if count > 1 else 0), count
+
+
+def _log(text):
+    """An INFO line of Caffe's log, or of stderr under a Caffe that has no `caffe.log`."""
+    getattr(caffe, "log", lambda line: print(line, file=sys.stderr))(text)
 
 
 def _draw_seed():

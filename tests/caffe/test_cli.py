@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import caffe
-from caffe import cli
+from caffe import cli, provenance
 from caffe.read import read_net_binary
 
 REPO = Path(__file__).resolve().parents[2]
@@ -65,6 +65,70 @@ def process(*words):
 def weights(path):
     return {f"{layer.name}/{i}": np.array(blob.data, np.float32)
             for layer in read_net_binary(path).layer for i, blob in enumerate(layer.blobs)}  # fmt: skip
+
+
+# ---- the head of the log
+
+
+def test_the_head_of_the_log_tells_what_repeats_the_run(folder, capfd):
+    status, _, log = run(capfd, "train", "--solver", "solver.prototxt")
+    assert status == 0
+    head = dict(line.split(": ", 1) for line in log[1:6] if ": " in line)
+    assert head["command"] == "caffe train --solver solver.prototxt" and head["folder"] == str(folder)
+    assert (
+        f"torch {torch.__version__.split('+')[0]}" in head["versions"] and f"numpy {np.__version__}" in head["versions"]
+    )
+    assert head["device"].startswith("cpu") and head["device"].endswith(f"{torch.get_num_threads()} CPU threads")
+    commit = subprocess.run(["git", "-C", REPO, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    if (REPO / ".git").exists():
+        assert head["commit"].removesuffix("+changes") == commit
+    (seed,) = [line for line in log if line.startswith("seed: ")]
+    first = weights("run_iter_12.caffemodel")
+    drawn = re.fullmatch(r"seed: (\d+), drawn; .*", seed)[1]
+    Path("solver.prototxt").write_text(f"{SOLVER} random_seed: {drawn}")
+    _, _, log = run(capfd, "train", "--solver=solver.prototxt")
+    assert f"seed: {drawn}" in log
+    for name, values in weights("run_iter_12.caffemodel").items():
+        np.testing.assert_array_equal(values, first[name], err_msg=name)
+
+
+def test_no_commit_is_told_outside_a_clone(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert provenance.commit() == ""
+
+
+# ---- Python layers that a prototxt may name
+
+
+@pytest.mark.parametrize("flag, status", [
+    ("--python_modules=none", 1), ("--python_modules=layers,json", 1), ("--python_modules=ours", 0), ("", 0),
+])  # fmt: skip
+@pytest.mark.parametrize("command", ["time", "test", "train"])
+def test_an_allow_list_keeps_other_modules_from_being_imported(command, flag, status, capfd, monkeypatch):
+    monkeypatch.setattr("caffe.python_layer._allowed", None)
+    Path("ours.py").write_text(
+        "import caffe\nopen('imported', 'w').close()\nclass Ours(caffe.Layer):\n"
+        "    def setup(self, bottom, top): pass\n    def reshape(self, bottom, top): top[0].reshape(1)\n"
+        "    def forward(self, bottom, top): pass\n    def backward(self, *_): pass\n"
+    )
+    Path("net.prototxt").write_text(
+        'layer { name: "p" type: "Python" top: "x" python_param { module: "ours" layer: "Ours" } }'
+    )
+    Path("empty.caffemodel").write_bytes(b"")
+    Path("solver.prototxt").write_text('net: "net.prototxt" base_lr: 0 lr_policy: "fixed" max_iter: 1 '
+                                       "solver_mode: CPU snapshot_after_train: false")  # fmt: skip
+    words = {
+        "time": ["--model=net.prototxt", "--iterations=1"],
+        "test": ["--model=net.prototxt", "--weights=empty.caffemodel", "--iterations=1"],
+        "train": ["--solver=solver.prototxt"],
+    }[command]
+    sys.modules.pop("ours", None)
+    found, _, log = run(capfd, command, *words, *([flag] if flag else []))
+    assert found == status and Path("imported").exists() == (status == 0)
+    if status:
+        allowed = flag.split("=")[1].replace(",", ", ")
+        allowed = ", ".join(sorted(allowed.split(", ")))
+        assert log[-1] == f"error: layer 'p' wants Python module 'ours', which is not allowed here (allowed: {allowed})"
 
 
 # ---- flags
