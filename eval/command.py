@@ -1,6 +1,7 @@
 """The command line behind eval-casiab.py, eval-outdoor.py, eval-szu.py and eval-walkers.py."""
 
 import argparse
+import shlex
 import sys
 import zipfile
 from pathlib import Path
@@ -22,9 +23,10 @@ MODEL_FOLDERS = {"casiab": "casiab-tr74", "outdoor": "outdoor-gait", "szu": "szu
 def main(name, argv=None):
     """Evaluate on one dataset; returns the exit status: 0, or 1 after one line `error: ...`."""
     dataset = DATASETS[name]
+    argv = sys.argv[1:] if argv is None else argv
     args = parse(dataset, argv)
     try:
-        result = run(dataset, args)
+        result = run(dataset, args, shlex.join([f"eval/eval-{name}.py", *argv]))
     except (DataError, ValueError, OSError) as e:
         return fail(e)
     except Exception as e:
@@ -42,7 +44,7 @@ def fail(message):
     return 1
 
 
-def run(dataset, args):
+def run(dataset, args, typed):
     if args.features:
         features, extras, origin = read_features(dataset, args.features)
         source = None
@@ -54,7 +56,13 @@ def run(dataset, args):
         features, extras, origin, result, args.seed, source if args.baselines else None
     )
     train_num = origin.setdefault("train_num", args.train_num)  # a feature file of ours knows it
-    result["provenance"] = {**origin, "options": options(args), "versions": provenance.versions()}
+    result["provenance"] = {
+        **origin,
+        "command": typed,
+        "options": options(args),
+        "device": provenance.device(args.gpu),
+        "versions": provenance.versions(),
+    }
     out = args.out or ROOT / "results" / f"{dataset.name}-tr{train_num}"
     write_outputs(dataset, train_num, result, out)
     if args.report:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -31,22 +32,31 @@ def fingerprint(root, folders):
     return digest.hexdigest()
 
 
+def device(gpu):
+    """What computed: the GPU of this number, or for None the CPU."""
+    if gpu is None:
+        return f"cpu ({platform.machine()}), {os.cpu_count()} cores"
+    torch = sys.modules.get("torch")  # BVLC Caffe has a GPU without it
+    return f"cuda:{gpu}" + (f" ({torch.cuda.get_device_name(gpu)})" if torch else "")
+
+
 def versions():
-    """Versions of Python, the packages and this repository (its commit, with + when files differ from it)."""
+    """Versions of Python, the packages and this repository (its commit, with +changes when tracked files differ)."""
     found = {"python": platform.python_version(), "machine": platform.platform()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             pass
-    if commit := git("rev-parse", "HEAD"):
-        found["commit"] = commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    if git("rev-parse", "--show-toplevel") == str(ROOT):
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        found["commit"] = git("rev-parse", "HEAD") + ("+changes" if changes else "")
     return found
 
 
 def git(*arguments):
     try:
-        done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, timeout=20)
-        return done.stdout.strip()
+        command = ["git", "--no-optional-locks", "-C", ROOT, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""

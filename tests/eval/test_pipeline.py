@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import walks
+from eval import provenance, walks
 from eval.deploy import literal_features
 from eval.extract import random_starts
 from eval.features import Features
@@ -140,6 +140,10 @@ def test_tables(evaluated):
     assert 0 < result["segmentation"]["iou"] < 1 and "segmentation of" in stdout
     origin = result["provenance"]
     assert len(origin["weights_sha256"]) == 64 and origin["train_num"] == TRAIN_NUM and origin["versions"]["python"]
+    assert origin["command"].startswith("eval/eval-casiab.py ") and "--report" in origin["command"]
+    assert origin["device"].startswith("cpu (") and len(origin["data_sha256"]) >= 64
+    if (provenance.ROOT / ".git").exists():
+        assert origin["versions"]["commit"].removesuffix("+changes") == provenance.git("rev-parse", "HEAD")
     table = (out / "casiab_cross_view_results_tr3.txt").read_text().splitlines()
     assert len(table) == 12 and table[0].startswith("Prob\\Gallery\t000\t018")
     assert (out / "metrics.csv").read_text().startswith("protocol,average,measure,value,low_95,high_95\n")
@@ -151,6 +155,8 @@ def test_report_needs_no_network(evaluated):
     assert "url(" not in page and "@import" not in page
     for title in ("Rank-1 by view", "Means and baselines", "Masks of unseen subjects", "Retrieval", "By subject"):
         assert f"<h2>{title}</h2>" in page
+    for told in ("command", "commit", "versions", "seed", "device", "data_sha256"):
+        assert f"&quot;{told}&quot;" in page or (told == "commit" and not (provenance.ROOT / ".git").exists())
     assert page.count("<figure") == 12 + 6 * page.count("<div class='row'>") and page.count("<div class='row'>") == 8
     assert "class='right'" in page and "GEI+PCA+LDA" in page
 
