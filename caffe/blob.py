@@ -86,11 +86,25 @@ class Memory:
         self._host_is_newer = False
 
     def zero(self) -> None:
-        if self._host is not None:
+        if self._host is None:
+            self._tensor = None
+        elif device.current().type == "cpu":
             self._host.zero_()
             self._host_is_newer = True
-        else:
-            self._tensor = None
+        else:  # not on the host, which would have to be waited for
+            self.place(new_tensor(self._shape, device.current()))
+
+    @property
+    def placed(self):
+        """The tensor that holds the values, as it is; None: all zero, or on the host only."""
+        return self._tensor
+
+    def place(self, tensor) -> None:
+        """The values are in `tensor` from now on, without a copy; None: they are zero."""
+        if tensor is None:
+            self.zero()
+        self._tensor = tensor
+        self._host_is_newer = False
 
     def add(self, value: torch.Tensor) -> None:
         """Accumulate; `value` must not be changed by its owner afterwards."""

@@ -1,5 +1,7 @@
 """Where the nets compute: the mode (CPU or GPU) and device number, global as in Caffe."""
 
+import contextlib
+
 import torch
 
 from caffe import precision
@@ -12,6 +14,17 @@ _ordinal = 0
 def current() -> torch.device:
     """The device on which every net computes now."""
     return _current
+
+
+@contextlib.contextmanager
+def host():
+    """Context in which blobs are on the host, whatever the mode."""
+    global _current
+    mode, _current = _current, torch.device("cpu")
+    try:
+        yield
+    finally:
+        _current = mode
 
 
 def set_mode_cpu() -> None:

@@ -153,8 +153,9 @@ class Net:
         """Run layers number `first` to `last`; the loss (sum of weighted tops)."""
         return float(self.run_forward(first, last))
 
-    def run_forward(self, first=0, last=None):
-        """As `_forward`, but the loss stays a tensor (or 0.0), so that a GPU need not be waited for."""
+    def run_forward(self, first=0, last=None, without=()):
+        """As `_forward`, but the loss stays a tensor (or 0.0), so that a GPU need not be waited for. `without`: numbers
+        of layers that have done their work already (feed.py)."""
         last = len(self.layers) - 1 if last is None else last
         if first == 0:
             self.pass_index += 1
@@ -164,9 +165,11 @@ class Net:
                 call(i)
             layer, bottom, top = self.layers[i], self.bottoms[i], self.tops[i]
             try:
-                layer.reshape(bottom, top)
+                if i not in without:
+                    layer.reshape(bottom, top)
                 self.fill_loss_weights(i)
-                layer.forward(bottom, top)
+                if i not in without:
+                    layer.forward(bottom, top)
             except Exception as e:
                 note_layer(e, layer)
                 raise
@@ -343,6 +346,11 @@ class Net:
         self._callbacks["after_backward"].append(call)
 
     # ---- inside
+
+    @property
+    def watched(self):
+        """True where somebody is to be called before or after layers."""
+        return any(self._callbacks.values())
 
     def seek(self, batch):
         """Let data layers that can (`seek`) go on with batch number `batch`, as if they had given all before it."""

@@ -41,7 +41,14 @@ class Stream:
         device = torch.device(device)
         if device not in self._generators:
             self._generators[device] = torch.Generator(device)
-        return self._generators[device].manual_seed(mix(self._net.seed, self._net.pass_index, self._layer))
+        return self._generators[device].manual_seed(self._seed())
+
+    def reseed(self) -> list:
+        """The generators given so far, seeded for this pass: what a captured layer draws from, which does not ask."""
+        return [generator.manual_seed(self._seed()) for generator in self._generators.values()]
+
+    def _seed(self):
+        return mix(self._net.seed, self._net.pass_index, self._layer)
 
     def fixed(self, *parts) -> torch.Generator:
         """A generator for what lasts longer than a pass: a function of the net's seed, the layer and `parts`."""

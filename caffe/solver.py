@@ -9,6 +9,7 @@ import torch
 from caffe import device, snapshot
 from caffe import glog as log
 from caffe.blob import Blob
+from caffe.cuda_graph import CudaEngine, StepGraph
 from caffe.errors import CaffeError
 from caffe.lr_policy import learning_rate
 from caffe.net import Net
@@ -53,6 +54,8 @@ class Solver:
         self.action_function = lambda: NONE
         self._callbacks = []
         self._observers = []
+        self.graphs = True  # False: on a GPU, too, every kernel is launched by itself
+        self._graph, self._rates = None, {}
         self._losses = []
         self.smoothed_loss = 0.0
         self._clock, self._clock_iter = time.monotonic(), 0
@@ -86,6 +89,8 @@ class Solver:
         start, param = self.iter, self.param
         self._losses, self.smoothed_loss = [], 0.0
         self._clock = time.monotonic()
+        if device.current().type == "cuda" and self._graph is None:
+            self.capture_with(CudaEngine())
         while self.iter < start + iterations:
             self.net.clear_param_diffs()
             if (param.test_interval and self.iter % param.test_interval == 0 and solver_rank() == 0
@@ -114,7 +119,13 @@ class Solver:
                 self.requested_early_exit = True
                 break
 
+    def capture_with(self, engine):
+        """Run what can be captured as graphs of `engine` (cuda_graph.py) from now on."""
+        self._graph = StepGraph(self, engine)
+
     def _forward_backward(self):
+        if self._graph and self._graph.usable():
+            return self._graph.forward_backward()
         loss = 0.0
         for _ in range(self.param.iter_size):
             loss = loss + self.net.run_forward()
@@ -170,37 +181,57 @@ class Solver:
     @torch.no_grad()
     def apply_update(self):
         """Update the parameters from their diffs; afterwards a diff holds what was subtracted. Counts `iter` up."""
-        rate, param, net = self.lr, self.param, self.net
+        rate, param = self.lr, self.param
         if param.display and self.iter % param.display == 0:
             for observer in self._observers:
                 observer.on_rate(self, rate)
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
         self._clip_gradients()
+        self._set_rates(self.rule.rate(param, rate, self.iter + 1))
+        if not (self._graph and self._graph.update()):
+            self.update_params()
+        self.iter += 1
+
+    def _set_rates(self, rate):
+        """The rate for each lr_mult; on a GPU tensors that stay (see updates.py)."""
+        for mult in set(self.net.params_lr):
+            if self._graph is None:
+                self._rates[mult] = rate * mult
+            elif torch.is_tensor(self._rates.get(mult)):
+                self._rates[mult].fill_(rate * mult)
+            else:
+                self._rates[mult] = torch.full((), rate * mult, device=device.current())
+
+    def update_params(self):
+        """The update itself, of all parameters with the same rate and decay together."""
+        net, alike = self.net, {}
         count = len(net.learnable_params)
         for i, blob in enumerate(net.learnable_params):
-            history = [self.history[slot * count + i] for slot in range(self.rule.slots)]
-            decay = param.weight_decay * net.params_decay[i]
+            history = self.history[i::count]
+            decay = self.param.weight_decay * net.params_decay[i]
             still = all(h.memory.is_zero for h in history) and blob.grad.is_zero
             if net.params_lr[i] == 0 and still and (not decay or self.rule is RULES["SGD"]):
                 continue  # a frozen parameter: update and history stay exactly zero
-            self._update(blob, history, rate * net.params_lr[i], decay)
-        self.iter += 1
+            alike.setdefault((net.params_lr[i], decay), []).append((blob, history))
+        for (mult, decay), members in alike.items():
+            self._update(members, self._rates[mult], decay)
 
-    def _update(self, blob, history, lr, decay):
-        w, g = blob.memory.tensor(), blob.grad.tensor()
-        tensors = []
-        for h in history:
-            if h.memory.is_zero:
-                h.memory.assign(torch.zeros_like(w))
-            tensors.append(h.memory.tensor())
-        fuse = self.rule.fused if not self.net.keep and self.param.regularization_type == "L2" else None
-        if fuse and fuse(self.param, w, g, tensors, lr, decay, self.iter + 1):
-            return  # nobody reads the diffs
-        self._regularize(w, g, decay)
-        update = self.rule.update(self.param, g, tensors, lr, self.iter + 1)
-        w.sub_(update)
-        if update is not g:
-            blob.grad.assign(g.copy_(update))
+    def _update(self, members, rate, decay):
+        weights, grads = ([m(blob).tensor() for blob, _ in members] for m in (lambda b: b.memory, lambda b: b.grad))
+        for w, (_, history) in zip(weights, members):
+            for h in history:
+                if h.memory.is_zero:
+                    h.memory.assign(torch.zeros_like(w))
+        slots = [[h.memory.tensor() for h in slot] for slot in zip(*(history for _, history in members))]
+        if not self.net.keep and self.param.regularization_type == "L2":
+            if self.rule.fused(self.param, weights, grads, slots, rate, decay):
+                return  # nobody reads the diffs
+        for (blob, _), w, g, *history in zip(members, weights, grads, *slots):
+            self._regularize(w, g, decay)
+            update = self.rule.update(self.param, g, history, rate)
+            w.sub_(update)
+            if update is not g:
+                blob.grad.assign(g.copy_(update))
 
     def _regularize(self, w, g, decay):
         if self.param.iter_size > 1:

@@ -26,6 +26,8 @@ from caffe.layer import Layer
 class TorchLayer(Layer):
     """A built-in layer: `compute` on torch tensors, gradient by autograd."""
 
+    capturable = True
+
     def __init__(self, param):
         super().__init__(param)
         self.weights = []  # the parameters' tensors, during compute
@@ -80,7 +82,7 @@ class TorchLayer(Layer):
         try:
             with torch.no_grad():
                 shapes = self.top_shapes(*key)
-        except RuntimeError as e:  # torch's complaint about shapes that do not fit
+        except (RuntimeError, IndexError) as e:  # torch's complaint about shapes that do not fit
             self.fail(f"bottom shapes {', '.join(map(str, key))} do not fit: {str(e).splitlines()[0]}")
         self._top_shapes = [tuple(s) for s in shapes][: len(top)]
         for blob, shape in zip(top, self._top_shapes):
@@ -116,8 +118,10 @@ class TorchLayer(Layer):
         learned = [w for w in weights if w.requires_grad]
         pairs = [(y, t.grad.tensor()) for y, t in zip(outputs, top) if y.requires_grad and not t.grad.is_zero]
         if pairs and (wanted or learned):
-            grads: tuple[torch.Tensor | None, ...] = torch.autograd.grad([y for y, _ in pairs], wanted + learned, [g for _, g in pairs],
-                                        retain_graph=self.keep_graph, allow_unused=True)  # fmt: skip
+            outs, gradients = zip(*pairs)
+            grads: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+                outs, wanted + learned, gradients, retain_graph=self.keep_graph, allow_unused=True
+            )
         else:
             grads = (None,) * (len(wanted) + len(learned))
         given = {id(x): g for x, g in zip(wanted + learned, grads)}

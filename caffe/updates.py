@@ -1,8 +1,9 @@
 """The six update rules: from gradient and history to the value subtracted from a parameter (Caffe: solvers/).
 
 Each rule has `slots` history tensors a parameter (kept in the .solverstate) and
-`update(solver_param, g, history, lr, t)`, which gives the update for gradient `g` (may be overwritten), local learning
-rate `lr` and update number `t` (from 1), and brings `history` up to date.
+`update(solver_param, g, history, rate)`, which gives the update for gradient `g` (may be overwritten) and brings
+`history` up to date. `rate` is the learning rate with all that changes from update to update in it; on a GPU it is a
+tensor, so that a CUDA graph of the update stays right while it changes.
 """
 
 import math
@@ -18,12 +19,18 @@ class Rule:
     slots = 1
 
     @staticmethod
-    def update(param, g, history, lr, t):
+    def rate(param, lr, t):
+        """The rate of update number `t` (from 1), where the policy's learning rate is `lr`."""
+        return lr
+
+    @staticmethod
+    def update(param, g, history, rate):
         raise NotImplementedError
 
     @staticmethod
-    def fused(param, w, g, history, lr, decay, t):
-        """The whole update of `w` with L2 decay in one pass over memory; False where the rule cannot."""
+    def fused(param, weights, grads, history, rate, decay):
+        """The whole update of several parameters with L2 decay in one pass over memory; False where the rule cannot.
+        `history` holds for each slot a tensor for each parameter."""
         return False
 
     @staticmethod
@@ -35,20 +42,26 @@ class SGD(Rule):
     """V = momentum V + lr g;  w -= V"""
 
     @staticmethod
-    def update(param, g, history, lr, t):
-        return history[0].mul_(param.momentum).add_(g, alpha=lr)
+    def update(param, g, history, rate):
+        return history[0].mul_(param.momentum).add_(g.mul_(rate))
 
     @staticmethod
-    def fused(param, w, g, history, lr, decay, t):
-        """The whole update of `w` with L2 decay in one pass over memory; True where this rule can, and did.
-
-        torch's kernel keeps V without the rate in it; with its own rate at 1 and the real one folded into gradient
+    def fused(param, weights, grads, history, rate, decay):
+        """torch's kernel keeps V without the rate in it; with its own rate at 1 and the real one folded into gradient
         and decay it keeps Caffe's V."""
-        if not (param.momentum and lr):
+        if not param.momentum:
             return False
-        torch._fused_sgd_([w], [g], history, weight_decay=lr * decay, momentum=param.momentum, lr=1.0, dampening=0.0,
-                          nesterov=False, maximize=False, is_first_step=False,
-                          grad_scale=torch.full((), param.iter_size / lr, device=w.device))  # fmt: skip
+        if torch.is_tensor(rate):  # but the kernel's decay is a number
+            if decay:
+                torch._foreach_add_(grads, weights, alpha=decay * param.iter_size)
+            scale, decay = param.iter_size / rate, 0.0
+        elif rate:
+            scale, decay = torch.tensor(param.iter_size / rate), rate * decay
+        else:
+            return False
+        torch._fused_sgd_(weights, grads, history[0], weight_decay=decay, momentum=param.momentum, lr=1.0,
+                          dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
+                          grad_scale=scale)  # fmt: skip
         return True
 
 
@@ -56,10 +69,10 @@ class Nesterov(Rule):
     """V' = momentum V + lr g;  w -= (1 + momentum) V' - momentum V"""
 
     @staticmethod
-    def update(param, g, history, lr, t):
+    def update(param, g, history, rate):
         (v,) = history
         before = v.clone()
-        v.mul_(param.momentum).add_(g, alpha=lr)
+        v.mul_(param.momentum).add_(g.mul_(rate))
         return before.mul_(-param.momentum).add_(v, alpha=1 + param.momentum)
 
 
@@ -72,9 +85,9 @@ class AdaGrad(Rule):
             raise CaffeError(f"Momentum cannot be used with AdaGrad (momentum is {param.momentum}, must be 0).")
 
     @staticmethod
-    def update(param, g, history, lr, t):
+    def update(param, g, history, rate):
         history[0].addcmul_(g, g)
-        return g.div_(history[0].sqrt().add_(param.delta)).mul_(lr)
+        return g.div_(history[0].sqrt().add_(param.delta)).mul_(rate)
 
 
 class RMSProp(Rule):
@@ -88,9 +101,9 @@ class RMSProp(Rule):
             raise CaffeError(f"rms_decay should lie between 0 and 1 (1 excluded), not {param.rms_decay}")
 
     @staticmethod
-    def update(param, g, history, lr, t):
+    def update(param, g, history, rate):
         history[0].mul_(param.rms_decay).addcmul_(g, g, value=1 - param.rms_decay)
-        return g.div_(history[0].sqrt().add_(param.delta)).mul_(lr)
+        return g.div_(history[0].sqrt().add_(param.delta)).mul_(rate)
 
 
 class AdaDelta(Rule):
@@ -99,13 +112,13 @@ class AdaDelta(Rule):
     slots = 2
 
     @staticmethod
-    def update(param, g, history, lr, t):
+    def update(param, g, history, rate):
         h, u = history
         m, delta = param.momentum, param.delta
         h.mul_(m).addcmul_(g, g, value=1 - m)
         g.mul_(((u + delta) / (h + delta)).sqrt_())
         u.mul_(m).addcmul_(g, g, value=1 - m)
-        return g.mul_(lr)
+        return g.mul_(rate)
 
 
 class Adam(Rule):
@@ -114,22 +127,23 @@ class Adam(Rule):
     slots = 2
 
     @staticmethod
-    def update(param, g, history, lr, t):
-        m, s = history
-        b1, b2 = param.momentum, param.momentum2
-        m.mul_(b1).add_(g, alpha=1 - b1)
-        s.mul_(b2).addcmul_(g, g, value=1 - b2)
-        correction = lr * math.sqrt(1 - b2**t) / (1 - b1**t)
-        return s.sqrt().add_(param.delta).reciprocal_().mul_(m).mul_(correction)
+    def rate(param, lr, t):
+        return lr * math.sqrt(1 - param.momentum2**t) / (1 - param.momentum**t)
 
     @staticmethod
-    def fused(param, w, g, history, lr, decay, t):
-        """As SGD.fused. torch adds its eps to the corrected root, Caffe delta to the uncorrected one."""
+    def update(param, g, history, rate):
         m, s = history
-        torch._fused_adam_([w], [g], [m], [s], [], [torch.full((), float(t), device=w.device)], lr=lr,
-                           beta1=param.momentum, beta2=param.momentum2, weight_decay=decay,
-                           eps=param.delta / math.sqrt(1 - param.momentum2**t), amsgrad=False, maximize=False,
-                           grad_scale=torch.full((), float(param.iter_size), device=w.device))  # fmt: skip
+        m.mul_(param.momentum).add_(g, alpha=1 - param.momentum)
+        s.mul_(param.momentum2).addcmul_(g, g, value=1 - param.momentum2)
+        return s.sqrt().add_(param.delta).reciprocal_().mul_(m).mul_(rate)
+
+    @staticmethod
+    def fused(param, weights, grads, history, rate, decay):
+        """After infinitely many steps torch's own corrections are 1: they are in `rate`."""
+        step, scale = (torch.full((), value, device=grads[0].device) for value in (math.inf, float(param.iter_size)))
+        torch._fused_adam_(weights, grads, *history, [], [step] * len(grads), lr=rate, beta1=param.momentum,
+                           beta2=param.momentum2, weight_decay=decay, eps=param.delta, amsgrad=False, maximize=False,
+                           grad_scale=scale)  # fmt: skip
         return True
 
 

@@ -217,6 +217,7 @@ class Filter(TorchLayer):
     num_bottom = (2, None)
     num_top = (1, None)
     saves_output = False
+    capturable = False  # the number of items that stay is data
 
     def setup(self, bottom, top):
         if len(top) != len(bottom) - 1:
