@@ -1,5 +1,7 @@
 """What stands beside the net in a result: classical baselines on the same walks, and how good the masks are."""
 
+from typing import Any
+
 import numpy as np
 
 from eval.baseline import LinearDiscriminants
@@ -26,7 +28,10 @@ def baselines(features, extras, origin, result, seed, source=None):
     if "energy" not in extras:
         return {}
     rows = {}
-    training, training_extras, _ = features_of(source, "train") if source else (None, None, None)
+    training: Any = None
+    training_extras: Any = None
+    if source:
+        training, training_extras, _ = features_of(source, "train")
     for name, energy in masks:
         described = {f"GEI, {name} masks": flat(extras[energy])}
         if source:

@@ -42,7 +42,7 @@ def extract(net, frames, paths, starts, label):
     net: an eval.deploy.DeployNet. frames: from layers.frames.open_frames. starts: function of a walk's number and its
     length that gives the first frames of its clips. label: what the progress bar says.
     """
-    results = []
+    results: list = []
     with ThreadPoolExecutor(READERS) as readers, progress(len(paths), label, "walk") as bar:
         groups = group_walks(paths, [frames.length(path) for path in paths], GROUP * net.frames)
         waiting = None
@@ -104,7 +104,8 @@ def read_walk(frames, path, length):
 
 def group_walks(paths, lengths, most):
     """Lists of (path, length), each of at most `most` frames or of one walk."""
-    groups, size = [[]], 0
+    groups: list[list[tuple[str, int]]] = [[]]
+    size = 0
     for path, length in zip(paths, lengths):
         if groups[-1] and size + length > most:
             groups.append([])

@@ -75,7 +75,10 @@ class People:
         )
 
     def answer(self, vector):
-        """[(name, distance, score)], nearest first: a person is as far as the nearest of their walks."""
+        """[(name, distance, score)], nearest first: a person is as far as the nearest of their walks. ValueError: these
+        people have no calibration."""
+        if self.calibration is None:
+            raise ValueError("scores need a calibration")
         names, apart = nearest_walks(np.sqrt(distance(vector[None], self.vectors)), self.names)
         order = np.argsort(apart[0], kind="stable")
         return [(str(names[i]), float(apart[0, i]), float(self.calibration.score(apart[0, i]))) for i in order]
@@ -87,18 +90,16 @@ def calibrate(gallery, probe, false_alarm_rate):
     gallery, probe: eval.features.Features. People are enrolled by the gallery walks of one group (one view) at a time,
     as in use, and every probe is tried twice: with its person enrolled, and with that person taken out.
     """
-    own, rivals, strangers, others = [], [], [], []
+    found: list[tuple[np.ndarray, ...]] = []  # of each group
     for group in np.unique(gallery.groups):
         enrolled = gallery.take(gallery.groups == group)
         labels, apart = nearest_walks(np.sqrt(distance(probe.vectors, enrolled.vectors)), enrolled.labels)
         same = probe.labels[:, None] == labels
         mine, nearest_other = np.where(same, apart, np.inf).min(axis=1), np.where(same, np.inf, apart).min(axis=1)
         known = np.isfinite(mine)
-        own.append(mine[known])
-        rivals.append(nearest_other[known])
-        strangers.append(nearest_other[np.isfinite(nearest_other)])
-        others.append(apart[~same])
-    own, rivals, strangers, others = map(np.concatenate, (own, rivals, strangers, others))
+        strangers = nearest_other[np.isfinite(nearest_other)]
+        found.append((mine[known], nearest_other[known], strangers, apart[~same]))
+    own, rivals, strangers, others = map(np.concatenate, zip(*found))
     if not len(own) or not len(strangers):
         raise ValueError("calibration needs two or more people with gallery and probe walks")
     strangers = np.sort(strangers)

@@ -49,4 +49,4 @@ def spread(items, count):
 
 def png_uri(image):
     """An image (H, W) or (H, W, 3) BGR as a data: address."""
-    return "data:image/png;base64," + base64.b64encode(cv2.imencode(".png", image)[1]).decode()
+    return "data:image/png;base64," + base64.b64encode(cv2.imencode(".png", image)[1].tobytes()).decode()

@@ -125,7 +125,8 @@ def curves(result, kind):
         ]
         for average, figures in result["verification"].items()
     ]
-    rates = next(iter(result["verification"].values()), {"tar_at_far": {}})["tar_at_far"]
+    first = next(iter(result["verification"].values()), None)
+    rates = first["tar_at_far"] if first else ()
     head = [f"all pairs, {kind}s", "EER (%)", *(f"TAR (%) at FAR {rate}" for rate in rates)]
     return f"<h2>Identification and verification curves</h2><div class='plots'>{images}</div>{table(head, rows)}"
 

@@ -39,7 +39,7 @@ def load_arrays(path):
 def check_memo(content):
     """Refuse memo numbers that would make the unpickler reserve gigabytes."""
     for opcode, argument, _ in pickletools.genops(content):
-        if "PUT" in opcode.name and int(argument) > len(content):
+        if "PUT" in opcode.name and argument is not None and int(argument) > len(content):
             raise UnsafePickleError(f"memo number {argument} in a file of {len(content)} bytes")
 
 
@@ -66,8 +66,8 @@ class PickledType:
             raise UnsafePickleError(f"array of type {self.value}; only numbers are admitted")
 
     def __setstate__(self, state):
-        if str(state[1]) in "<>":
-            self.value = self.value.newbyteorder(str(state[1]))
+        if state[1] in ("<", ">"):
+            self.value = self.value.newbyteorder(state[1])
 
 
 class PickledArray:

@@ -46,6 +46,10 @@ def open_frames(im_path, gt_path=None):
 class Frames:
     """What a tree and a pack share; each has length(path), num_masks(path) and read(path, start, planes)."""
 
+    def read(self, seq_path, start, planes):
+        """Fill `planes` (n, 4, 64, 64) with n frames from `start` on, and return it."""
+        raise NotImplementedError
+
     def clip(self, seq_path, start, n):
         """Frames start..start+n-1: uint8 (n, 64, 64, 3) BGR, and masks uint8 (n, 64, 64)."""
         planes = self.read(seq_path, start, np.empty((n, *PLANES), np.uint8))

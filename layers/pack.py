@@ -32,7 +32,7 @@ FOLDER, FILE = "pack", "data.mdb"  # the folder lies beside the trees that it wa
 HEAD, ENTRY, VALUE = b"pack", b"entry/", b"planes/"
 PAGE_HEADER = 16  # bytes before a large value in LMDB's file; they begin with the number of its first page
 
-_open = weakref.WeakValueDictionary()  # LMDB must not open a file twice in one process
+_open: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # LMDB must not open a file twice in one process
 _open_lock = threading.Lock()
 
 
@@ -211,7 +211,7 @@ def _mtime_ns(folder):
 
 def _tree_of(paths):
     """{"": {"001"}, "001": {"nm-01"}, "001/nm-01": {"000"}}"""
-    tree = {}
+    tree: dict[str, set[str]] = {}
     for path in paths:
         parts = path.split("/")
         for i, name in enumerate(parts):

@@ -14,7 +14,7 @@ class Prefetcher:
     def __init__(self, make):
         self._make = make
         self.waited = 0.0  # seconds that `get` has waited, in all
-        self._run = None
+        self._run: _Run | None = None
         self.seek(0)
 
     def seek(self, number):
@@ -24,10 +24,9 @@ class Prefetcher:
 
     def get(self):
         """The next batch."""
-        if self._run is None:
-            self._start(self._next)
+        run = self._run or self._start(self._next)
         begin = time.perf_counter()
-        batch, error = self._run.queue.get()
+        batch, error = run.queue.get()
         self.waited += time.perf_counter() - begin
         if error is not None:
             self._stop()
@@ -36,10 +35,11 @@ class Prefetcher:
         return batch
 
     def _start(self, number):
-        self._run = _Run()
+        self._run = run = _Run()
         # The thread holds no reference to the prefetcher, so that this can be collected; that stops the thread.
-        weakref.finalize(self, self._run.stop)
-        threading.Thread(target=_work, args=(self._make, number, self._run), daemon=True, name="prefetch").start()
+        weakref.finalize(self, run.stop)
+        threading.Thread(target=_work, args=(self._make, number, run), daemon=True, name="prefetch").start()
+        return run
 
     def _stop(self):
         if self._run is not None:
@@ -51,7 +51,7 @@ class _Run:
     """One stretch of consecutive batches."""
 
     def __init__(self):
-        self.queue = queue.Queue(AHEAD)
+        self.queue: queue.Queue = queue.Queue(AHEAD)  # of (batch, None) or (None, error)
         self.stopped = False
 
     def stop(self):
@@ -66,10 +66,8 @@ class _Run:
 def _work(make, number, run):
     while not run.stopped:
         try:
-            item = make(number), None
+            run.queue.put((make(number), None))
         except Exception as error:
-            item = None, error
-        run.queue.put(item)
-        if item[1] is not None:
+            run.queue.put((None, error))
             break
         number += 1

@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
-sys.path[:0] = [str(ROOT), str(TOOLS)]
+sys.path.insert(0, str(ROOT))
 
 from caffe.files import atomic_path
 from layers.datasets import DATASETS, NUM_FRAMES, SIZE, data_root
@@ -103,9 +103,8 @@ def train(quick):
 
 def arithmetic(step, clips):
     """FLOP of the products with weights in one iteration."""
-    from roofline import step_costs
-
     from models.gaitnet import RECIPES
+    from tools.roofline import step_costs
 
     published = RECIPES["casiab"].steps[step].batch * (2 if step == "sia" else 1)
     return sum(cost.flop for cost in step_costs(step)) * clips / published
@@ -125,13 +124,13 @@ def forward(quick):
     """The deploy net, clips in and features out, against the same layers as plain modules."""
     import numpy as np
     import torch
-    from bench_plain import PlainGaitNet
 
     from caffe.cli import tune_allocator
     from caffe.layer import TEST
     from caffe.net import Net
     from caffe.upgrade import upgrade_net
     from models.gaitnet import deploy
+    from tools.bench_plain import PlainGaitNet
 
     tune_allocator()
     rows = []
@@ -161,18 +160,19 @@ def forward(quick):
 
 def data(quick):
     """Frames a second that reach the blobs."""
-    import bench_data
+    from tools import bench_data
 
     if not (data_root() / DATASETS["walkers"].folder).is_dir():
         raise CannotMeasure(f"no walkers in {data_root()}; make them with tools/make_walkers.py")
-    speed = bench_data.measure("walkers", **(dict(turns=1, seconds=0.2) if quick else {}))["frames_a_second"]
+    trees = bench_data.trees_of("walkers")
+    speed = bench_data.measure("walkers", *trees, **(dict(turns=1, seconds=0.2) if quick else {}))["frames_a_second"]
     return [Row("data", f"data layer, from the {name}", speed[name], speed["loop"], "frames/s",
                 "plain loop over files", "above") for name in ("tree", "pack")]  # fmt: skip
 
 
 def evaluation(quick):
     """Features of walks and their scores, against the original's procedures; the search in a large gallery."""
-    import bench_eval
+    from tools import bench_eval
 
     m = bench_eval.measure(**(dict(walks=1, frames=12, probes=10, gallery=2000) if quick else {}))
     features, scores, search = m["features"], m["scores"], m["search"]
@@ -189,11 +189,10 @@ def evaluation(quick):
 
 def start(quick):
     """What passes before the work begins."""
-    import bench_train
-    from bench_plain import PlainGaitNet
-
     from caffe.layer import TRAIN
     from caffe.net import Net
+    from tools import bench_train
+    from tools.bench_plain import PlainGaitNet
 
     turns = 1 if quick else 7
     python = {what: [sys.executable, "-c", f"import {what}"] for what in ("caffe", "torch")}
@@ -205,7 +204,7 @@ def start(quick):
     times = in_turns({"ours": lambda: Net.from_proto(param), "plain": lambda: PlainGaitNet("joint", 2)}, turns)
     rows.append(Row("start", "build the joint net", *medians(times, "ours", "plain"), "s", "plain PyTorch modules"))
 
-    plain = "from bench_plain import PlainGaitNet; PlainGaitNet('joint', 2).step()"
+    plain = "from tools.bench_plain import PlainGaitNet; PlainGaitNet('joint', 2).step()"
     with tempfile.TemporaryDirectory() as folder:
         write_net(folder, "joint", 2)
         Path(folder, "solver.prototxt").write_text(
@@ -233,7 +232,7 @@ def caffe(quick):
     with tempfile.TemporaryDirectory() as folder:
         for step in STEPS:
             arguments = ["time", f"--model={write_net(folder, step, batch)}", f"--iterations={iterations}"]
-            times = {"ours": [], "theirs": []}
+            times: dict[str, list[float]] = {"ours": [], "theirs": []}
             for _ in range(1 if quick else 3):
                 times["ours"].append(caffe_time([sys.executable, "-m", "caffe", *arguments], folder, ROOT))
                 times["theirs"].append(caffe_time([theirs, *arguments], folder, os.path.join(root, "python")))
@@ -251,7 +250,7 @@ PARTS = {"train": train, "forward": forward, "data": data, "eval": evaluation, "
 
 def in_turns(ways, turns):
     """Seconds of each of the functions in `ways`, called in turns; `turns` times, and once before that."""
-    times = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(turns + 1):
         for name, way in ways.items():
             begin = time.perf_counter()
@@ -261,14 +260,15 @@ def in_turns(ways, turns):
     return times
 
 
-def medians(times, *names):
-    return [statistics.median(times[name]) for name in names]
+def medians(times, ours, reference) -> tuple[float, float]:
+    return statistics.median(times[ours]), statistics.median(times[reference])
 
 
 def write_net(folder, step, clips):
     """The training net of `step` with ready-made data as <step>.prototxt in `folder`; its name."""
-    from bench_train import _train_net
     from google.protobuf import text_format
+
+    from tools.bench_train import _train_net
 
     net = _train_net(step, clips)
     Path(folder, f"{step}.prototxt").write_text(text_format.MessageToString(net))
@@ -277,7 +277,7 @@ def write_net(folder, step, clips):
 
 def run(command, folder=None, pycaffe=ROOT, stream="stdout"):
     """What a command prints on `stream`; `pycaffe` is where it finds the module `caffe`."""
-    paths = os.pathsep.join(map(str, (pycaffe, TOOLS)))
+    paths = os.pathsep.join(map(str, (pycaffe, ROOT, TOOLS)))
     done = subprocess.run(command, cwd=folder, env=dict(os.environ, PYTHONPATH=paths), capture_output=True, text=True)
     if done.returncode:
         raise CannotMeasure(f"{' '.join(map(str, command))} ended with {done.returncode}: {done.stderr[-300:]}")

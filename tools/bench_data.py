@@ -48,7 +48,7 @@ def main():
     parser.add_argument("--scale", type=int, metavar="FRAMES", help="frames of the large tree, which alone is measured")
     parser.add_argument("--read", metavar="PACK", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    result = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    result: dict = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
     if args.read:
         result = read_all(args.dataset, args.read)
     elif args.scale:
@@ -80,7 +80,7 @@ def measure(dataset, im_path, gt_path, turns=5, seconds=1.5):
             "tree": feed(tree, lengths),
             "pack": feed(packed, lengths),
         }
-        speeds = {name: [] for name in ways}  # (frames a second, frames a second of CPU time)
+        speeds: dict[str, list] = {name: [] for name in ways}  # (frames a second, frames a second of CPU time)
         for _ in range(turns):
             for name, way in ways.items():
                 speeds[name].append(frames_a_second(way, seconds))
@@ -125,10 +125,17 @@ def measure_batch(packed, lengths, times=20):
     return {"gather": round(1000 * min(gather), 1), "convert": round(1000 * min(convert), 1)}
 
 
+def _image(path, flags=cv2.IMREAD_COLOR):
+    pixels = cv2.imread(str(path), flags)
+    if pixels is None:
+        raise SystemExit(f"error: {path}: not an image, or damaged")
+    return pixels
+
+
 def sizes_of(im_path, lengths):
     """Smallest, median and largest size of the first frames of all sequences, "widthxheight"."""
     firsts = (next((Path(im_path) / seq.path).glob("[!.]*")) for seq in lengths)
-    shapes = sorted(cv2.imread(str(file)).shape[1::-1] for file in firsts)
+    shapes = sorted(_image(file).shape[1::-1] for file in firsts)
     return ["{}x{}".format(*shapes[i]) for i in (0, len(shapes) // 2, -1)]
 
 
@@ -168,8 +175,8 @@ def plain_loop(im_path, gt_path, lengths):
         im_folder, gt_folder = im_path / sequences[index].path, gt_path / sequences[index].path
         names = sorted(name for name in os.listdir(im_folder) if not name.startswith("."))
         for name in names[start : start + NUM_FRAMES]:
-            frame = cv2.resize(cv2.imread(str(im_folder / name)), (SIZE, SIZE))
-            mask = cv2.resize(cv2.imread(str(gt_folder / name), cv2.IMREAD_GRAYSCALE), (SIZE, SIZE))
+            frame = cv2.resize(_image(im_folder / name), (SIZE, SIZE))
+            mask = cv2.resize(_image(gt_folder / name, cv2.IMREAD_GRAYSCALE), (SIZE, SIZE))
             frame, mask = frame.astype(np.float32).transpose(2, 0, 1) - 127.5, mask.astype(np.float32) / 255
         yield NUM_FRAMES
 

@@ -45,7 +45,8 @@ class Recognition(nn.Module):
     def forward(self, x):
         x = F.max_pool2d(F.relu_(self.bn0(self.conv9(x))), 3, 2, ceil_mode=True)
         for i, (convs, norms) in enumerate(zip(self.scales, self.norms)):
-            x = F.relu_(torch.cat([norm(conv(x)) for conv, norm in zip(convs, norms)], 1))
+            pairs = zip(convs, norms)  # type: ignore[call-overload]  # torch calls what is in a ModuleList a Module
+            x = F.relu_(torch.cat([norm(conv(x)) for conv, norm in pairs], 1))
             if i < 2:
                 x = F.max_pool2d(x, 3, 2, ceil_mode=True)
         return F.dropout(F.relu_(self.fc(x.flatten(1))), 0.5, self.training)
@@ -57,8 +58,9 @@ class PlainGaitNet:
     def __init__(self, step, clips, device="cpu"):
         torch.manual_seed(0)
         self.kind, self.clips = step, clips
-        self.seg = Segmentation().to(device, memory_format=torch.channels_last)
-        self.rec = Recognition().to(device, memory_format=torch.channels_last)
+        # torch's types lack this form of Module.to
+        self.seg = Segmentation().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.rec = Recognition().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.head = nn.Linear(256, 74).to(device)
         self.frames = torch.rand(6 * clips, 3, 64, 64, device=device).sub_(0.5).mul_(255)
         self.frames = self.frames.contiguous(memory_format=torch.channels_last)

@@ -43,7 +43,8 @@ def measure(steps=("seg", "rec", "joint", "sia"), batches=(8, 16, 32), iteration
     rows = []
     for step in steps:
         for batch in batches:
-            times, memory = {"ours": [], "plain": []}, {}
+            times: dict[str, list[float]] = {"ours": [], "plain": []}
+            memory = {}
             workers = {kind: _Worker(kind, step, batch) for kind in times}
             for _ in range(turns):
                 for kind, worker in workers.items():
@@ -63,7 +64,9 @@ class _Worker:
 
     def __init__(self, kind, step, batch):
         command = [sys.executable, __file__, "--worker", kind, step, str(batch)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin and process.stdout  # pipes, as asked for
+        self.stdin, self.stdout = process.stdin, process.stdout
         self._answer()  # built and warm
 
     def run(self, iterations):
@@ -77,11 +80,11 @@ class _Worker:
         return answer
 
     def _tell(self, text):
-        self.process.stdin.write(text + "\n")
-        self.process.stdin.flush()
+        self.stdin.write(text + "\n")
+        self.stdin.flush()
 
     def _answer(self):
-        line = self.process.stdout.readline()
+        line = self.stdout.readline()
         if not line:
             raise SystemExit(f"error: the benchmark's process ended with status {self.process.wait()}")
         return json.loads(line)
@@ -144,7 +147,7 @@ def _train_net(step, clips):
 
 
 def _plain(step, batch):
-    from bench_plain import PlainGaitNet
+    from tools.bench_plain import PlainGaitNet
 
     return PlainGaitNet(step, batch).step
 

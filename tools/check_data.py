@@ -150,7 +150,7 @@ def _decode(path, flags, found):
 def summarise(dataset, subjects, training, sequences, all_found):
     """Counts and lists of what was found."""
     per_subject = Counter(seq.subject for seq in sequences)
-    sizes = sum((found.sizes for found in all_found), Counter())
+    sizes: Counter = sum((found.sizes for found in all_found), Counter())
     return {
         "subjects": {"found": len(subjects), "published": dataset.num_subjects, "training": len(training),
                      "missing": missing_ids(dataset, subjects)},

@@ -233,7 +233,7 @@ def _write_image(file, image):
 
 def gather(walks, im_path, file):
     """Collect the records of all sequences in one CSV; how often each reason occurs."""
-    reasons = Counter()
+    reasons: Counter[str] = Counter()
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{file}.partial", "w", newline="") as out:
         writer = csv.writer(out)

@@ -52,7 +52,7 @@ def annotated(param, phase, rankdir):
     net = Net.from_proto(param)
     graph = draw.get_pydot_graph(filter_net(param), rankdir)
     shapes = dict(zip(net.blob_names, (blob.shape for blob in net.blob_list)))
-    counts = {}
+    counts: dict[str, int] = {}
     for name, layer in zip(net.layer_names, net.layers):
         counts.setdefault(f"{name}_{layer.type}", sum(blob.count for blob in layer.blobs))
     for node in graph.get_nodes():

@@ -92,7 +92,7 @@ def _net(param, weights, times):
     """The net for batches `times` as large as its Input layers say."""
     larger = caffe_pb2.NetParameter()
     larger.CopyFrom(param)
-    larger.state.phase = caffe.TEST
+    larger.state.phase = caffe_pb2.TEST
     for layer in larger.layer:
         for shape in layer.input_param.shape if layer.type == "Input" else ():
             shape.dim[0] *= times

@@ -105,7 +105,8 @@ class Recorder:
 
 def family_of(kind, item):
     """Golden layer cases by the first word of their name, solver cases by the type, nets by test and case."""
-    case = (re.search(r"\[(.*)\]", item.nodeid) or [None, ""])[1]
+    found = re.search(r"\[(.*)\]", item.nodeid)
+    case = found.group(1) if found else ""
     if kind in ("layer", "solver"):
         return case.split("_")[0].split(".")[0] or item.name
     return f"{item.originalname.removeprefix('test_').replace('_', ' ')}{', ' + case if case else ''}"

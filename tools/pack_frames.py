@@ -188,7 +188,7 @@ class Packer:
                     entry["offset"] = pack.offset_in_file(value, env.stat()["psize"])
                     planes = np.empty((entry["frames"], *PLANES), np.uint8)
                     pack.read_planes(file.fileno(), entry, planes, 0, self.partial)
-                    if zlib.crc32(planes) != entry["crc32"]:
+                    if zlib.crc32(planes.data) != entry["crc32"]:
                         raise DataError(
                             f"{self.partial}: {path} was not written as it was read; delete it, check the disk"
                         )

@@ -50,7 +50,7 @@ def read(name):
     """{(quantity, "train" or "test"): {iteration: value}} of a log, or of several joined by `+`.
 
     Quantities are the printed loss (smoothed, "loss (mean)"), "lr", and the outputs of the nets by name."""
-    curves = {}
+    curves: dict = {}
     for path in name.split("+"):
         try:
             text = Path(path).read_text(errors="replace")

@@ -50,7 +50,7 @@ def in_order(function, items, jobs, executor=ThreadPoolExecutor):
 
     Threads do for decoding: OpenCV does that without the GIL. `processes` is the executor for the rest."""
     with executor(jobs) as pool:
-        ahead = deque()
+        ahead: deque = deque()
         for item in items:
             ahead.append(pool.submit(function, item))
             if len(ahead) > 2 * jobs:
@@ -68,8 +68,11 @@ def _start_worker():
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to tell of
 
+    parent = multiprocessing.parent_process()
+
     def follow():  # a parent killed outright cannot tell its workers to end
-        multiprocessing.parent_process().join()
-        os._exit(1)
+        if parent:
+            parent.join()
+            os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

@@ -4,6 +4,7 @@ import importlib
 import os
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import lmdb
 
@@ -20,13 +21,13 @@ class Records:
 
     def __init__(self, path, backend):
         where = os.path.realpath(path)
-        self._store = _open.get(where)  # nets of both phases may read the same one
+        self._store: Any = _open.get(where)  # nets of both phases may read the same one
         if self._store is None:
             self._store = _open[where] = STORES[backend](where)
         self._count = self._store.count
         self._rows: Iterator[tuple[bytes, bytes]] = iter(())
         self._at = -1  # number of the record `_row`
-        self._row = None
+        self._row: Any = None
         self[0]
 
     def __getitem__(self, k):

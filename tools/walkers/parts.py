@@ -78,7 +78,7 @@ def figure(s, pose, outfit):
         0.4 * s.head_depth + s.hair_volume,
         0.3 * s.head_height,
     )
-    parts = [
+    parts: list[tuple] = [
         ("hair", hair, fall, 0.015),
         ("skin", crown, jaw),
         ("skin", ball(pose["head"] - 0.6 * s.head_height * nod, 0.030 * size), ball(collar, 0.034 * size)),

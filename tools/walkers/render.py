@@ -80,7 +80,7 @@ def random_room(rng, camera: Camera):
     """A greyish room, a little mottled: wall, skirting, floor, panels. The picture; colours of wall and floor."""
     wall = rng.uniform(70, 190) + rng.uniform(-14, 14, 3)
     floor = np.clip(wall + rng.choice([-1, 1]) * rng.uniform(15, 45), 45, 215) + rng.uniform(-12, 12, 3)
-    room = cv2.merge([np.full((FRAME_H, FRAME_W), channel, np.float32) for channel in wall])
+    room: np.ndarray = cv2.merge([np.full((FRAME_H, FRAME_W), channel, np.float32) for channel in wall])
     for _ in range(rng.integers(2, 7)):
         x, y = rng.uniform(-40, FRAME_W), rng.uniform(-20, FRAME_H * 0.5)
         w, h = rng.uniform(15, 110), rng.uniform(20, 120)

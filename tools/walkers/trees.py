@@ -138,7 +138,7 @@ def write_images(folder, names, images, strategy):
 
 def write_video(file, frames):
     height, width = frames.shape[1:3]
-    video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), FPS, (width, height))
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), FPS, (width, height))
     if not video.isOpened():
         raise OSError(f"{file}: OpenCV cannot write this video")
     for frame in frames:
