@@ -204,7 +204,8 @@ class Solver:
 
     def update_params(self):
         """The update itself, of all parameters with the same rate and decay together."""
-        net, alike = self.net, {}
+        net = self.net
+        alike: dict[tuple, list] = {}
         count = len(net.learnable_params)
         for i, blob in enumerate(net.learnable_params):
             history = self.history[i::count]

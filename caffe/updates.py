@@ -140,8 +140,9 @@ class Adam(Rule):
     @staticmethod
     def fused(param, weights, grads, history, rate, decay):
         """After infinitely many steps torch's own corrections are 1: they are in `rate`."""
+        means, squares = history
         step, scale = (torch.full((), value, device=grads[0].device) for value in (math.inf, float(param.iter_size)))
-        torch._fused_adam_(weights, grads, *history, [], [step] * len(grads), lr=rate, beta1=param.momentum,
+        torch._fused_adam_(weights, grads, means, squares, [], [step] * len(grads), lr=rate, beta1=param.momentum,
                            beta2=param.momentum2, weight_decay=decay, eps=param.delta, amsgrad=False, maximize=False,
                            grad_scale=scale)  # fmt: skip
         return True

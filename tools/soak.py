@@ -25,6 +25,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -143,7 +144,8 @@ class Run:
     """`caffe train` in a folder, in one piece or several, each with a log of its own."""
 
     def __init__(self, folder):
-        self.folder, self.pieces, self.job = folder, 0, None
+        self.folder, self.pieces = folder, 0
+        self.job: Any = None  # the subprocess.Popen of the newest piece
 
     def __enter__(self):
         self.start()
@@ -204,7 +206,8 @@ def column(samples, name):
 
 def trends(samples):
     """{name: least-squares slope over the last half, an hour}"""
-    return {name: round(float(np.polyfit(*column(samples, name), 1)[0]), 3) for name in LIMITS}
+    columns = {name: column(samples, name) for name in LIMITS}
+    return {name: round(float(np.polyfit(hours, values, 1)[0]), 3) for name, (hours, values) in columns.items()}
 
 
 def spread(samples, name):
@@ -214,7 +217,9 @@ def spread(samples, name):
 
 def compare(whole, broken, iterations):
     """Is all that the pieces' logs say what the one log says, nothing missing, and the end the same, byte for byte?"""
-    wanted, differing, said = flat(read_log(str(whole.log))), [], {}
+    wanted = flat(read_log(str(whole.log)))
+    differing: list[tuple] = []
+    said: dict = {}
     for piece in range(1, broken.pieces + 1):
         told = flat(read_log(str(broken.folder / f"{piece}.log")))
         differing += [(piece, *key, value, wanted.get(key)) for key, value in told.items() if wanted.get(key) != value]
