@@ -6,8 +6,10 @@ pytestmark = pytest.mark.medium
 
 
 def test_measure():
-    found = measure(walks=2, frames=12, probes=7, gallery=500)
-    assert found["features"]["ratio"] > 0 and found["features"]["largest_difference"] < 1e-5
+    found = measure(walks=2, frames=[12, 13], probes=7, gallery=500)
+    assert [row["frames_a_walk"] for row in found["features"]] == [12, 13]
+    for row in found["features"]:
+        assert row["ratio"] > 0 and row["cpu_ratio"] > 0 and row["largest_difference"] < 1e-5
     assert found["search"]["as_exact_search"] and found["search"]["peak_mb"] > 0
 
 
