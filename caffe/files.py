@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import os
 import zlib
 
@@ -47,7 +48,9 @@ def check_seal(path) -> bool:
 
 @contextlib.contextmanager
 def only_run(prefix):
-    """Hold the snapshots named `prefix`: a second run that would write the same files gets a CaffeError."""
+    """Hold the snapshots named `prefix`: a second run that would write the same files gets a CaffeError.
+
+    What a killed run left half written under a temporary name is removed."""
     path = f"{prefix}.lock"
     try:
         lock = open(path, "a+")
@@ -63,6 +66,8 @@ def only_run(prefix):
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        for left in glob.glob(f"{glob.escape(prefix)}_iter_*.tmp*"):
+            os.unlink(left)
         try:
             yield
         finally:

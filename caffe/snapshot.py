@@ -132,7 +132,7 @@ def _save_state_hdf5(solver, path, model):
         f.create_dataset("random_seed", data=np.array([solver.seed], "<u8"))
         group = f.create_group("history")
         for i, blob in enumerate(solver.history):
-            group.create_dataset(str(i), data=blob.tensor().to("cpu").numpy())
+            weights.create_checked(group, str(i), blob.tensor().to("cpu").numpy())
 
 
 def _read_state_hdf5(solver, path):

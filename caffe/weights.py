@@ -124,7 +124,12 @@ def save_hdf5(net, path, write_diff=False):
                     number = net.param_ids[index][k]
                     if values is groups[0][1] and not _owns(net, index, k, number):
                         continue  # shared parameters are stored with their owner
-                    inner.create_dataset(str(k), data=values(blob).detach().to("cpu").numpy())
+                    create_checked(inner, str(k), values(blob).detach().to("cpu").numpy())
+
+
+def create_checked(group, name, array):
+    """A data set with a checksum, so that HDF5 refuses to read it once a bit has flipped (Caffe's HDF5 does, too)."""
+    group.create_dataset(name, data=array, fletcher32=array.size > 0 and array.ndim > 0)
 
 
 def _owns(net, index, k, number):

@@ -1,11 +1,14 @@
 """`param_str` of the data layers, read strictly."""
 
+import reprlib
 from dataclasses import MISSING, dataclass, fields
 
 import yaml
 
 from layers.datasets import DATASETS
 from layers.frames import DataError, expand
+
+LONGEST = 10_000  # characters
 
 
 @dataclass(frozen=True)
@@ -24,18 +27,15 @@ def parse(param_str, layer):
 
     DataError: names the key, its value and what is allowed."""
     known = {field.name: field for field in fields(Params)}
-    try:
-        given = yaml.safe_load(param_str)
-    except yaml.YAMLError as e:
-        raise DataError(f"{layer}: param_str is not YAML: {' '.join(str(e).split())}") from e
+    given = _load(layer, param_str)
     if not isinstance(given, dict):
         raise DataError(
-            f"{layer}: param_str is {param_str!r}, wanted {{'dataset': 'casiab', 'batch_size': 128, ...}} "
+            f"{layer}: param_str is {reprlib.repr(param_str)}, wanted {{'dataset': 'casiab', 'batch_size': 128, ...}} "
             f"(keys: {', '.join(known)})"
         )
     for key in given:
         if key not in known:
-            raise DataError(f"{layer}: param_str has the unknown key {key!r} (known: {', '.join(known)})")
+            raise DataError(f"{layer}: param_str has the unknown key {reprlib.repr(key)} (known: {', '.join(known)})")
     for key, field in known.items():
         if field.default is MISSING and key not in given:
             raise DataError(f"{layer}: param_str has no {key!r}; add it")
@@ -45,6 +45,17 @@ def parse(param_str, layer):
     return Params(**{**given, **paths})
 
 
+def _load(layer, param_str):
+    if len(param_str) > LONGEST:
+        raise DataError(f"{layer}: param_str has {len(param_str)} characters, wanted {LONGEST} or fewer")
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(param_str)):
+            raise DataError(f"{layer}: param_str has an alias (*name), which it has no use for; write the value out")
+        return yaml.safe_load(param_str)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:  # ValueError: a number or date that Python cannot hold
+        raise DataError(f"{layer}: param_str is not YAML: {' '.join(str(e).split())}") from e
+
+
 def _check(layer, key, value):
     wanted = {
         "dataset": ("one of " + ", ".join(DATASETS), lambda v: isinstance(v, str) and v in DATASETS),
@@ -52,9 +63,9 @@ def _check(layer, key, value):
         "batch_size": ("a number of 1 or more", lambda v: _is_int(v) and v >= 1),
         "train_num": ("a number of 1 or more", lambda v: _is_int(v) and v >= 1),
         "seed": ("a number of 0 or more", lambda v: _is_int(v) and v >= 0),
-    }.get(key, ("a path", lambda v: isinstance(v, str) and v != ""))
+    }.get(key, ("a path", lambda v: isinstance(v, str) and v != "" and "\0" not in v))
     if not wanted[1](value):
-        raise DataError(f"{layer}: param_str has {key} {value!r}, wanted {wanted[0]}")
+        raise DataError(f"{layer}: param_str has {key} {reprlib.repr(value)}, wanted {wanted[0]}")
 
 
 def _is_int(value):
