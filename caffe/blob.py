@@ -56,7 +56,7 @@ class Memory:
             if self._tensor is None or self._tensor.device != where:
                 self._tensor = (self._host if self._host is not None else self._tensor).to(where)
             elif self._host_is_newer:
-                self._tensor.copy_(self._host)
+                self._tensor.data.copy_(self._host)  # `data`: a backward pass may follow, as in Caffe
             self._host_is_newer = False
         return self._tensor
 

@@ -44,7 +44,8 @@ class StepGraph:
         if not self._pass and not self.refused and self._plain >= WARM_UP:
             generators = self._begin(index + 1)
             net.pass_index = index
-            self._pass = self._captured(self._work, generators)
+            blobs = [*net.blob_list, *(b for layer in net.layers for b in layer.blobs)]
+            self._pass = self._captured(self._work, blobs, generators)
             net.pass_index = index
         if not self._pass:
             self._plain += 1
@@ -63,7 +64,8 @@ class StepGraph:
             self._update = None
             return False
         if not self._update:
-            self._update = self._captured(self.solver.update_params, [])
+            blobs = [*self.solver.net.learnable_params, *self.solver.history]
+            self._update = self._captured(self.solver.update_params, blobs)
             if not self._update:
                 return False
         self._update.replay()
@@ -86,9 +88,10 @@ class StepGraph:
         net._backward()
         return loss
 
-    def _captured(self, work, generators):
+    def _captured(self, work, blobs, generators=()):
+        layers = [layer for i, layer in enumerate(self.solver.net.layers) if i not in self.feed.layers]
         try:
-            captured = Captured(self.engine, self._memories(), self.solver.net.layers, generators, work)
+            captured = Captured(self.engine, blobs, layers, generators, work)
         except RuntimeError as e:  # torch's word for what cannot be captured
             self.refused = str(e).splitlines()[0]
             log.warning("cuda_graph.py:2", f"No CUDA graph: {self.refused}")
@@ -96,17 +99,12 @@ class StepGraph:
         log.info("cuda_graph.py:3", "Captured a CUDA graph of a part of the iteration")
         return captured
 
-    def _memories(self):
-        net = self.solver.net
-        blobs = [*net.blob_list, *(b for layer in net.layers for b in layer.blobs), *self.solver.history]
-        return list({id(m): m for blob in blobs for m in (blob.memory, blob.grad)}.values())
-
 
 class Captured:
-    """`work` on `memories`, recorded by `engine`."""
+    """`work` on data and diffs of `blobs`, recorded by `engine`."""
 
-    def __init__(self, engine, memories, layers, generators, work):
-        before = []
+    def __init__(self, engine, blobs, layers, generators, work):
+        memories, before = list({id(m): m for blob in blobs for m in (blob.memory, blob.grad)}.values()), []
         for m in memories:
             if not m.is_zero:
                 m.tensor()  # brings what the user wrote, which a graph cannot
@@ -193,7 +191,7 @@ class Wire:
             sent.record(self._stream)
         main.wait_event(sent)
         for tensor, arrival in zip(self._tensors, self._arrivals):
-            tensor.copy_(arrival)
+            tensor.data.copy_(arrival)  # `data`: autograd does not mind, as it does not mind replays
         self._taken.record(main)
         return self._tensors
 

@@ -97,7 +97,8 @@ class TorchLayer(Layer):
             inputs[0] = inputs[0].clone()  # the result will be copied over it
         if record:
             inputs = [x.detach().requires_grad_(self._wants(i)) for i, x in enumerate(inputs)]
-            weights = [w.detach().requires_grad_(p) for w, p in zip(weights, self.param_propagate_down)]
+            # `data`, not `detach()`: an update may come before another backward pass, as in Caffe.
+            weights = [w.data.requires_grad_(p) for w, p in zip(weights, self.param_propagate_down)]
         self.weights = weights
         try:
             with contextlib.nullcontext() if record else torch.no_grad():

@@ -5,7 +5,7 @@ same tensors; to read a value on the host while recording is an error."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 READS = {"aten::_local_scalar_dense", "aten::nonzero"}
 
@@ -76,10 +76,11 @@ class Tape(TorchDispatchMode):
             for func, args, kwargs, outputs, writes in self.steps:
                 if func._schema.name in ("aten::empty", "aten::empty_like", "aten::new_empty"):
                     continue
+                args, kwargs = tree_map(_unseen, (args, kwargs))
                 again = tree_leaves(func(*args, **kwargs))
                 if not writes:
                     for kept, value in zip(outputs, (t for t in again if torch.is_tensor(t))):
-                        kept.copy_(value)
+                        kept.data.copy_(value)
 
     @staticmethod
     def _arguments(func, args, kwargs):
@@ -87,6 +88,11 @@ class Tape(TorchDispatchMode):
         for argument in func._schema.arguments:
             if argument.name in kwargs:
                 yield argument, kwargs[argument.name]
+
+
+def _unseen(value):
+    """A tensor that may be written without autograd's notice: replays pass it by."""
+    return value.data if torch.is_tensor(value) else value
 
 
 class Wire:
@@ -99,5 +105,5 @@ class Wire:
         if [(t.shape, t.dtype) for t in self.tensors] != [(a.shape, torch.from_numpy(a).dtype) for a in arrays]:
             self.tensors = [torch.empty_like(torch.from_numpy(a)) for a in arrays]
         for tensor, array in zip(self.tensors, arrays):
-            tensor.copy_(torch.from_numpy(array))
+            tensor.data.copy_(torch.from_numpy(array))
         return self.tensors

@@ -1,0 +1,285 @@
+"""Captured iterations against plain ones, bit by bit, with an engine that records on the CPU (recorder.py)."""
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import text_format
+
+import caffe
+from caffe.cuda_graph import WARM_UP, why_not
+from caffe.errors import CaffeError
+from caffe.layer import TRAIN
+from caffe.net import Net
+from caffe.proto import caffe_pb2
+from tests.caffe.recorder import Recorder
+
+DATA = """
+layer { name: "data" type: "Python" top: "data" top: "label"
+        python_param { module: "tests.caffe.test_cuda_graph" layer: "LAYER" } }
+"""
+BODY = """
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
+        convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "drop" type: "Dropout" bottom: "conv" top: "drop" }
+layer { name: "ip" type: "InnerProduct" bottom: "drop" top: "ip"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+"""
+LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "label" top: "loss" }'
+FILTER = 'layer { name: "filter" type: "Filter" bottom: "ip" bottom: "keep" top: "some" }'
+MIDDLE = """layer { name: "middle" type: "Python" bottom: "ip" top: "twice"
+        python_param { module: "tests.caffe.test_cuda_graph" layer: "Twice" } }"""
+
+
+class Batches(caffe.Layer):
+    """Batch n is a function of n; the batch size changes where `sizes` says so."""
+
+    sizes: dict = {}
+
+    def setup(self, bottom, top):
+        self.number = -1
+
+    def reshape(self, bottom, top):
+        rng = np.random.default_rng(self.number + 1)
+        self.number += 1
+        self.images = rng.integers(0, 256, (self.sizes.get(self.number, 5), 2, 6, 7), dtype=np.uint8)
+        self.labels = rng.standard_normal((len(self.images), 3)).astype(np.float32)
+        top[0].reshape(*self.images.shape)
+        top[1].reshape(*self.labels.shape)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = self.images / np.float32(255)
+        top[1].data[...] = self.labels
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+
+class Changing(Batches):
+    sizes = dict.fromkeys(range(7, 12), 3)
+
+
+class Packed(Batches):
+    """The same batches, the images as they are."""
+
+    def pack(self):
+        return [self.images, self.labels]
+
+    @staticmethod
+    def unpack(images, labels):
+        return images / np.float32(255), labels
+
+
+class Twice(caffe.Layer):
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = 2 * bottom[0].data
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = 2 * top[0].diff
+
+
+def solver(net=BODY + LOSS, layer="Batches", engine=None, frugal=False, **fields):
+    param = caffe_pb2.SolverParameter(base_lr=0.01, lr_policy="inv", gamma=0.1, power=0.75, momentum=0.9,
+                                      weight_decay=0.01, random_seed=3, average_loss=3, max_iter=100)  # fmt: skip
+    for name, value in fields.items():
+        setattr(param, name, value)
+    text_format.Parse(DATA.replace("LAYER", layer) + net, param.train_net_param)
+    made = caffe.get_solver(param)
+    if frugal:
+        made.frugal()
+    if engine:
+        made.capture_with(engine)
+    return made
+
+
+def plain(**settings):
+    """A solver on the same way, with nothing captured."""
+    made = solver(engine=Recorder(), **settings)
+    made._graph.refused = "told so"
+    return made
+
+
+def assert_equal(a, b):
+    for name in a.net.blobs:
+        for moment in ("data", "diff"):
+            x, y = (getattr(s.net.blobs[name], moment) for s in (a, b))
+            np.testing.assert_array_equal(x, y, err_msg=f"{name} {moment}")
+    for name in a.net.params:
+        for i, (x, y) in enumerate(zip(a.net.params[name], b.net.params[name])):
+            np.testing.assert_array_equal(x.data, y.data, err_msg=f"{name} {i}")
+            np.testing.assert_array_equal(x.diff, y.diff, err_msg=f"diff of {name} {i}")
+    assert float(a.smoothed_loss) == float(b.smoothed_loss)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"])
+@pytest.mark.parametrize("frugal", [False, True])
+def test_same_trajectory(kind, frugal):
+    """Every rule, with a rate that changes in every iteration, dropout and statistics of BatchNorm."""
+    rule = dict(type=kind, momentum=0.0 if kind in ("AdaGrad", "RMSProp") else 0.9, delta=1e-4)
+    a, b = plain(frugal=frugal, **rule), solver(engine=(engine := Recorder()), frugal=frugal, **rule)
+    for _ in range(WARM_UP + 5):
+        a.step(1)
+        b.step(1)
+        assert float(a.smoothed_loss) == float(b.smoothed_loss)
+    assert (engine.captures, engine.replays) == (2, 2 * 5)
+    for x, y in zip(a.net.learnable_params, b.net.learnable_params):
+        assert torch.equal(x.tensor(), y.tensor())
+    if not frugal:
+        assert_equal(a, b)
+
+
+def test_without_an_engine_the_numbers_are_the_same():
+    """Rates as tensors and data by wire: nothing that the CPU's own way does otherwise."""
+    a, b = solver(), solver(engine=Recorder())
+    a.step(8)
+    b.step(8)
+    assert_equal(a, b)
+
+
+def test_packed_batches_give_the_same_tops():
+    a, b = solver(), solver(layer="Packed", engine=(engine := Recorder()))
+    a.step(7)
+    b.step(7)
+    assert engine.replays == 2 * 4
+    assert b._graph.feed._sent[0][0].dtype == torch.uint8
+    assert_equal(a, b)
+
+
+def test_what_the_user_writes_counts():
+    a, b = plain(), solver(engine=(engine := Recorder()))
+    for s in (a, b):
+        s.step(WARM_UP + 2)
+        seen = s.net.params["conv"][0].data
+        s.step(1)
+        seen[...] *= 0.5
+        s.net.params["ip"][0].data[0] = 0.25
+        s.net.blobs["loss"].diff[...] = 3
+        s.step(2)
+    assert engine.captures == 2
+    assert_equal(a, b)
+
+
+def test_forward_between_steps():
+    a, b = plain(), solver(engine=(engine := Recorder()))
+    for s in (a, b):
+        s.step(WARM_UP + 2)
+        s.net.forward()
+        s.net.backward()
+        s.step(2)
+        s.net.backward()
+    assert engine.captures == 2
+    assert_equal(a, b)
+
+
+def test_another_shape_is_captured_anew():
+    a, b = plain(layer="Changing"), solver(layer="Changing", engine=(engine := Recorder()))
+    a.step(17)
+    b.step(17)
+    assert engine.captures == 6  # 5 items, then 3, then 5 again
+    assert_equal(a, b)
+
+
+def test_restored_snapshot(tmp_path):
+    settings = dict(snapshot_prefix=str(tmp_path / "s"))
+    a, b = plain(**settings), solver(engine=(engine := Recorder()), **settings)
+    for s in (a, b):
+        s.step(WARM_UP + 1)
+        s.snapshot()
+        s.step(2)
+        s.restore(str(tmp_path / f"s_iter_{WARM_UP + 1}.solverstate"))
+        s.step(WARM_UP + 3)
+    assert engine.captures > 2
+    assert_equal(a, b)
+
+
+@pytest.mark.parametrize("settings", [dict(clip_gradients=0.5), dict(display=2)])
+def test_work_on_the_host_lies_between_the_graphs(settings):
+    a, b = plain(**settings), solver(engine=(engine := Recorder()), **settings)
+    a.step(8)
+    b.step(8)
+    assert engine.replays == 2 * (8 - WARM_UP)
+    assert_equal(a, b)
+
+
+def test_callbacks_of_the_solver_lie_between_the_graphs():
+    """Where ranks average their gradients."""
+    made = []
+    for s in (plain(), solver(engine=(engine := Recorder()))):
+        gradients = s.net.params["ip"][0]
+        s.add_callback(lambda: None, lambda g=gradients: g.grad.tensor().mul_(0.5))
+        s.step(8)
+        made.append(s)
+    assert engine.replays == 2 * (8 - WARM_UP)
+    assert_equal(*made)
+
+
+@pytest.mark.parametrize("settings", [dict(iter_size=2), dict(display=1, debug_info=True)])
+def test_what_is_run_layer_by_layer(settings):
+    a, b = solver(**settings), solver(engine=(engine := Recorder()), **settings)
+    a.step(6)
+    b.step(6)
+    assert engine.captures == 0
+    assert_equal(a, b)
+
+
+def test_watched_layers_run_one_by_one():
+    b = solver(engine=(engine := Recorder()))
+    calls = []
+    b.net.after_forward(calls.append)
+    b.step(WARM_UP + 2)
+    assert len(calls) == (WARM_UP + 2) * len(b.net.layers) and engine.captures == 0
+
+
+def test_graphs_can_be_turned_off():
+    b = solver(engine=(engine := Recorder()))
+    b.graphs = False
+    b.step(WARM_UP + 2)
+    assert engine.captures == 0
+
+
+def test_python_layer_in_the_middle():
+    net = BODY + MIDDLE + LOSS.replace('"ip"', '"twice"')
+    a, b = solver(net), solver(net, engine=(engine := Recorder()))
+    a.step(6)
+    b.step(6)
+    assert engine.captures == 0 and "layer 'middle' (Python) computes on the host" in b._graph.refused
+    assert_equal(a, b)
+
+
+def test_shapes_that_depend_on_data():
+    param = caffe_pb2.NetParameter()
+    text_format.Parse('layer { name: "in" type: "Input" top: "ip" top: "keep" input_param { shape { dim: 3 dim: 2 } '
+                      "shape { dim: 3 } } }" + FILTER, param)  # fmt: skip
+    param.state.phase = TRAIN
+    assert "layer 'filter' (Filter)" in why_not(Net.from_proto(param))
+
+
+def test_a_layer_that_reads_on_the_host_is_found_out():
+    """SoftmaxWithLoss looks at the labels on the CPU; nothing is lost, and the iterations go on without a graph."""
+    net = (
+        BODY
+        + """layer { name: "max" type: "ArgMax" bottom: "label" top: "class" }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "class" top: "loss" }"""
+    )
+    a, b = solver(net), solver(net, engine=(engine := Recorder()))
+    a.step(7)
+    b.step(7)
+    assert (engine.captures, engine.replays) == (1, 0) and "not permitted" in b._graph.refused
+    assert_equal(a, b)
+
+
+def test_errors_of_layers_stay_what_they_are():
+    b = solver(engine=Recorder())
+    b.step(1)
+
+    def broken(bottom, top):
+        raise CaffeError("no more data")
+
+    b.net.layers[0].forward = broken
+    with pytest.raises(CaffeError, match="no more data"):
+        b.step(1)
