@@ -17,7 +17,7 @@ import numpy as np
 
 import caffe
 from layers.datasets import DATASETS, MIN_FRAMES, NUM_FRAMES, SIZE
-from layers.frames import PLANES, DataError, fill_image_blob, fill_mask_blob, open_frames
+from layers.frames import IMAGE_MEAN, MASK_VALUES, PLANES, DataError, fill_image_blob, fill_mask_blob, open_frames
 from layers.pack import Pack
 from layers.pack import fingerprint as times_of
 from layers.params import parse
@@ -73,6 +73,21 @@ class DataLayer(caffe.Layer):
 
     def backward(self, top, propagate_down, bottom):
         pass
+
+    def pack(self):
+        """The batch in a quarter of its size, in place of `forward`; a runtime that knows of it sends this to its GPU."""
+        return [self.batch.planes, self.batch.label, MASK_VALUES]
+
+    def unpack(self, planes, label, mask_values):
+        """The values of the tops, from tensors of what `pack` gave; those of `forward`, bit by bit."""
+        tops = [planes[:, k, :3].float() - IMAGE_MEAN for k in range(NUM_FRAMES)]
+        tops += [mask_values[planes[:, k, 3:].long()] for k in range(NUM_FRAMES)]
+        if "label" in self.tops:
+            tops.append(label)
+        if "sim" in self.tops:
+            first, second = label.chunk(2)
+            tops.append((first == second).float())
+        return tops
 
     def seek(self, batch):
         """The next reshape draws batch number `batch`, where 0 is the first one after the net was built."""

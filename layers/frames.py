@@ -14,8 +14,9 @@ from layers.datasets import SIZE
 
 PLANES = (4, SIZE, SIZE)  # B, G, R, mask
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-_IMAGE_VALUES = np.arange(256, dtype=np.float32) - np.float32(127.5)
-_MASK_VALUES = np.arange(256, dtype=np.float32) / np.float32(255)
+IMAGE_MEAN = 127.5
+_IMAGE_VALUES = np.arange(256, dtype=np.float32) - np.float32(IMAGE_MEAN)
+MASK_VALUES = np.arange(256, dtype=np.float32) / np.float32(255)
 _END_OF_FILE = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}  # magic -> what a whole file ends with
 
 
@@ -158,7 +159,7 @@ def fill_image_blob(planes, out):
 
 def fill_mask_blob(planes, out):
     """planes uint8 (n, 4, 64, 64) -> out float32 (n, 1, 64, 64): mask in 0..1."""
-    _convert(planes[:, 3:], _MASK_VALUES, out)
+    _convert(planes[:, 3:], MASK_VALUES, out)
 
 
 def _convert(planes, values, out):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import caffe
 from layers import data_layers
@@ -124,6 +125,19 @@ def test_seek_goes_on_where_an_unbroken_run_would_be(tmp_path, root, layer):
     resumed = make_net(tmp_path, layer, root)
     resumed.layers[0].seek(3)
     assert equal(next_batch(resumed), batches[3]) and equal(next_batch(resumed), batches[4])
+
+
+@pytest.mark.parametrize("layer", ["GaitNet_Seg", "GaitNet", "GaitNet_Sia"])
+def test_packed_batch_holds_the_same(tmp_path, root, layer):
+    """What travels to a GPU as uint8 becomes what `forward` writes, bit by bit."""
+    net = make_net(tmp_path, layer, root)
+    batch, data = next_batch(net), net.layers[0]
+    arrays = data.pack()
+    assert arrays[0].dtype == np.uint8
+    tops = data.unpack(*map(torch.from_numpy, arrays))
+    assert len(tops) == len(batch)
+    for name, value in zip(batch, tops):
+        np.testing.assert_array_equal(batch[name], value.numpy(), err_msg=name)
 
 
 def test_solvers_that_share_the_work_draw_different_clips(tmp_path, root, monkeypatch):
