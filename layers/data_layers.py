@@ -75,7 +75,7 @@ class DataLayer(caffe.Layer):
         pass
 
     def pack(self):
-        """The batch in a quarter of its size, in place of `forward`; a runtime that knows of it sends this to its GPU."""
+        """The batch in a quarter of its size, in place of `forward`, for a runtime that sends it to a GPU."""
         return [self.batch.planes, self.batch.label, MASK_VALUES]
 
     def unpack(self, planes, label, mask_values):
