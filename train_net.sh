@@ -70,8 +70,8 @@ get_data() {
 }
 
 evaluate() {
-    set --
-    [ $dataset != walkers ] || set -- --clips all # all windows of a walk: few walks, and nothing random in the table
+    set -- --report
+    [ $dataset != walkers ] || set -- "$@" --clips all # all windows of a walk: few walks, and nothing random in the table
     if [ -z "${CAFFE_ROOT:-}" ] && $python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
         set -- "$@" --gpu 0
     fi
@@ -97,4 +97,5 @@ $times
 logs       $experiment/gaitnet-<step>-<date>.log
 weights    $(ls -t $experiment/gaitnet-sia_iter_*.caffemodel | head -n 1)
 tables     $(ls -td results/$dataset-tr* | head -n 1), with the pictures
+report     $(ls -t results/$dataset-tr*/report.html | head -n 1)
 END

@@ -21,7 +21,7 @@ def overlay(planes, mask, with_truth):
     for plane, colour in ([(planes[3], RED)] if with_truth else []) + [(mask, GREEN)]:
         large = cv2.resize(plane, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_LINEAR)
         lines, _ = cv2.findContours((large > 127).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, lines, -1, colour, 1)
+        cv2.drawContours(picture, lines, -1, colour, 2)
     return picture
 
 

@@ -27,10 +27,10 @@ th { background: var(--soft); font-weight: 600; } td:first-child, th:first-child
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: .7rem; }
 .plots img { width: 100%; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .7rem; }
-figure { margin: 0; } figure img { width: 100%; image-rendering: pixelated; display: block; }
+figure { margin: 0; } figure img { width: 100%; display: block; }
 figcaption { font-size: .75rem; color: #566072; overflow-wrap: anywhere; line-height: 1.25; margin-top: .15rem; }
 .row { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: .4rem; margin-bottom: .8rem; }
-.row img { border: 3px solid #8b94a3; border-radius: 3px; }
+.row img { border: 3px solid #8b94a3; border-radius: 3px; image-rendering: pixelated; }
 .row .right img { border-color: var(--right); } .row .wrong img { border-color: var(--wrong); }
 .right figcaption::before { content: "right: "; color: var(--right); font-weight: 600; }
 .wrong figcaption::before { content: "wrong: "; color: var(--wrong); font-weight: 600; }
