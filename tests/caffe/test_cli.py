@@ -233,6 +233,7 @@ def test_weights_are_a_list(capfd):
     assert (weights("run_iter_12.caffemodel")["ip/0"] == 2).all()
 
 
+@pytest.mark.medium
 def test_train_leaves_snapshots_and_nothing_else():
     done = process("train", "--solver=solver.prototxt")
     assert done.returncode == 0, done.stderr
@@ -254,6 +255,7 @@ def test_a_resumed_run_ends_in_the_same_weights(form, capfd):
         assert np.array_equal(a.data, b.data)
 
 
+@pytest.mark.medium
 def test_an_interrupted_command_ends_without_a_traceback():
     environment = dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS="1")
     command = [sys.executable, "-m", "caffe", "time", "--model=net.prototxt", "--iterations=100000"]
@@ -272,6 +274,7 @@ def test_an_interrupted_command_ends_without_a_traceback():
 
 
 @pytest.mark.parametrize("raised, traceback", [("Told('no data in /nowhere; get some')", False), ("1 / 0", True)])
+@pytest.mark.medium
 def test_an_exception_in_a_python_layer_exits_1(raised, traceback):
     """An exception class of the layer's own is a message to the user; a built-in one shows where it happened."""
     Path("mine.py").write_text("import caffe\nclass Told(Exception):\n    pass\nclass Mine(caffe.Layer):\n"

@@ -56,6 +56,7 @@ def weights(path):
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
 @pytest.mark.parametrize("which", ["run_iter_20.solverstate", "run_iter_20.caffemodel"])
+@pytest.mark.medium
 def test_a_damaged_snapshot_gives_way_to_the_one_before(folder, damage, which):
     write_solver()
     assert train().returncode == 0
@@ -73,6 +74,7 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before(folder, damage, which):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.medium
 def test_the_only_snapshot_damaged_is_an_error(folder):
     write_solver(max_iter=10)
     assert train().returncode == 0
@@ -82,6 +84,7 @@ def test_the_only_snapshot_damaged_is_an_error(folder):
     assert "run_iter_10.caffemodel" in done.stderr and "damaged" in done.stderr
 
 
+@pytest.mark.medium
 def test_a_second_run_in_the_same_folder_is_refused(folder):
     write_solver(max_iter=10)
     with files.only_run("run"):
@@ -92,6 +95,7 @@ def test_a_second_run_in_the_same_folder_is_refused(folder):
     assert train().returncode == 0
 
 
+@pytest.mark.medium
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_cause(folder):
     write_solver(max_iter=1000, base_lr=1e6)
     done = train()

@@ -72,6 +72,7 @@ def test_bf16_rounds_products_and_leaves_blobs_float32(tmp_path, monkeypatch):
     ("tf32", "precision tf32 is for GPUs, and this run computes on the CPU"),
     ("half", "unknown precision 'half' (known: float32, tf32, bf16)"),
 ])  # fmt: skip
+@pytest.mark.medium
 def test_one_clear_error_on_the_cpu(name, told, tmp_path):
     (tmp_path / "net.prototxt").write_text(NET)
     with pytest.raises(CaffeError, match=re.escape(told)):

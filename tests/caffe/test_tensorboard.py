@@ -71,6 +71,7 @@ def test_event_files(folder):
     assert set(tags["histograms"]) == {"conv/0", "conv/1"}
 
 
+@pytest.mark.medium
 def test_without_the_package(folder):
     (folder / "hide").mkdir()
     (folder / "hide" / "tensorboard.py").write_text("raise ImportError('hidden by a test')\n")
@@ -97,6 +98,7 @@ def test_masks_are_laid_over_frames():
     assert pictures_of({"mask": mask}) == {}
 
 
+@pytest.mark.medium
 def test_a_terminal_gets_a_progress_line_and_a_file_does_not(folder):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))  # 24 lines of 100 characters

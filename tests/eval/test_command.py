@@ -53,6 +53,7 @@ def brute_force(arrays, rows):
         ("szu", 3, 1, "szu_results_tr49.txt", None),
     ],
 )
+@pytest.mark.medium
 def test_scores_an_original_feature_file(tmp_path, original_arrays, python2_file, name, rows, filled, file_name, kind):
     arrays = original_arrays(rows, filled)
     done = evaluate(name, "--features", python2_file(arrays), "--out", tmp_path / "out", folder=tmp_path)
@@ -94,6 +95,7 @@ def test_the_authors_features_give_the_published_table(tmp_path, similarity):
     np.testing.assert_allclose(np.array(rows, float), want, atol=0.005 if similarity == "exp32" else 0.25)
 
 
+@pytest.mark.medium
 def test_expected_result(tmp_path, original_arrays, python2_file):
     arrays = original_arrays(3, 1)
     mean = brute_force(arrays, 1).mean()
@@ -116,6 +118,7 @@ class Hostile:
         (b"no pickle", "not a feature file"),
     ],
 )
+@pytest.mark.medium
 def test_a_bad_file_gives_one_line(tmp_path, content, message):
     (tmp_path / "bad").write_bytes(content)
     done = evaluate("outdoor", "--features", "bad", "--out", "out", folder=tmp_path)
@@ -132,6 +135,7 @@ def test_a_missing_file(tmp_path):
     )
 
 
+@pytest.mark.medium
 def test_usage(tmp_path):
     assert evaluate("outdoor", "--similarity", "cosine", folder=tmp_path).returncode == 2
     assert evaluate("outdoor", "--features", "x", "--weights", "y", folder=tmp_path).returncode == 2

@@ -23,6 +23,7 @@ def planes():
     return np.random.default_rng(0).integers(0, 256, (13, 4, 64, 64)).astype(np.uint8)
 
 
+@pytest.mark.medium
 def test_the_halves_give_what_the_original_procedure_gives(caffe, prototxt, deploy_net, weights, planes):
     starts = [0, 3, 6, 3]
     want = literal_features(deploy_net, planes, starts)
@@ -33,6 +34,7 @@ def test_the_halves_give_what_the_original_procedure_gives(caffe, prototxt, depl
     np.testing.assert_allclose(found, want, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.medium
 def test_masks_are_those_of_the_deploy_net(caffe, prototxt, deploy_net, weights, planes):
     literal_features(deploy_net, planes, [2])
     net = DeployNet(caffe, prototxt, weights, batch=(4, 2))
@@ -50,6 +52,7 @@ def test_every_layer_goes_to_one_half(caffe, prototxt):
     assert list(back.layer[0].input_param.shape[0].dim) == [3, 1, 64, 64]
 
 
+@pytest.mark.medium
 def test_weights_that_lack_a_layer_are_refused(caffe, prototxt, weights, tmp_path):
     DeployNet(caffe, prototxt, weights, batch=(1, 1)).segmentation.save(str(tmp_path / "half.caffemodel"))
     with pytest.raises(ValueError, match="half.caffemodel: no weights for bn0, .*conv9_0, fc_fea; wanted"):

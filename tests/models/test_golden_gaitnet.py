@@ -18,6 +18,8 @@ import caffe
 from models.gaitnet import deploy
 from tests.models import golden
 
+pytestmark = pytest.mark.medium  # the nets are built and run at several clips
+
 
 @pytest.fixture(scope="module", params=["plain", "fast"])
 def kernels(request):

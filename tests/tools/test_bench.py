@@ -42,6 +42,7 @@ def test_data_part(tmp_path, monkeypatch):
     assert rows[0].reference == rows[1].reference > 0 and rows[0].better == "above"
 
 
+@pytest.mark.medium
 def test_another_caffe_is_timed_beside_ours(tmp_path, monkeypatch):
     theirs = tmp_path / "build" / "tools" / "caffe"
     theirs.parent.mkdir(parents=True)

@@ -182,6 +182,7 @@ def test_videos(tmp_path):
     assert abs(frames[inside].mean(axis=0) - (40, 200, 60)).max() < 30
 
 
+@pytest.mark.medium
 def test_goes_on_and_keeps_the_record(tmp_path):
     write_folders(tmp_path, "017/1")
     assert run("szu", tmp_path).returncode == 0

@@ -28,6 +28,7 @@ layer { name: "only" type: "ReLU" bottom: "y" top: "z" include { phase: TRAIN } 
     return tmp_path
 
 
+@pytest.mark.medium
 def test_shapes_and_counts_in_the_graph(net):
     pytest.importorskip("pydot")
     made = run(ROOT / "tools" / "draw_net.py", "net.prototxt", "net.dot", cwd=net)
@@ -39,6 +40,7 @@ def test_shapes_and_counts_in_the_graph(net):
 
 
 @pytest.mark.skipif(not shutil.which("dot"), reason="needs Graphviz")
+@pytest.mark.medium
 def test_gaitnets_training_net_without_its_data(tmp_path):
     pytest.importorskip("pydot")
     prototxt = ROOT / "experiments" / "casiab" / "gaitnet-joint.prototxt"
@@ -48,6 +50,7 @@ def test_gaitnets_training_net_without_its_data(tmp_path):
     assert "768 x 1 x 64 x 64" in picture and "9,634,816 parameters" in picture
 
 
+@pytest.mark.medium
 def test_draw_mistakes(net):
     made = run(ROOT / "tools" / "draw_net.py", "absent.prototxt", "net.dot", cwd=net)
     assert made.returncode == 1 and made.stderr == "error: File not found: absent.prototxt\n"
@@ -64,6 +67,7 @@ def test_summary_of_the_deploy_net():
     assert row["total"][1] == "17,349,739"
 
 
+@pytest.mark.medium
 def test_summary_of_training_nets(tmp_path):
     made = run("-m", "models.gaitnet", "--summary", "sia", "--dataset", "walkers", cwd=ROOT)
     assert made.returncode == 0, made.stderr

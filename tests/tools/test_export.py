@@ -104,6 +104,7 @@ def test_unequal_cuts_of_the_batch_cannot_be_exported():
     assert not equal.layer[1].slice_param.slice_point
 
 
+@pytest.mark.medium
 def test_mistakes(tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"no state dict")
     for args, told in (

@@ -78,6 +78,7 @@ def room_colour(walk):
     return walk.frames[walk.masks < 1].mean(axis=0)
 
 
+@pytest.mark.medium
 def test_colour_does_not_tell_who_it_is_but_shape_does():
     seen = [walks(view) for view in (0, 126)]
     by_clothes, by_room, by_shape = (np.sum([hits(f, s) for s in seen], axis=0)
@@ -122,6 +123,7 @@ def test_mask_has_the_outline_of_who_is_in_the_frame():
     assert steepness[edge].mean() > 1.5 * steepness[np.roll(edge, 12, axis=2)].mean()
 
 
+@pytest.mark.medium
 def test_as_many_processes_as_one_likes(small, tmp_path):
     assert files(make(tmp_path / "two", *SMALL, "--jobs", 2)) == files(small)
 
@@ -143,6 +145,7 @@ def test_pixels_on_disk_are_the_rendered_ones(small):
     assert np.array_equal(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED), walk.masks[10])
 
 
+@pytest.mark.medium
 def test_killed_run_leaves_whole_sequences_and_is_continued(small, tmp_path):
     out = tmp_path / "Walkers"
     many = subprocess.Popen(command(out, *SMALL, "--subjects", 900, "--jobs", 2), stderr=subprocess.DEVNULL)
@@ -179,6 +182,7 @@ def _wait_until_still(listing):
 
 
 @pytest.mark.parametrize("name, count", [("outdoor", 36), ("szu", 8)])
+@pytest.mark.medium
 def test_trees_of_the_other_datasets(name, count, tmp_path):
     dataset = DATASETS[name]
     out = make(tmp_path / name, "--tree", name, "--subjects", 2, "--frames", 1, "--size", 16)
@@ -190,6 +194,7 @@ def test_trees_of_the_other_datasets(name, count, tmp_path):
     assert {dataset.protocol.group(seq) for seq in found} == set(dataset.protocol.groups)
 
 
+@pytest.mark.medium
 def test_full_frames_are_what_crop_reads(tmp_path):
     raw = make(
         tmp_path / "raw", "--uncropped", "--subjects", 1, "--conditions", "nm-01", "--views", "090", "--frames", 12
@@ -209,6 +214,7 @@ def test_full_frames_are_what_crop_reads(tmp_path):
         assert all(side.any() for side in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
 
 
+@pytest.mark.medium
 def test_contact_sheet(small, tmp_path):
     sheet = tmp_path / "sheet.png"
     make(small, *SMALL, "--contact-sheet", sheet)
@@ -225,6 +231,7 @@ def test_other_options_are_refused(small):
     assert files(small) == before
 
 
+@pytest.mark.medium
 def test_folder_of_somebody_else_is_refused(tmp_path):
     (tmp_path / "crop-im/001").mkdir(parents=True)
     done = run(tmp_path, *SMALL)

@@ -43,6 +43,7 @@ def test_a_comparison_that_fails_still_fails(recorder):
 
 
 @pytest.mark.parametrize("want, status", [(2.0, 0), (3.0, 1)])
+@pytest.mark.medium
 def test_the_command(tmp_path, want, status):
     """On a small test of its own, in place of the golden ones."""
     (tmp_path / "test_small.py").write_text(

@@ -52,6 +52,7 @@ def test_what_a_log_may_hold_besides(tmp_path):
     assert len(curves) == 2
 
 
+@pytest.mark.medium
 def test_the_picture(tmp_path):
     made = run(LOGS / "train.log", LOGS / "resume.log", "--output", "p.png", cwd=tmp_path)
     assert (made.returncode, made.stdout, made.stderr) == (0, "p.png\n", "")
@@ -62,6 +63,7 @@ def test_the_picture(tmp_path):
         assert (picture == color).all(2).sum() > 500
 
 
+@pytest.mark.medium
 def test_mistakes(tmp_path):
     (tmp_path / "empty.log").write_text("nothing here\n")
     for args, told in (
