@@ -7,8 +7,8 @@
 
 What is compared is timed in turns (A B A B ...), so that both meet the same machine. Parts: train (training step and
 memory against a plain PyTorch loop, and its arithmetic against a large matrix product), forward (deploy net), data
-(data layer), eval (features and scores), start (import, building nets, `caffe train`), caffe (`caffe time` of the Caffe
-that CAFFE_ROOT points to).
+(data layer), eval (features and scores), start (import, building nets, `caffe train`), gpu (the published steps, where
+there is a GPU), caffe (`caffe time` of the Caffe that CAFFE_ROOT points to).
 """
 
 import argparse
@@ -89,11 +89,12 @@ def train(quick):
     rows = []
     for step in STEPS:
         for batch in [2] if quick else [8, 16, 32]:
-            # A process of its own: Linux counts what its parent held at the start to the peak memory of a process.
             command = [sys.executable, "tools/bench_train.py", "--steps", step, "--batches", str(batch)]
             (m,) = json.loads(run(command + (["--iterations=1", "--turns=1"] if quick else []), ROOT))
             what = f"{step}, batch {batch}"
             rows.append(Row("train", f"{what}: iteration", m["ours_s"], m["plain_s"], "s", "plain PyTorch loop"))
+            rows.append(Row("train", f"{what}: iteration with log", m["logging_s"], m["plain_s"], "s",
+                            "plain PyTorch loop"))  # fmt: skip
             rows.append(Row("train", f"{what}: memory", m["ours_mb"], m["plain_mb"], "MB", "plain PyTorch loop"))
             achieved = arithmetic(step, batch) / m["ours_s"] / 1e9
             rows.append(Row("train", f"{what}: arithmetic", achieved, product_rate(quick), "GFLOP/s",
@@ -217,6 +218,57 @@ def start(quick):
     rows.append(
         Row("start", "process of one joint iteration", *medians(times, "ours", "plain"), "s", "plain PyTorch loop")
     )
+    rows += [Row("start", "import caffe", rows[0].value, 0.3, "s", "wanted"), *first_iteration(turns)]
+    return rows
+
+
+def first_iteration(turns):
+    """From the command `caffe train` to its first iteration, step seg of the walkers; no row where there are none."""
+    folder = ROOT / "experiments" / "walkers"
+    if not (data_root() / DATASETS["walkers"].folder).is_dir():
+        return []
+    solver = (folder / "solver-seg.prototxt").read_text()
+    solver = re.sub(r"(?m)^(test_iter|test_interval|snapshot|snapshot_prefix|max_iter):.*$", "", solver)
+    solver += "\nmax_iter: 1 snapshot_after_train: false\n"
+    times = []
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, "solver.prototxt")
+        path.write_text(solver)
+        command = [sys.executable, "-m", "caffe", "train", f"--solver={path}"]
+        for _ in range(turns + 1):  # the first warms the disk
+            begin = time.perf_counter()
+            with subprocess.Popen(command, cwd=folder, env=dict(os.environ, PYTHONPATH=str(ROOT)), text=True,
+                                  stderr=subprocess.PIPE) as process:  # fmt: skip
+                lines = []
+                for line in process.stderr:
+                    lines.append(line)
+                    if "Learning Rate Policy" in line:  # the last word before the iterations
+                        times.append(time.perf_counter() - begin)
+            if process.returncode or not times:
+                raise CannotMeasure(f"caffe train ended with {process.returncode}: {''.join(lines)[-300:]}")
+    return [Row("start", "caffe train to its first iteration", statistics.median(times[1:]), 3, "s", "wanted")]
+
+
+def gpu(quick):
+    """Iterations of the published steps on a GPU, against the roofline of an H200; the whole schedule."""
+    from models.gaitnet import solver
+    from tools import bench_gpu, roofline
+
+    if not bench_gpu.set_device("cuda"):
+        raise CannotMeasure("torch finds no CUDA device")
+    precisions = ["tf32"] if quick else ["tf32", "bf16", "float32"]
+    rows = []
+    for precision in precisions:
+        figures = bench_gpu.measure(STEPS, [precision], 50 if quick else 2000, 128)
+        total = 0.0
+        for row in figures["rows"]:
+            least = sum(cost.seconds(precision) for cost in roofline.step_costs(row["step"]))
+            what = f"{row['step']}, batch 128, {precision}: iteration"
+            rows.append(Row("gpu", what, row["seconds"], least, "s", "roofline of an H200", "towards"))
+            total += row["seconds"] * solver("casiab", row["step"]).max_iter / 60
+        rows.append(Row("gpu", f"the four steps, {precision}", total, 20, "min", "wanted"))
+        for of, value in figures.get("accuracy", {}).get(precision, {}).items():
+            rows.append(Row("gpu", f"joint, {precision} beside float32: {of}", value, 0.01, "", "1%"))
     return rows
 
 
@@ -242,7 +294,8 @@ def caffe(quick):
     return rows
 
 
-PARTS = {"train": train, "forward": forward, "data": data, "eval": evaluation, "start": start, "caffe": caffe}
+PARTS = {"train": train, "forward": forward, "data": data, "eval": evaluation, "start": start, "gpu": gpu,
+         "caffe": caffe}  # fmt: skip
 
 
 # ---- helpers in call order

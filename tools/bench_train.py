@@ -5,13 +5,14 @@
     python tools/bench_train.py --steps joint --batches 16 --iterations 10
 
 Each pair is timed in turns (A B A B ...), in processes of their own, so that both meet the same machine; the ratio is
-that of the medians.
+that of the medians. Ours runs silent and, a third process, with a log of every iteration.
 Ours is `caffe train`'s own step: Python data layer, forward, backward, update. The plain loop gets its
 batches ready-made in memory.
 """
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="example: bench_train.py --steps rec")
     parser.add_argument("--steps", nargs="+", default=["seg", "rec", "joint", "sia"])
     parser.add_argument("--batches", nargs="+", type=int, default=[8, 16, 32], help="clips a batch (sia: both halves)")
-    parser.add_argument("--iterations", type=int, default=5, help="timed iterations a turn")
+    parser.add_argument("--iterations", type=int, default=3, help="timed iterations a turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -38,12 +39,12 @@ def main():
     print(json.dumps(rows, indent=1))
 
 
-def measure(steps=("seg", "rec", "joint", "sia"), batches=(8, 16, 32), iterations=5, turns=3):
+def measure(steps=("seg", "rec", "joint", "sia"), batches=(8, 16, 32), iterations=3, turns=3):
     """A row for each step and batch: seconds of both (median), their ratio, and peak memory of both in MB."""
     rows = []
     for step in steps:
         for batch in batches:
-            times: dict[str, list[float]] = {"ours": [], "plain": []}
+            times: dict[str, list[float]] = {"ours": [], "logging": [], "plain": []}
             memory = {}
             workers = {kind: _Worker(kind, step, batch) for kind in times}
             for _ in range(turns):
@@ -51,9 +52,10 @@ def measure(steps=("seg", "rec", "joint", "sia"), batches=(8, 16, 32), iteration
                     times[kind] += worker.run(iterations)
             for kind, worker in workers.items():
                 memory[kind] = worker.close()
-            ours, plain = (statistics.median(times[k]) for k in ("ours", "plain"))
-            rows.append({"step": step, "batch": batch, "ours_s": round(ours, 4), "plain_s": round(plain, 4),
-                         "ratio": round(ours / plain, 3), "ours_mb": memory["ours"], "plain_mb": memory["plain"],
+            ours, logging, plain = (statistics.median(times[k]) for k in ("ours", "logging", "plain"))
+            rows.append({"step": step, "batch": batch, "ours_s": round(ours, 4), "logging_s": round(logging, 4),
+                         "plain_s": round(plain, 4), "ratio": round(ours / plain, 3),
+                         "ours_mb": memory["ours"], "plain_mb": memory["plain"],
                          "memory_ratio": round(memory["ours"] / memory["plain"], 3)})  # fmt: skip
             print(f"# {step} batch {batch}: ours / plain = {rows[-1]['ratio']}", file=sys.stderr)
     return rows
@@ -64,7 +66,10 @@ class _Worker:
 
     def __init__(self, kind, step, batch):
         command = [sys.executable, __file__, "--worker", kind, step, str(batch)]
-        self.process = process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stderr=subprocess.DEVNULL if kind == "logging" else None,
+        )  # fmt: skip
         assert process.stdin and process.stdout  # pipes, as asked for
         self.stdin, self.stdout = process.stdin, process.stdout
         self._answer()  # built and warm
@@ -91,15 +96,13 @@ class _Worker:
 
 
 def _work(kind, step, batch):
-    from resource import RUSAGE_SELF, getrusage
-
-    run = _ours(step, batch) if kind == "ours" else _plain(step, batch)
+    run = _plain(step, batch) if kind == "plain" else _ours(step, batch, kind == "logging")
     run()
     run()
     print("true", flush=True)
     for line in sys.stdin:
         if line.strip() == "end":
-            print(getrusage(RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+            print(peak_memory(), flush=True)
             return
         times = []
         for _ in range(int(line)):
@@ -109,8 +112,16 @@ def _work(kind, step, batch):
         print(json.dumps(times), flush=True)
 
 
-def _ours(step, batch):
-    """The step of `caffe train`, fed by a Python layer that copies ready-made frames."""
+def peak_memory():
+    """MB of memory that this process has had at most. Linux counts it from the start of the program, where what
+    `getrusage` tells begins with the memory of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) // 1024
+
+
+def _ours(step, batch, logging):
+    """The step of `caffe train`, fed by a Python layer that copies ready-made frames; `logging`: it tells of each."""
+    from caffe import glog
     from caffe.cli import tune_allocator
     from caffe.solver import Solver
     from models.gaitnet import solver
@@ -121,7 +132,9 @@ def _ours(step, batch):
     param.ClearField("test_iter")
     param.ClearField("test_interval")
     param.snapshot, param.random_seed = 0, 1
-    param.display = 0
+    param.display = int(logging)
+    if logging:
+        glog.init_log()
     param.train_net_param.CopyFrom(_train_net(step, batch))
     made = Solver(param)
     made.frugal()
