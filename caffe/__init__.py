@@ -5,6 +5,7 @@ and `caffe.io` do without.
 """
 
 import importlib
+import os
 
 from caffe.errors import CaffeError as CaffeError
 from caffe.glog import init_log as init_log
@@ -18,6 +19,9 @@ from caffe.parallel import solver_count as solver_count
 from caffe.parallel import solver_rank as solver_rank
 from caffe.python_layer import PythonLayer
 from caffe.python_layer import allow_python_modules as allow_python_modules
+
+# OpenCV reads this when it is first imported: an image of a hundred bytes may claim to unpack to gigabytes.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27))
 
 Layer = PythonLayer  # the base class of users' layers
 __version__ = "1.0.0"  # of the Caffe whose behaviour this is

@@ -67,7 +67,7 @@ def array_to_datum(arr, label=None):
 def datum_to_array(datum):
     """The array (channels, height, width) of a Datum: uint8 or float32; an encoded image is decoded, BGR or grey."""
     if datum.encoded:
-        pixels = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_UNCHANGED) if datum.data else None
+        pixels = decode(datum.data, cv2.IMREAD_UNCHANGED)
         if pixels is None:
             raise ValueError("Could not decode the image in a Datum.")
         return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
@@ -80,11 +80,19 @@ def datum_to_array(datum):
 # ---- images
 
 
+def decode(data, flag):
+    """The image in `data`, bytes of a file, as OpenCV's `flag` says; None: it is none, or OpenCV finds it too large."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flag) if len(data) else None
+    except cv2.error:
+        return None
+
+
 def load_image(filename, color=True):
     """The image file as (height, width, 3) RGB, or with `color` False as (height, width, 1) grey; float32 in 0..1."""
     if not os.path.isfile(filename):
         raise CaffeError(f"File not found: {filename}")
-    pixels = cv2.imdecode(np.fromfile(filename, np.uint8), cv2.IMREAD_UNCHANGED) if os.path.getsize(filename) else None
+    pixels = decode(np.fromfile(filename, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise CaffeError(f"Could not decode image file: {filename}")
     largest = np.iinfo(pixels.dtype.name).max if pixels.dtype.kind in "iu" else 1

@@ -11,6 +11,7 @@ import numpy as np
 from eval.unpickle import UnsafePickleError, load_arrays
 
 FEATURE_DIM = 256
+MOST_BYTES = 2**30  # of a cache, unpacked; that of all of CASIA-B takes a tenth
 
 
 class FeatureFileError(ValueError):
@@ -102,13 +103,22 @@ def read_cache(path, key=None):
 
     key: a JSON-able dict of all that determines the features. extras: the arrays stored beside them.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        found = json.loads(str(arrays.pop("key")))
-        features = Features(*(arrays.pop(field.name) for field in fields(Features)))
-    except (KeyError, ValueError, zipfile.BadZipFile) as e:
-        raise FeatureFileError(f"{path}: not a feature file of this project ({e}); delete it to extract anew") from e
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as members:
+                unpacked = sum(member.file_size for member in members.infolist())
+            if unpacked > MOST_BYTES:
+                raise ValueError(f"it unpacks to {unpacked} bytes, wanted {MOST_BYTES} at most")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            found = json.loads(str(arrays.pop("key")))
+            features = Features(*(arrays.pop(field.name) for field in fields(Features)))
+        except Exception as e:  # a damaged .npz raises nearly any exception
+            reason = " ".join(f"{type(e).__name__}: {e}".split())[:300]
+            raise FeatureFileError(
+                f"{path}: not a feature file of this project ({reason}); delete it to extract anew"
+            ) from e
     if key is not None and found != json.loads(json.dumps(key)):
         differing = sorted(k for k in key.keys() | found.keys() if key.get(k) != found.get(k))
         raise FeatureFileError(f"{path}: made with another {', '.join(differing)}; delete it to extract anew")

@@ -5,6 +5,8 @@ pack (`layers/pack.py`) give the same planes, bit by bit.
 """
 
 import os
+import stat
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -13,6 +15,7 @@ import numpy as np
 from layers.datasets import SIZE
 
 PLANES = (4, SIZE, SIZE)  # B, G, R, mask
+MOST_BYTES, MOST_PIXELS = 2**28, 2**26  # of an image; a hundred bytes may claim to unpack to gigabytes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 IMAGE_MEAN = 127.5
 _IMAGE_VALUES = np.arange(256, dtype=np.float32) - np.float32(IMAGE_MEAN)
@@ -138,12 +141,20 @@ def image_names(folder):
 def read_image(path, flags):
     """The image at `path`, decoded with OpenCV's `flags`. FileNotFoundError: there is none; DataError: the rest."""
     try:
+        about = os.stat(path)
+        if stat.S_IFMT(about.st_mode) not in (stat.S_IFREG, stat.S_IFDIR) or about.st_size > MOST_BYTES:
+            raise DataError(
+                f"{path}: is no image file ({stat.filemode(about.st_mode)}, {about.st_size} bytes); remove it"
+            )
         data = np.fromfile(path, np.uint8)
     except FileNotFoundError:
         raise
     except OSError as e:
         raise DataError(f"{path}: cannot be read ({e.strerror})") from e
-    image = cv2.imdecode(data, flags) if len(data) and _is_whole(data) else None
+    width, height = _size_of(data)
+    if width * height > MOST_PIXELS:
+        raise DataError(f"{path}: says that it is {width}x{height}, wanted {MOST_PIXELS} pixels at most; remove it")
+    image = cv2.imdecode(data, flags) if width * height and _is_whole(data) else None
     if image is None:
         raise DataError(
             f"{path}: is not a whole image ({len(data)} bytes); "
@@ -179,6 +190,29 @@ def _require_folder(key, path):
         raise DataError(
             f"{key} {path}: no such folder (looked from {os.getcwd()}); data/README.md says where each dataset belongs"
         )
+
+
+def _size_of(data):
+    """(width, height) that the head of a PNG, BMP or JPEG tells, which is before anything is decoded; else (0, 0)."""
+    head = data[:26].tobytes()
+    try:
+        if head.startswith(b"\x89PNG"):
+            return struct.unpack_from(">II", head, 16)
+        if head.startswith(b"BM"):
+            width, height = struct.unpack_from("<ii", head, 18)
+            return abs(width), abs(height)  # a negative height: the upper row comes first
+        at = 2 if head.startswith(b"\xff\xd8\xff") else len(data)
+        while at < len(data):
+            mark, kind, length = struct.unpack_from(">BBH", data, at)
+            if mark != 0xFF:
+                break
+            if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a frame header
+                height, width = struct.unpack_from(">HH", data, at + 5)
+                return width, height
+            at += 1 if kind == 0xFF else 2 + length
+    except struct.error:
+        pass  # cut off
+    return 0, 0
 
 
 def _is_whole(data):

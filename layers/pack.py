@@ -18,6 +18,7 @@ import ctypes
 import json
 import logging
 import os
+import reprlib
 import threading
 import weakref
 
@@ -25,11 +26,12 @@ import lmdb
 import numpy as np
 
 from layers.datasets import DATASETS
-from layers.frames import DataError, Frames
+from layers.frames import PLANES, DataError, Frames
 
 FORMAT = 2
 FOLDER, FILE = "pack", "data.mdb"  # the folder lies beside the trees that it was made from
 HEAD, ENTRY, VALUE = b"pack", b"entry/", b"planes/"
+LONGEST = 4096  # bytes of JSON
 PAGE_HEADER = 16  # bytes before a large value in LMDB's file; they begin with the number of its first page
 
 _open: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # LMDB must not open a file twice in one process
@@ -90,7 +92,7 @@ class Pack(Frames):
         try:
             with lmdb.open(self.file, subdir=False, readonly=True, lock=False, create=False) as env:
                 self._load(env)
-        except lmdb.Error as e:
+        except (lmdb.Error, LookupError, TypeError, ValueError, RecursionError) as e:
             raise DataError(f"{self.folder}: is not a whole pack ({e}); {self._remedy()}") from e
         if not os.path.samestat(os.fstat(self._fd), os.stat(self.file)):
             raise DataError(f"{self.folder}: has been replaced this very moment; start again")
@@ -107,6 +109,12 @@ class Pack(Frames):
             raise DataError(
                 f"{self.folder}: was rewritten by another program, so that frames lie elsewhere; {self._remedy()}"
             )
+        for path, entry in self.sequences.items():
+            numbers = [entry[key] for key in ("frames", "masks", "offset")]
+            if not all(type(n) is int and n >= 0 for n in numbers) or (
+                entry["offset"] + entry["frames"] * int(np.prod(PLANES)) > found
+            ):
+                raise ValueError(f"the entry of {path} is {reprlib.repr(entry)}")
         self.dataset = head["dataset"]
         if self.dataset not in DATASETS:
             raise DataError(
@@ -145,7 +153,7 @@ class Pack(Frames):
         value = txn.get(HEAD)
         if value is None:
             raise DataError(f"{self.folder}: is half written; {self._remedy()}")
-        head = json.loads(bytes(value))
+        head = _json(value)
         if head["format"] != FORMAT:
             raise DataError(f"{self.folder}: is of format {head['format']}, wanted {FORMAT}; {self._remedy()}")
         return head
@@ -181,9 +189,16 @@ def read_entries(txn):
     with txn.cursor() as cursor:
         more = cursor.set_range(ENTRY)
         while more and bytes(cursor.key()).startswith(ENTRY):
-            entries[bytes(cursor.key())[len(ENTRY) :].decode()] = json.loads(bytes(cursor.value()))
+            entries[bytes(cursor.key())[len(ENTRY) :].decode()] = _json(cursor.value())
             more = cursor.next()
     return entries
+
+
+def _json(value):
+    # The length that a damaged file claims may lead beyond its end, where reading would end the process.
+    if len(value) > LONGEST:
+        raise ValueError(f"{len(value)} bytes where at most {LONGEST} belong")
+    return json.loads(bytes(value))
 
 
 def read_planes(fd, entry, planes, start, name):

@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 from caffe import glog
 from caffe.data_transformer import planes
 from caffe.errors import CaffeError
+from caffe.io import decode
 from caffe.layer import register
 from caffe.ops.batches import BatchLayer
 from caffe.ops.records import Records
@@ -52,7 +53,7 @@ class Data(BatchLayer):
         if datum.encoded:
             color = t.force_color or self.param.data_param.force_encoded_color
             flag = cv2.IMREAD_COLOR if color else self.transform.color
-            image = cv2.imdecode(np.frombuffer(datum.data, np.uint8), flag) if datum.data else None
+            image = decode(datum.data, flag)
             if image is None:
                 self.fail(f"Could not decode datum: {name} of {self.param.data_param.source!r}")
             return planes(image)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from caffe.data_transformer import planes
+from caffe.io import decode
 from caffe.layer import register
 from caffe.ops.batches import BatchLayer, Order
 
@@ -45,7 +46,8 @@ class ImageData(BatchLayer):
 
     def load(self, path):
         p = self.param.image_data_param
-        image = cv2.imread(path, cv2.IMREAD_COLOR if p.is_color else cv2.IMREAD_GRAYSCALE)
+        data = np.fromfile(path, np.uint8) if os.path.isfile(path) else b""
+        image = decode(data, cv2.IMREAD_COLOR if p.is_color else cv2.IMREAD_GRAYSCALE)
         if image is None:
             self.fail(f"Could not open or find file {path} (an image, listed in {p.source!r})")
         if p.new_height:

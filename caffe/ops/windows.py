@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from caffe.io import decode
 from caffe.layer import register
 from caffe.ops.batches import BatchLayer
 
@@ -142,7 +143,7 @@ class WindowData(BatchLayer):
                 self.fail(f"Could not open or find file {path}: {e.strerror}")
             if self.param.window_data_param.cache_images:
                 self.encoded[path] = data
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = decode(data, cv2.IMREAD_COLOR)
         if image is None:
             self.fail(f"{path} is no image that can be read")
         return image
