@@ -12,6 +12,7 @@ import torch
 
 from caffe import device
 from caffe import glog as log
+from caffe.errors import CaffeError
 from caffe.feed import Feed
 
 WARM_UP = 3  # plain iterations first: history, generators and libraries' workspaces come into being in them
@@ -92,7 +93,7 @@ class StepGraph:
         layers = [layer for i, layer in enumerate(self.solver.net.layers) if i not in self.feed.layers]
         try:
             captured = Captured(self.engine, blobs, layers, generators, work)
-        except RuntimeError as e:  # torch's word for what cannot be captured
+        except (RuntimeError, CaffeError) as e:  # what has another reason will come up again without a graph
             self.refused = str(e).splitlines()[0]
             log.warning("cuda_graph.py:2", f"No CUDA graph: {self.refused}")
             return None
@@ -111,7 +112,7 @@ class Captured:
             before.append(m.placed)
         try:
             self._replay, self._result = engine.capture(work, generators)
-        except RuntimeError:
+        except Exception:
             for m, tensor in zip(memories, before):
                 m.place(tensor)
             raise
@@ -156,7 +157,7 @@ class CudaEngine:
             # Other threads may go on: NCCL's looks at events all the time.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = work()
-        except RuntimeError:
+        except Exception:
             torch.cuda.set_stream(stream)  # torch leaves its own stream current
             raise
         return graph.replay, result

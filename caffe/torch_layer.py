@@ -16,6 +16,7 @@ or `backward` only where that is not enough.
 import contextlib
 
 import torch
+from torch.autograd.graph import _engine_run_backward
 
 from caffe.blob import Blob
 from caffe.errors import CaffeError
@@ -83,7 +84,7 @@ class TorchLayer(Layer):
             with torch.no_grad():
                 shapes = self.top_shapes(*key)
         except (RuntimeError, IndexError) as e:  # torch's complaint about shapes that do not fit
-            self.fail(f"bottom shapes {', '.join(map(str, key))} do not fit: {str(e).splitlines()[0]}")
+            raise self.error(f"bottom shapes {', '.join(map(str, key))} do not fit: {str(e).splitlines()[0]}") from e
         self._top_shapes = [tuple(s) for s in shapes][: len(top)]
         for blob, shape in zip(top, self._top_shapes):
             blob.reshape(*shape)
@@ -103,10 +104,11 @@ class TorchLayer(Layer):
         try:
             with contextlib.nullcontext() if record else torch.no_grad():
                 outputs = _several(self.compute(*inputs))
-        except (MemoryError, RuntimeError) as e:
-            if "memory" not in str(e):
-                raise
-            self.fail(f"not enough memory for bottoms of shape {', '.join(str(b.shape) for b in bottom)}")
+        except (MemoryError, RuntimeError, IndexError) as e:
+            shapes = ", ".join(str(b.shape) for b in bottom)
+            if isinstance(e, MemoryError) or "memory" in str(e):
+                self.fail(f"not enough memory for bottoms of shape {shapes}")
+            raise self.error(f"cannot be computed for bottoms of shape {shapes}: {str(e).splitlines()[0]}") from e
         self._graph = (inputs, weights, outputs) if record else None
         for blob, value in zip(top, outputs):
             blob.memory.assign(value.detach())
@@ -119,10 +121,7 @@ class TorchLayer(Layer):
         learned = [w for w in weights if w.requires_grad]
         pairs = [(y, t.grad.tensor()) for y, t in zip(outputs, top) if y.requires_grad and not t.grad.is_zero]
         if pairs and (wanted or learned):
-            outs, gradients = zip(*pairs)
-            grads: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
-                outs, wanted + learned, gradients, retain_graph=self.keep_graph, allow_unused=True
-            )
+            grads: tuple[torch.Tensor | None, ...] = gradients(*zip(*pairs), (*wanted, *learned), self.keep_graph)
         else:
             grads = (None,) * (len(wanted) + len(learned))
         given = {id(x): g for x, g in zip(wanted + learned, grads)}
@@ -140,6 +139,14 @@ class TorchLayer(Layer):
 
     def _wants(self, i):
         return self.propagate_down[i] and i not in self.no_gradient
+
+
+def gradients(outputs, diffs, inputs, keep_graph):
+    """As torch.autograd.grad; None for an input that plays no part. That function imports sympy to compare shapes: half
+    a second before the first update, and 34 MB."""
+    return _engine_run_backward(
+        outputs, diffs, keep_graph, False, inputs, allow_unreachable=True, accumulate_grad=False
+    )
 
 
 def _own(gradient, taken):
