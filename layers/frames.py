@@ -154,7 +154,10 @@ def read_image(path, flags):
     width, height = _size_of(data)
     if width * height > MOST_PIXELS:
         raise DataError(f"{path}: says that it is {width}x{height}, wanted {MOST_PIXELS} pixels at most; remove it")
-    image = cv2.imdecode(data, flags) if width * height and _is_whole(data) else None
+    try:
+        image = cv2.imdecode(data, flags) if width * height and _is_whole(data) else None
+    except cv2.error:  # OpenCV has bounds of its own, of a side for instance
+        image = None
     if image is None:
         raise DataError(
             f"{path}: is not a whole image ({len(data)} bytes); "

@@ -8,7 +8,7 @@ import yaml
 from layers.datasets import DATASETS
 from layers.frames import DataError, expand
 
-LONGEST = 10_000  # characters
+LONGEST = 5000  # characters
 
 
 @dataclass(frozen=True)

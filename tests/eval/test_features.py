@@ -1,3 +1,7 @@
+import io
+import random
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -93,3 +97,56 @@ def test_a_cache_with_objects_is_refused(tmp_path):
     np.savez(tmp_path / "f.npz", key=np.array([{}], dtype=object))
     with pytest.raises(FeatureFileError, match="f.npz"):
         read_cache(tmp_path / "f.npz")
+
+
+# ---- caches that attack
+
+
+def npz(**members):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return out.getvalue()
+
+
+def npy(shape, kind="<f4", data=b""):
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(out, {"shape": shape, "fortran_order": False, "descr": kind})
+    return out.getvalue() + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"PK\x05\x06" + bytes(18), npy((3,)), b"\x80\x04.", npz(), npz(key=npy((), "|O", b"cos\nsystem\n")),
+        npz(key=npy((), f"<U{2**31 - 1}")), npz(key=npy((), "<U8", "[[[[[[[[".encode("utf-32-le"))),
+        *(npz(vectors=npy(shape)) for shape in ((2**33,), (2**40,), (2**62,), (2**63,), (-1,), (2**31, 4), (0, 2**62))),
+        npz(**{f"a{n}": npy((2**28,), data=bytes(2**28)) for n in range(5)}),  # more than a gigabyte in 1.3 MB
+    ],
+    ids=lambda content: f"{len(content)} bytes, {content[30:40]!r}",
+)  # fmt: skip
+def test_a_cache_that_claims_much_is_refused(tmp_path, content):
+    file = tmp_path / "cache.npz"
+    file.write_bytes(content)
+    with pytest.raises(FeatureFileError, match="cache.npz: not a feature file of this project") as e:
+        read_cache(file)
+    assert len(str(e.value)) < 1000
+
+
+def test_damaged_caches_are_refused_or_read(tmp_path, features):
+    """600 files: bits flipped, bytes cut off."""
+    whole = tmp_path / "whole.npz"
+    write_cache(whole, features, {"a": 1}, {"energy": np.zeros((3, 8, 8), np.float16)})
+    base, rng, taken = whole.read_bytes(), random.Random(1), 0
+    file = tmp_path / "cache.npz"
+    for n in range(600):
+        data = bytearray(base)
+        for _ in range(rng.choice([1, 2, 8])):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        file.write_bytes(data[: rng.randrange(len(data))] if n % 5 == 0 else data)
+        try:
+            taken += len(read_cache(file)[0]) == 3
+        except FeatureFileError as e:
+            assert len(str(e)) < 1000
+    assert 0 < taken < 300
