@@ -78,6 +78,7 @@ def weights(folder, iteration):
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.medium
 def test_ranks_follow_the_trajectory_of_one_process_with_all_the_data(tmp_path, ranks):
     for count in (1, ranks):
         job = start(tmp_path / str(count), count)

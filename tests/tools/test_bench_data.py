@@ -6,6 +6,7 @@ from tests.layers.trees import write_walkers
 from tools import bench_data
 
 
+@pytest.mark.medium
 def test_measure(tmp_path, monkeypatch):
     write_walkers(tmp_path / "Walkers", subjects=2)
     monkeypatch.setenv("GAITNET_DATA", str(tmp_path))

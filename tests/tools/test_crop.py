@@ -140,6 +140,7 @@ KEPT = [i for i in range(1, 31) if i not in (1, 2, 3, 12, 28, 29, 30)]
     "dataset, path, im_dir, gt_dir",
     [("outdoor", "004/004_scene1_nm_L_090_1", "im", "seg"), ("szu", "017/3", "crop-im", "crop-seg")],
 )
+@pytest.mark.medium
 def test_folders(tmp_path, dataset, path, im_dir, gt_dir):
     write_folders(tmp_path, path)
     done = run(dataset, tmp_path)
@@ -162,12 +163,14 @@ def test_folders(tmp_path, dataset, path, im_dir, gt_dir):
     assert f"5 frames left out: {cut_off}" in done.stdout and "1 frames left out: no mask" in done.stdout
 
 
+@pytest.mark.medium
 def test_frames_and_masks_match_by_name_not_by_suffix(tmp_path):
     write_folders(tmp_path, "017/3", suffix=".jpg")
     assert run("szu", tmp_path).returncode == 0
     assert Tree(str(tmp_path / "out/crop-im"), str(tmp_path / "out/crop-seg")).num_masks("017/3") == len(KEPT)
 
 
+@pytest.mark.medium
 def test_videos(tmp_path):
     write_video(tmp_path, "001-nm-01-090")
     write_video(tmp_path, "002-bg-02-018")
@@ -201,6 +204,7 @@ def test_goes_on_and_keeps_the_record(tmp_path):
     assert len(left_out(tmp_path)) == 14
 
 
+@pytest.mark.medium
 def test_what_cannot_be_cropped_is_named_and_the_rest_is_done(tmp_path):
     write_folders(tmp_path, "017/1")
     write_folders(tmp_path, "017/2")
@@ -212,6 +216,7 @@ def test_what_cannot_be_cropped_is_named_and_the_rest_is_done(tmp_path):
 
 
 @pytest.mark.parametrize("frames, message", [("nowhere", "nowhere: no such folder"), ("empty", "holds neither videos")])
+@pytest.mark.medium
 def test_bad_source(tmp_path, frames, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "masks").mkdir()
@@ -219,6 +224,7 @@ def test_bad_source(tmp_path, frames, message):
     assert done.returncode == 1 and message in done.stderr
 
 
+@pytest.mark.medium
 def test_walkers_as_casiab_hands_them_out(tmp_path):
     """A rendered walker of known place, as a video with silhouettes."""
     rendered = render_sequence(seed=1, number=2, name="nm-01", kind="nm", view=54, frames=12, uncropped=True)

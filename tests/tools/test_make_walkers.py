@@ -128,6 +128,7 @@ def test_as_many_processes_as_one_likes(small, tmp_path):
     assert files(make(tmp_path / "two", *SMALL, "--jobs", 2)) == files(small)
 
 
+@pytest.mark.medium
 def test_a_part_is_the_same_as_in_the_whole(small, tmp_path):
     part = files(make(tmp_path / "part", *SMALL, "--subjects", 1, "--conditions", "bg-02"))
     whole = files(small)
@@ -135,6 +136,7 @@ def test_a_part_is_the_same_as_in_the_whole(small, tmp_path):
     assert len(part) == 2 * 2 * 11 + 1
 
 
+@pytest.mark.medium
 def test_pixels_on_disk_are_the_rendered_ones(small):
     clip = open_frames(small / "crop-im", small / "crop-seg")
     assert clip.length("002/bg-02/018") == 11
@@ -222,6 +224,7 @@ def test_contact_sheet(small, tmp_path):
     assert picture is not None and picture.std() > 20
 
 
+@pytest.mark.medium
 def test_other_options_are_refused(small):
     before = files(small)
     done = run(small, *SMALL, "--seed", 2)
@@ -251,6 +254,7 @@ def test_folder_of_somebody_else_is_refused(tmp_path):
         (("--tree", "szu", "--views", "018"), "szu has no '018'"),
     ],
 )
+@pytest.mark.medium
 def test_usage(args, said, tmp_path):
     done = run(tmp_path / "Walkers", *args)
     assert done.returncode == 2 and said in done.stderr

@@ -19,6 +19,7 @@ from layers.datasets import DATASETS
 from layers.frames import DataError, Tree, open_frames
 from tests.layers.trees import write_sequence, write_walkers
 
+pytestmark = pytest.mark.medium  # each runs the tool
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "pack_frames.py"
 
 
