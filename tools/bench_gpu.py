@@ -104,8 +104,8 @@ def profile(precision, clips, file, iterations=10):
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
-    solver = make_solver("joint", precision, clips)
-    solver.step(WARM_UP)
+    solver = make_solver("joint", precision, clips, ready_made=True)
+    solver.step(WARM_UP if iterations > 1 else 1)
     synchronize()
     with profiled(activities=[ProfilerActivity.CPU, *cuda_activity()]) as record:
         solver.step(iterations)

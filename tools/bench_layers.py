@@ -31,3 +31,9 @@ class ReadyMade(caffe.Layer):
 
     def backward(self, top, propagate_down, bottom):
         pass
+
+    def pack(self):
+        return self.batch
+
+    def unpack(self, *values):
+        return [image.float() - 127.5 for image in values[:6]] + list(values[6:])

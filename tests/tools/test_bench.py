@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from models.gaitnet import STEPS
 from tests.layers.trees import write_walkers
-from tools import bench, roofline
+from tools import bench, bench_gpu, roofline
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -103,3 +104,47 @@ def test_time_is_that_of_the_scarcer_resource():
 
 def test_arithmetic_goes_with_the_batch():
     assert bench.arithmetic("sia", 16) == pytest.approx(16 / 128 * sum(c.flop for c in roofline.step_costs("sia")))
+
+
+# ---- the GPU's part, where its code can run without one
+
+
+def test_gpu_part_is_left_out_without_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(bench.CannotMeasure, match="no CUDA device"):
+        bench.gpu(quick=True)
+    assert bench_gpu.main([]) == 1
+    assert "error: torch finds no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.medium
+def test_gpu_steps_draw_walkers(tmp_path, monkeypatch):
+    write_walkers(tmp_path / "Walkers", subjects=24)
+    monkeypatch.setenv("GAITNET_DATA", str(tmp_path))
+    figures = bench_gpu.measure(["sia"], ["float32"], iterations=1, clips=4)
+    (row,) = figures["rows"]
+    assert row["step"] == "sia" and row["seconds"] > 0 and "accuracy" not in figures
+
+
+def test_distance_of_trajectories():
+    weights = [torch.tensor([3.0, 4.0])]
+    got = bench_gpu.distance(([2.0, 5.0], [torch.tensor([3.0, 4.5])]), ([2.0, 4.0], weights))
+    assert got == {"loss": 0.25, "weights": pytest.approx(0.1)}
+
+
+@pytest.mark.medium
+def test_gpu_profile_tells_of_waits(tmp_path):
+    clips, trace = 2, tmp_path / "trace.json"
+    assert bench_gpu.profile("float32", clips, trace, iterations=1) == {}  # nothing to wait for on a CPU
+    assert json.loads(trace.read_text())["traceEvents"]
+
+
+# ---- the start
+
+
+@pytest.mark.medium
+def test_memory_is_that_of_the_process_itself():
+    code = "from tools.bench_train import peak_memory; print(peak_memory())"
+    big = bytearray(400 * 2**20)
+    told = int(bench.run([sys.executable, "-c", code]))
+    assert len(big) and 5 < told < 200
