@@ -74,6 +74,10 @@ class Layer:
                 raise CaffeError(f"{self.type} Layer {verb} {text} {what} blob(s) as {role}; "
                                  f"layer '{self.name}' has {found}.")  # fmt: skip
 
+    def error(self, text) -> CaffeError:
+        """The error `text`, naming this layer."""
+        return CaffeError(f"layer '{self.name}' ({self.type}): {text}")
+
     def fail(self, text) -> NoReturn:
         """Raise the error `text`, naming this layer."""
-        raise CaffeError(f"layer '{self.name}' ({self.type}): {text}")
+        raise self.error(text)

@@ -103,7 +103,7 @@ class _Spread(TorchLayer):
         return [shape]
 
     def spread(self, operand, x):
-        return operand.reshape(*operand.shape, *(1,) * (x.dim() - self.axis - operand.dim()))
+        return operand.reshape((*operand.shape, *(1,) * (x.dim() - self.axis - operand.dim())))
 
 
 @register("Bias")

@@ -117,7 +117,7 @@ class Power(Neuron):
     def compute(self, x):
         p = self.param.power_param
         if p.power * p.scale == 0:
-            return torch.full_like(x, p.shift**p.power if p.power else 1.0)
+            return torch.full_like(x, p.shift) ** p.power
         base = x if p.scale == 1 else p.scale * x
         base = base + p.shift if p.shift else base
         return base.view_as(base) if p.power == 1 else base**p.power
@@ -141,7 +141,7 @@ class Exp(_Based):
     def configure(self, bottom):
         p = self.param.exp_param
         log = self.log_base(p.base)
-        self.inner, self.outer = log * p.scale, math.exp(log * p.shift)
+        self.inner, self.outer = log * p.scale, float(torch.tensor(log * p.shift).exp())  # may be infinite
 
     def compute(self, x):
         return self.outer * torch.exp(self.inner * x)

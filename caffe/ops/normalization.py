@@ -24,6 +24,8 @@ class BatchNorm(TorchLayer):
     def configure(self, bottom):
         p = self.param.batch_norm_param
         self.stored = p.use_global_stats if p.HasField("use_global_stats") else self.phase == 1
+        if not bottom[0].shape:
+            self.fail("bottom has shape (); wanted at least one axis")
         self.channels = _channels(bottom[0].shape)
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_blob(shape, caffe_pb2.FillerParameter(value=0))

@@ -84,9 +84,10 @@ class _Recurrent(TorchLayer):
     def compute(self, x, cont, *others):
         names = [name for name in self.blob_names if name != "static" or self.has_static]
         w = dict(zip(names, self.weights))
-        drive = x.flatten(2) @ w["input"].t() + w["bias"]  # (T, N, gates H): what no earlier step is needed for
+        # (T, N, gates H): what no earlier step is needed for
+        drive = x.reshape(*x.shape[:2], self.inputs) @ w["input"].t() + w["bias"]
         if self.has_static:
-            drive = drive + others[0].flatten(1) @ w["static"].t()
+            drive = drive + others[0].reshape(x.shape[1], self.static_inputs) @ w["static"].t()
         # Copies: the stored states are overwritten below, while the gradient still needs the values read here.
         state = [s[0].detach().clone() for s in (others[-self.exposed :] if self.exposed else self._stored())]
         outputs = []

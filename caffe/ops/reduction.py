@@ -81,7 +81,7 @@ class ArgMax(TorchLayer):
 
     def compute(self, x):
         p = self.param.argmax_param
-        axis, rows = (1, x.flatten(1)) if self.axis is None else (self.axis, x)
+        axis, rows = (self.axis, x) if self.axis is not None else (1, x.reshape(x.shape[0], math.prod(x.shape[1:])))
         values, order = rows.flip(axis).sort(dim=axis, descending=True, stable=True)
         values = values.narrow(axis, 0, p.top_k)
         indices = (rows.shape[axis] - 1 - order.narrow(axis, 0, p.top_k)).to(x.dtype)

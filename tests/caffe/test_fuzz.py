@@ -1,6 +1,6 @@
 """Input that attacks: any file gives a result or one CaffeError; no other exception, no hang, no memory blow-up.
 
-The default run tries some hundred files; `pytest -m slow tests/caffe/test_fuzz.py` 100,000 (a quarter of an hour).
+The default run tries some hundred files; `pytest -m slow tests/caffe/test_fuzz.py` 120,000 (half an hour).
 A coverage-guided run without end: tests/fuzz/atheris_target.py.
 """
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 from tests.fuzz import strategies as files
 from tests.fuzz.targets import check, workplace
@@ -17,6 +18,7 @@ from tests.fuzz.targets import check, workplace
 FILES = {
     "net_text": files.nets().map(files.as_text),
     "net_binary": files.nets().map(files.as_bytes),
+    "net_run": files.nets().map(files.as_bytes),
     "solver_text": files.solvers().map(files.as_text),
     "caffemodel": files.weights().map(files.as_bytes),
     "solverstate": files.states().map(files.as_bytes),
@@ -43,6 +45,7 @@ def fuzz(target, data, examples):
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.medium
 def test_some_files(targets, name):
     fuzz(targets[name], files.damaged(FILES[name]), 150)
 
@@ -50,7 +53,7 @@ def test_some_files(targets, name):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", FILES)
-def test_100_000_files(targets, name):
+def test_120_000_files(targets, name):
     fuzz(targets[name], files.damaged(FILES[name]), 20_000)
 
 
@@ -112,6 +115,20 @@ def input_of(*dims):
 )
 def test_nets_that_are_refused(targets, attack):
     assert check(targets["net_text"], attack) is False
+
+
+@pytest.mark.parametrize(
+    "layer, words",
+    [
+        ('type: "BatchNorm"', "at least one axis"),
+        ('type: "ArgMax"', "at least one axis"),
+        ('type: "RNN" bottom: "x" recurrent_param { num_output: 1 }', "at least 2 axes"),
+        ('type: "PReLU" prelu_param { channel_shared: true }', "at least|>=2"),
+    ],
+)
+def test_blobs_without_axes(targets, layer, words):
+    with pytest.raises(CaffeError, match=words):
+        targets["net_text"](input_of() + f'layer {{ name: "l" bottom: "x" top: "y" {layer} }}'.encode())
 
 
 def test_time_grows_no_faster_than_the_file(targets):

@@ -228,6 +228,18 @@ def test_multistep_passes_one_boundary_a_query():
     assert learning_rate(param, 2, 0) == (1, 0)
 
 
+@pytest.mark.parametrize("policy, rate", [
+    (dict(lr_policy="sigmoid", gamma=1, stepsize=10_000), 0),
+    (dict(lr_policy="exp", gamma=2), np.inf),
+    (dict(lr_policy="step", gamma=10, stepsize=1), np.inf),
+    (dict(lr_policy="inv", gamma=-1 / 2048, power=1), np.inf),
+    (dict(lr_policy="poly", power=0.5, max_iter=1000), np.nan),
+    (dict(lr_policy="poly", power=1), -np.inf),
+])  # fmt: skip
+def test_rates_beyond_all_numbers_are_those_of_c(policy, rate):
+    assert learning_rate(caffe_pb2.SolverParameter(base_lr=1, **policy), 2048, 0)[0] == pytest.approx(rate, nan_ok=True)
+
+
 @pytest.mark.parametrize("more, replace, words", [
     ("", [('"inv"', '"nosuch"')], "Unknown learning rate policy: nosuch .known: fixed, step, exp"),
     ('type: "Nosuch"', [], "Unknown solver type: Nosuch .known types: AdaDelta, AdaGrad, Adam, Nesterov, RMSProp, SGD"),

@@ -3,8 +3,8 @@
     pip install atheris
     python tests/fuzz/atheris_target.py net_text -max_total_time=600 -rss_limit_mb=4096
 
-The first argument names the target: net_text, net_binary, solver_text, caffemodel or solverstate. The rest goes to
-libFuzzer. Inputs start from the files in tests/golden/files; one that breaks something is kept as crash-* here.
+The first argument names the target: net_text, net_binary, net_run, solver_text, caffemodel or solverstate. The rest
+goes to libFuzzer. Inputs start from the files in tests/golden/files; one that breaks something is kept as crash-* here.
 """
 
 import os
@@ -26,6 +26,7 @@ with atheris.instrument_imports(include=["caffe", "google.protobuf.text_format"]
 SEEDS = {
     "net_text": "*.prototxt",
     "net_binary": "*.caffemodel",
+    "net_run": "*.caffemodel",
     "solver_text": "*.prototxt",
     "caffemodel": "*.caffemodel",
     "solverstate": "*.solverstate",

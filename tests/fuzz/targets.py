@@ -6,6 +6,8 @@ import resource
 import signal
 import tempfile
 
+import numpy as np
+
 from caffe import TEST, TRAIN, snapshot
 from caffe.errors import CaffeError
 from caffe.net import Net
@@ -42,6 +44,7 @@ def workplace():
                 "solver_text": lambda data: read_solver_file(_file(data)),
                 "caffemodel": lambda data: net.copy_from(_file(data)),
                 "net_binary": lambda data: _build(read_net_binary(data)),
+                "net_run": lambda data: _run(_build(read_net_binary(data))),
                 "solverstate": lambda data: snapshot.restore(solver, _file(data)),
             }
         finally:
@@ -77,6 +80,16 @@ def _file(data):
 def _build(param):
     param.state.phase = TRAIN
     return Net.from_proto(param)
+
+
+def _run(net):
+    """One pass forward and backward, unless the blobs are so large that it would take long."""
+    if sum(blob.count for blob in net.blobs.values()) < 10_000:
+        for name in net.inputs:
+            data = net.blobs[name].data
+            data[...] = np.arange(data.size).reshape(data.shape) % 3 - 0.5 * (data.ndim > 1)
+        net.forward()
+        net.backward()
 
 
 def _address_space():

@@ -101,6 +101,16 @@ def test_constant_power(param, value):
     np.testing.assert_array_equal(backward(net, 1)[0], 0)
 
 
+@pytest.mark.parametrize("text, value", [
+    ('type: "Exp" exp_param { shift: 1e38 }', np.inf),
+    ('type: "Power" power_param { scale: 0 power: -1 }', np.inf),
+    ('type: "Power" power_param { scale: 0 shift: -1 power: 0.5 }', np.nan),
+    ('type: "Power" power_param { scale: 0 shift: 1e30 power: 9 }', np.inf),
+])  # fmt: skip
+def test_constants_beyond_all_numbers_are_those_of_c(text, value):
+    np.testing.assert_array_equal(forward(layer_net(text, (2,)), [1, 2])[0], [value] * 2)
+
+
 def test_threshold_is_strict_and_has_no_gradient():
     net = layer_net('type: "Threshold" threshold_param { threshold: 1 }', (3,))
     np.testing.assert_array_equal(forward(net, [0.5, 1, 1.5])[0], [0, 0, 1])

@@ -111,3 +111,8 @@ def test_argmax_along_an_axis(with_values):
 def test_parameters_that_do_not_fit(layer, shapes, message):
     with pytest.raises(CaffeError, match=f"layer 'layer'.*{message}"):
         layer_net(layer, *shapes)
+
+
+def test_argmax_of_a_blob_with_one_axis():
+    net = layer_net('type: "ArgMax" argmax_param { out_max_val: true }', (3,))
+    np.testing.assert_array_equal(forward(net, [5, -1, 2])[0], [[[0], [5]], [[0], [-1]], [[0], [2]]])
