@@ -7,8 +7,9 @@
 
 What is compared is timed in turns (A B A B ...), so that both meet the same machine. Parts: train (training step and
 memory against a plain PyTorch loop, and its arithmetic against a large matrix product), forward (deploy net), data
-(data layer), eval (features and scores), start (import, building nets, `caffe train`), gpu (the published steps, where
-there is a GPU), caffe (`caffe time` of the Caffe that CAFFE_ROOT points to).
+(data layer), eval (features and scores), start (import, building nets, a process), launch (`caffe train` up to its
+first iteration), gpu (the published steps, where there is a GPU), caffe (`caffe time` of the Caffe that CAFFE_ROOT
+points to).
 """
 
 import argparse
@@ -163,8 +164,7 @@ def data(quick):
     """Frames a second that reach the blobs."""
     from tools import bench_data
 
-    if not (data_root() / DATASETS["walkers"].folder).is_dir():
-        raise CannotMeasure(f"no walkers in {data_root()}; make them with tools/make_walkers.py")
+    need_walkers()
     trees = bench_data.trees_of("walkers")
     speed = bench_data.measure("walkers", *trees, **(dict(turns=1, seconds=0.2) if quick else {}))["frames_a_second"]
     return [Row("data", f"data layer, from the {name}", speed[name], speed["loop"], "frames/s",
@@ -218,15 +218,14 @@ def start(quick):
     rows.append(
         Row("start", "process of one joint iteration", *medians(times, "ours", "plain"), "s", "plain PyTorch loop")
     )
-    rows += [Row("start", "import caffe", rows[0].value, 0.3, "s", "wanted"), *first_iteration(turns)]
+    rows += [Row("start", "import caffe", rows[0].value, 0.3, "s", "wanted")]
     return rows
 
 
-def first_iteration(turns):
-    """From the command `caffe train` to its first iteration, step seg of the walkers; no row where there are none."""
-    folder = ROOT / "experiments" / "walkers"
-    if not (data_root() / DATASETS["walkers"].folder).is_dir():
-        return []
+def launch(quick):
+    """From the command `caffe train` to its first iteration, step seg of the walkers."""
+    need_walkers()
+    folder, turns = ROOT / "experiments" / "walkers", 1 if quick else 5
     solver = (folder / "solver-seg.prototxt").read_text()
     solver = re.sub(r"(?m)^(test_iter|test_interval|snapshot|snapshot_prefix|max_iter):.*$", "", solver)
     solver += "\nmax_iter: 1 snapshot_after_train: false\n"
@@ -246,7 +245,7 @@ def first_iteration(turns):
                         times.append(time.perf_counter() - begin)
             if process.returncode or not times:
                 raise CannotMeasure(f"caffe train ended with {process.returncode}: {''.join(lines)[-300:]}")
-    return [Row("start", "caffe train to its first iteration", statistics.median(times[1:]), 3, "s", "wanted")]
+    return [Row("launch", "caffe train to its first iteration", statistics.median(times[1:]), 3, "s", "wanted")]
 
 
 def gpu(quick):
@@ -294,11 +293,17 @@ def caffe(quick):
     return rows
 
 
-PARTS = {"train": train, "forward": forward, "data": data, "eval": evaluation, "start": start, "gpu": gpu,
+PARTS = {"train": train, "forward": forward, "data": data, "eval": evaluation, "start": start,
+         "launch": launch, "gpu": gpu,
          "caffe": caffe}  # fmt: skip
 
 
 # ---- helpers in call order
+
+
+def need_walkers():
+    if not (data_root() / DATASETS["walkers"].folder).is_dir():
+        raise CannotMeasure(f"no walkers in {data_root()}; make them with tools/make_walkers.py")
 
 
 def in_turns(ways, turns):

@@ -139,12 +139,15 @@ def make_solver(step, precision, clips, ready_made=False):
 
 def walk(net, step, clips, walkers):
     """Let the data layer of `net` draw from the walkers."""
+    from layers.datasets import DATASETS
+
     data = next(layer for layer in net.layer if layer.type == "Python")
     data.python_param.module = "layers"
     data.python_param.layer = {"seg": "GaitNet_Seg", "sia": "GaitNet_Sia"}.get(step, "GaitNet")
     data.python_param.param_str = str({
         "dataset": "walkers", "batch_size": clips // 2 if step == "sia" else clips, "mode": "TRAIN", "seed": 1,
-        "train_num": 24, "im_path": str(walkers / "crop-im"), "gt_path": str(walkers / "crop-seg"),
+        "train_num": DATASETS["walkers"].train_num,
+        "im_path": str(walkers / "crop-im"), "gt_path": str(walkers / "crop-seg"),
     })  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from layers.datasets import DATASETS
 from models.gaitnet import STEPS
 from tests.layers.trees import write_walkers
 from tools import bench, bench_gpu, roofline
@@ -119,7 +120,7 @@ def test_gpu_part_is_left_out_without_a_gpu(monkeypatch, capsys):
 
 @pytest.mark.medium
 def test_gpu_steps_draw_walkers(tmp_path, monkeypatch):
-    write_walkers(tmp_path / "Walkers", subjects=24)
+    write_walkers(tmp_path / "Walkers", subjects=DATASETS["walkers"].train_num)
     monkeypatch.setenv("GAITNET_DATA", str(tmp_path))
     figures = bench_gpu.measure(["sia"], ["float32"], iterations=1, clips=4)
     (row,) = figures["rows"]
