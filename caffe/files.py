@@ -25,7 +25,7 @@ def atomic_path(path):
     except OSError as e:
         raise CaffeError(f"cannot write {path}: {e.strerror or e}") from e
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # gone, or the disk cannot be written to at all
             os.unlink(temporary)
 
 

@@ -1,5 +1,6 @@
 """Features of sequences: the table that scoring reads, the authors' feature files, and our own cache."""
 
+import contextlib
 import json
 import os
 import zipfile
@@ -128,12 +129,15 @@ def read_cache(path, key=None):
 def write_cache(path, features, key, extras):
     """Write `.npz`; the file appears whole or not at all."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {field.name: getattr(features, field.name) for field in fields(features)}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             np.savez(file, key=np.array(json.dumps(key, sort_keys=True)), **arrays, **extras)
         os.replace(temporary, path)
+    except OSError as e:
+        raise FeatureFileError(f"cannot write {path}: {e.strerror or e}") from e
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone, or the folder cannot be written to at all
+            temporary.unlink()

@@ -123,6 +123,50 @@ def test_no_space_leaves_the_old_snapshot_and_no_half_file(folder, monkeypatch):
     assert sorted(os.listdir()) == before
 
 
+@pytest.fixture
+def disk(folder):
+    """A file system of 200 kB that is the current folder; for root alone."""
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", folder], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"cannot mount: {mount.stderr.strip()}")
+    os.chdir(folder)  # into what was mounted
+    Path("net.prototxt").write_text(NET.replace("num_output: 3", "num_output: 900").replace("dim: 3", "dim: 900"))
+    yield folder
+    os.chdir("/")
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.medium
+def test_a_full_disk_leaves_the_snapshot_before(disk):
+    """Weights and state of 900 units are 44 kB a snapshot: the fifth does not fit."""
+    write_solver(max_iter=100)
+    done = train()
+    assert done.returncode == 134
+    told = re.search(r"cannot write run_iter_(\d+)\.(?:caffemodel|solverstate): No space left on device", done.stderr)
+    assert told and int(told[1]) > 20, done.stderr[-500:]
+    assert not list(Path().glob("*.tmp*")) and not Path("run.lock").exists()
+    number, newest = newest_state()
+    assert number == int(told[1]) - 10
+    for name in Path().glob("run_iter_*"):
+        assert files.check_seal(name)
+    for name in Path().glob("run_iter_[12]0.*"):
+        name.unlink()  # room
+    write_solver(max_iter=number + 10)
+    assert train(f"--snapshot={newest}").returncode == 0
+
+
+@pytest.mark.medium
+def test_a_read_only_disk_is_told_before_training_or_at_the_snapshot(disk):
+    write_solver(max_iter=20)
+    solver = caffe.get_solver("solver.prototxt")
+    solver.step(5)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with pytest.raises(CaffeError, match="cannot write run_iter_10.caffemodel: Read-only file system"):
+        solver.step(15)
+    done = train()
+    assert done.returncode == 134 and "Cannot write to snapshot prefix 'run'" in done.stderr
+
+
 KILLS = int(os.environ.get("GAITNET_KILLS", 20))
 
 

@@ -1,11 +1,19 @@
+import errno
 import io
+import os
 import random
+import subprocess
+import sys
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from eval.features import FeatureFileError, Features, read_cache, read_original, write_cache
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_casiab_file_of_11_views(original_arrays, python2_file):
@@ -150,3 +158,55 @@ def test_damaged_caches_are_refused_or_read(tmp_path, features):
         except FeatureFileError as e:
             assert len(str(e)) < 1000
     assert 0 < taken < 300
+
+
+WRITER = """
+import sys
+import numpy as np
+from eval.features import Features, write_cache
+rows = np.array(["gallery", "probe", ""])
+features = Features(np.ones((3, 2), np.float32), np.arange(3), np.zeros(3, int), rows, rows, rows)
+print("ready", flush=True)
+for n in range(int(sys.argv[2])):
+    write_cache(sys.argv[1], features, {"n": 1}, {"energy": np.full((40, 64, 64), 7.0)})
+"""
+
+
+def writer(file, times):
+    command = [sys.executable, "-c", WRITER, str(file), str(times)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.medium
+def test_killed_while_it_is_written_a_cache_is_whole_or_not_there(tmp_path):
+    rng, half = random.Random(1), 0
+    for n in range(10):
+        file = tmp_path / f"{n}.npz"
+        with writer(file, 100_000) as job:
+            assert job.stdout.readline() == "ready\n"
+            time.sleep(rng.uniform(0, 0.1))
+            job.kill()
+        half += bool(list(tmp_path.glob(f"{n}.npz.*.tmp")))
+        if file.exists():
+            assert (read_cache(file, {"n": 1})[1]["energy"] == 7).all()
+    assert half > 0  # some of the ten were hit while they wrote
+
+
+@pytest.mark.medium
+def test_two_that_write_one_cache(tmp_path):
+    jobs = [writer(tmp_path / "cache.npz", 30) for _ in range(2)]
+    for job in jobs:
+        job.communicate(timeout=60)
+        assert job.returncode == 0
+    assert (read_cache(tmp_path / "cache.npz", {"n": 1})[1]["energy"] == 7).all()
+    assert os.listdir(tmp_path) == ["cache.npz"]
+
+
+def test_no_space_for_a_cache_is_one_sentence(tmp_path, features, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("eval.features.np.savez", full)
+    with pytest.raises(FeatureFileError, match=r"cannot write \S*cache.npz: No space left on device"):
+        write_cache(tmp_path / "cache.npz", features, {}, {})
+    assert not os.listdir(tmp_path)
