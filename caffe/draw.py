@@ -92,13 +92,14 @@ def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lr
         graph.add_node(pydot.Node(node, label=get_layer_label(layer, rankdir, display_lrm), **style))
         for name in [*layer.bottom, *layer.top]:
             blobs[name] = _quoted(f"{name}_blob")
-        edges += [(blobs[bottom], node, '""') for bottom in layer.bottom]
+        weight = 1 if in_place else 9  # in-place layers stand aside, and the others in a straight line
+        edges += [(blobs[bottom], node, '""', weight) for bottom in layer.bottom]
         label = get_edge_label(layer) if label_edges else '""'
-        edges += [(node, blobs[top], label) for top in layer.top]
+        edges += [(node, blobs[top], label, weight) for top in layer.top]
     for name, node in blobs.items():
         graph.add_node(pydot.Node(node, label=_quoted(name), **BLOB_STYLE))
-    for source, target, label in edges:
-        graph.add_edge(pydot.Edge(source, target, label=label))
+    for source, target, label, weight in edges:
+        graph.add_edge(pydot.Edge(source, target, label=label, weight=weight))
     return graph
 
 
