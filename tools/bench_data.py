@@ -29,7 +29,7 @@ import numpy as np
 from layers import pack
 from layers.data_layers import GaitNet, Loader, training_sequences
 from layers.datasets import DATASETS, MIN_FRAMES, NUM_FRAMES, SIZE, data_root
-from layers.frames import Tree
+from layers.frames import DataError, Tree
 from layers.params import parse
 from layers.prefetch import Prefetcher
 from layers.sampling import ClipSampler
@@ -48,19 +48,28 @@ def main():
     parser.add_argument("--scale", type=int, metavar="FRAMES", help="frames of the large tree, which alone is measured")
     parser.add_argument("--read", metavar="PACK", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    result: dict = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
     if args.read:
-        result = read_all(args.dataset, args.read)
-    elif args.scale:
-        result["scale"] = measure_scale(args.dataset, args.scale)
-    else:
-        result[args.dataset] = measure(args.dataset, *trees_of(args.dataset))
-        result["crops"] = measure_crops()
-        if args.memory:
-            result["memory"] = measure_memory(args.dataset, args.memory)
-        if args.wait:
-            result["wait"] = [measure_wait(args.dataset, step) for step in ("seg", "rec")]
-    print(json.dumps(result, indent=1))
+        print(json.dumps(read_all(args.dataset, args.read)))
+        return 0
+    try:
+        print(json.dumps(figures(args), indent=1))
+    except (DataError, OSError, subprocess.CalledProcessError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def figures(args):
+    result: dict = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    if args.scale:
+        return {**result, "scale": measure_scale(args.dataset, args.scale)}
+    if args.wait:
+        result["wait"] = [measure_wait(args.dataset, step) for step in ("seg", "rec")]
+    if args.memory:
+        result["memory"] = measure_memory(args.dataset, args.memory)
+    result[args.dataset] = measure(args.dataset, *trees_of(args.dataset))
+    result["crops"] = measure_crops()
+    return result
 
 
 def trees_of(dataset):
@@ -207,8 +216,10 @@ def measure_wait(dataset, step, iterations=10):
     import caffe
 
     solver_file = ROOT / "experiments" / dataset / f"solver-{step}.prototxt"
+    here = os.getcwd()
     os.chdir(solver_file.parent)  # its paths are relative
     solver = caffe.get_solver(str(solver_file))
+    os.chdir(here)
     layer = solver.net.layers[0]
     spent = _clock(layer, "reshape", "forward")
     solver.step(2)
@@ -302,4 +313,4 @@ def make_tree(dataset, root, num_frames):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

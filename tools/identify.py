@@ -120,6 +120,8 @@ def open_people(args, create=False):
     weights_sha256 = provenance.sha256(weights_of(args))
     if create and not args.people.exists():
         return People(np.empty(0, str), np.empty((0, 256), np.float32), np.empty(0, str), weights_sha256)
+    if not args.people.exists():
+        raise ValueError(f"{args.people}: no such file; run identify.py enroll")
     people = People.read(args.people)
     if people.weights_sha256 != weights_sha256:
         raise ValueError(
