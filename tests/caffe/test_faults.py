@@ -107,6 +107,54 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_cause(folder):
     assert Path(f"run_iter_{told[1]}.caffemodel").exists()
 
 
+POISON = """
+import caffe
+class Poison(caffe.Layer):
+    passes = 0
+    def setup(self, bottom, top): pass
+    def reshape(self, bottom, top): top[0].reshape(*bottom[0].shape)
+    def forward(self, bottom, top):
+        top[0].data[...] = bottom[0].data
+        if self.passes >= 7:
+            top[0].data[1] = float("%s")
+        self.passes += 1
+    def backward(self, top, propagate_down, bottom): bottom[0].diff[...] = top[0].diff
+"""
+SECOND_LOSS = """
+layer { name: "zero" type: "DummyData" top: "zero" dummy_data_param { shape { dim: 4 dim: 3 } } }
+layer { name: "small" type: "EuclideanLoss" bottom: "%s" bottom: "zero" top: "small" loss_weight: 0.5 }
+"""
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("where, terms, bad", [
+    ("x", r"loss = (nan|inf), small = [\d.]+", "blob 'x'"),  # the data
+    ("ip", r"loss = [\d.]+, small = (nan|inf)", "blob 'poisoned'"),  # one of two losses
+])  # fmt: skip
+def test_a_bad_value_is_traced_to_its_blob_and_the_moment_before_is_saved(
+    folder, monkeypatch, where, terms, bad, value
+):
+    monkeypatch.setattr("sys.path", [*sys.path, str(folder)])
+    module = f"poison_{where}_{value}"
+    Path(f"{module}.py").write_text(POISON % value)
+    layer = (f'layer {{ name: "poison" type: "Python" bottom: "{where}" top: "%s" '
+             f'python_param {{ module: "{module}" layer: "Poison" }} }}\n')  # fmt: skip
+    net = NET + SECOND_LOSS % "y"
+    if where == "x":
+        net = net.replace('layer { name: "drop"', layer % "x" + 'layer { name: "drop"')
+    else:
+        net = NET + layer % "poisoned" + SECOND_LOSS % "poisoned"
+    Path("net.prototxt").write_text(net)
+    write_solver(max_iter=30, snapshot=100)
+    solver = caffe.get_solver("solver.prototxt")
+    solver.step(7)
+    before = [blob.data.flatten() for blob in solver.net.params["ip"]]
+    with pytest.raises(CaffeError, match=rf"Iteration 7: the loss is (nan|inf) \({terms}\); .*{bad} .*run_iter_7"):
+        solver.step(10)
+    for a, b in zip(weights("run_iter_7.caffemodel"), before):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_no_space_leaves_the_old_snapshot_and_no_half_file(folder, monkeypatch):
     write_solver()
     solver = caffe.get_solver("solver.prototxt")
