@@ -121,7 +121,8 @@ class TorchLayer(Layer):
         learned = [w for w in weights if w.requires_grad]
         pairs = [(y, t.grad.tensor()) for y, t in zip(outputs, top) if y.requires_grad and not t.grad.is_zero]
         if pairs and (wanted or learned):
-            grads: tuple[torch.Tensor | None, ...] = gradients(*zip(*pairs), (*wanted, *learned), self.keep_graph)
+            tops, diffs = zip(*pairs)
+            grads: tuple[torch.Tensor | None, ...] = gradients(tops, diffs, (*wanted, *learned), self.keep_graph)
         else:
             grads = (None,) * (len(wanted) + len(learned))
         given = {id(x): g for x, g in zip(wanted + learned, grads)}

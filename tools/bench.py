@@ -239,7 +239,7 @@ def launch(quick):
             with subprocess.Popen(command, cwd=folder, env=dict(os.environ, PYTHONPATH=str(ROOT)), text=True,
                                   stderr=subprocess.PIPE) as process:  # fmt: skip
                 lines = []
-                for line in process.stderr:
+                for line in process.stderr or ():
                     lines.append(line)
                     if "Learning Rate Policy" in line:  # the last word before the iterations
                         times.append(time.perf_counter() - begin)

@@ -116,7 +116,7 @@ def peak_memory():
     """MB of memory that this process has had at most. Linux counts it from the start of the program, where what
     `getrusage` tells begins with the memory of the process that started it."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) // 1024
+    return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) // 1024
 
 
 def _ours(step, batch, logging):
