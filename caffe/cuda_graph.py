@@ -8,6 +8,8 @@ Two graphs make an iteration, forward with backward and the update. Between them
 of gradients among ranks), of clipping and of the log.
 """
 
+from __future__ import annotations
+
 import torch
 
 from caffe import device
@@ -26,8 +28,10 @@ class StepGraph:
         self.feed = Feed(solver.net, engine)
         self.refused = why_not(solver.net)  # None, or why nothing is captured
         if self.refused:
-            log.info("cuda_graph.py:1", f"No CUDA graph: {self.refused}")
-        self._drop()
+            log.info(log.here(), f"No CUDA graph: {self.refused}")
+        self._pass: Captured | None = None
+        self._update: Captured | None = None
+        self._plain, self._replayed = 0, False  # plain iterations since the last graph; whether this one was replayed
 
     def usable(self) -> bool:
         """Whether this iteration can take this way at all: one pass over data, and nobody who watches its layers."""
@@ -95,9 +99,9 @@ class StepGraph:
             captured = Captured(self.engine, blobs, layers, generators, work)
         except (RuntimeError, CaffeError) as e:  # what has another reason will come up again without a graph
             self.refused = str(e).splitlines()[0]
-            log.warning("cuda_graph.py:2", f"No CUDA graph: {self.refused}")
+            log.warning(log.here(), f"No CUDA graph: {self.refused}")
             return None
-        log.info("cuda_graph.py:3", "Captured a CUDA graph of a part of the iteration")
+        log.info(log.here(), "Captured a CUDA graph of a part of the iteration")
         return captured
 
 
@@ -147,6 +151,8 @@ def why_not(net):
 class CudaEngine:
     """Captures and copies with CUDA."""
 
+    device = "cuda"
+
     def capture(self, work, generators):
         """(function that repeats the kernels of `work`, what `work` gave); `generators` are those it draws from."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
@@ -171,8 +177,9 @@ class Wire:
     before. Two pinned copies take turns, so the host waits only when it is two batches ahead."""
 
     def __init__(self):
-        self._shapes = None
+        self._shapes: list[tuple] = []
         self._stream = torch.cuda.Stream()
+        self._turn = 0  # which of the pinned copies is filled next
 
     def send(self, arrays):
         """Tensors on the device that hold `arrays`; with every batch the same ones, as long as shapes stay."""
@@ -202,4 +209,4 @@ class Wire:
         where = device.current()
         self._pinned = [[torch.empty_like(t, pin_memory=True) for t in host] for _ in range(2)]
         self._arrivals, self._tensors = ([torch.empty_like(t, device=where) for t in host] for _ in range(2))
-        self._on_way, self._taken, self._turn = [torch.cuda.Event(), torch.cuda.Event()], torch.cuda.Event(), 0
+        self._on_way, self._taken = [torch.cuda.Event(), torch.cuda.Event()], torch.cuda.Event()

@@ -47,7 +47,7 @@ def set_multiprocess(several) -> None:
 def launch(ordinals, arguments) -> int:
     """Run `caffe <arguments>` once for each GPU in `ordinals`; the exit status of the first that fails, else 0.
 
-    When one ends with an error the others are stopped; SIGINT and SIGHUP are passed on to all."""
+    When one ends with an error the others are stopped; SIGINT, SIGHUP and SIGTERM are passed on to all."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -63,7 +63,7 @@ def launch(ordinals, arguments) -> int:
             if child.poll() is None:
                 child.send_signal(number)
 
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, pass_on)
     while True:
         states = [c.poll() for c in children]

@@ -89,7 +89,10 @@ class Solver:
         start, param = self.iter, self.param
         self._losses, self.smoothed_loss = [], 0.0
         self._clock = time.monotonic()
-        if device.current().type == "cuda" and self._graph is None:
+        where = device.current().type
+        if self._graph and self._graph.engine.device != where:  # the mode was changed
+            self._graph, self._rates = None, {}
+        if where == "cuda" and self._graph is None:
             self.capture_with(CudaEngine())
         while self.iter < start + iterations:
             self.net.clear_param_diffs()

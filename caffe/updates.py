@@ -56,7 +56,7 @@ class SGD(Rule):
                 torch._foreach_add_(grads, weights, alpha=decay * param.iter_size)
             scale, decay = param.iter_size / rate, 0.0
         elif rate:
-            scale, decay = torch.tensor(param.iter_size / rate), rate * decay
+            scale, decay = torch.tensor(param.iter_size / rate, device=weights[0].device), rate * decay
         else:
             return False
         torch._fused_sgd_(weights, grads, history[0], weight_decay=decay, momentum=param.momentum, lr=1.0,

@@ -13,6 +13,8 @@ READS = {"aten::_local_scalar_dense", "aten::nonzero"}
 class Recorder:
     """`sync`: reads on the host are let through, where a layer reads on the CPU and not on a GPU."""
 
+    device = "cpu"
+
     def __init__(self, sync=False):
         self.sync, self.captures, self.replays = sync, 0, 0
 

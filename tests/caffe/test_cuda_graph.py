@@ -242,6 +242,17 @@ def test_graphs_can_be_turned_off():
     assert engine.captures == 0
 
 
+def test_another_mode_goes_on_without_graphs():
+    a, b = solver(), solver(engine=(engine := Recorder()))
+    a.step(WARM_UP + 4)
+    b.step(WARM_UP + 2)
+    engine.device = "cuda"  # as if the mode had been GPU until now
+    b.step(2)
+    assert b._graph is None and engine.replays == 2 * 2
+    for x, y in zip(a.net.learnable_params, b.net.learnable_params):
+        np.testing.assert_array_equal(x.data, y.data)
+
+
 def test_python_layer_in_the_middle():
     net = BODY + MIDDLE + LOSS.replace('"ip"', '"twice"')
     a, b = solver(net), solver(net, engine=(engine := Recorder()))
