@@ -19,7 +19,7 @@ NAMES = """
     Net Layer Blob SGDSolver NesterovSolver AdaGradSolver RMSPropSolver AdaDeltaSolver AdamSolver get_solver NCCL Timer
     set_mode_cpu set_mode_gpu set_device set_random_seed set_multiprocess set_solver_count set_solver_rank solver_count
     solver_rank layer_type_list init_log log TRAIN TEST __version__ layers params NetSpec to_proto Classifier Detector
-    io net_spec draw coord_map proto
+    io net_spec draw coord_map proto pycaffe
 """.split()
 
 
@@ -64,7 +64,9 @@ def test_old_import_forms():
     from caffe import io  # noqa: F401
     from caffe.net_spec import NetSpec  # noqa: F401
     from caffe.proto import caffe_pb2
+    from caffe.pycaffe import Net, SGDSolver
 
+    assert (Net, SGDSolver) == (caffe.Net, caffe.SGDSolver)
     assert caffe.proto.caffe_pb2 is caffe_pb2
 
 
