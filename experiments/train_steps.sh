@@ -10,6 +10,7 @@ set -eu
 root=$(CDPATH= cd -- ../.. && pwd)
 
 main() {
+    case ${1-} in -h | --help) sed -n '4,9s/^# \{0,1\}//p' "$root/experiments/train_steps.sh"; return ;; esac
     find_caffe
     for step in ${*:-seg rec joint sia}; do
         case $step in

@@ -30,11 +30,11 @@ def main(argv=None) -> int:
     from models.gaitnet import STEPS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["tf32"])
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="(default: all)")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["tf32"], help="(default: tf32)")
     parser.add_argument("--iterations", type=int, default=2000, help="timed iterations of each step (default: 2000)")
     parser.add_argument("--clips", type=int, default=128, help="clips a batch; step sia: both halves (default: 128)")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="(default: cuda)")
     parser.add_argument("--trace", metavar="FILE", help="write a profile of 10 joint iterations")
     args = parser.parse_args(argv)
     if not set_device(args.device):

@@ -26,10 +26,10 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="example: bench_train.py --steps rec")
-    parser.add_argument("--steps", nargs="+", default=["seg", "rec", "joint", "sia"])
+    parser.add_argument("--steps", nargs="+", default=["seg", "rec", "joint", "sia"], help="(default: all)")
     parser.add_argument("--batches", nargs="+", type=int, default=[8, 16, 32], help="clips a batch (sia: both halves)")
-    parser.add_argument("--iterations", type=int, default=3, help="timed iterations a turn")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=3, help="timed iterations a turn (default: 3)")
+    parser.add_argument("--turns", type=int, default=3, help="of both loops; the median counts (default: 3)")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:

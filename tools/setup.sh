@@ -6,6 +6,11 @@
 set -eu
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root"
+case ${1-} in
+    "") ;;
+    -h | --help) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "error: what is '$1'? sh tools/setup.sh --help tells the usage" >&2; exit 2 ;;
+esac
 venv=$root/.venv
 stamp=$venv/set-up-for
 
