@@ -1,5 +1,6 @@
 """export and import_weights: GaitNet in onnxruntime, in plain PyTorch, and back, with the golden data's weights."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
 
 import caffe
+from caffe.proto import caffe_pb2
 from models import gaitnet_torch
 from tests.models import golden
+from tools import export, import_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "eval" / "deploy_gaitnet.prototxt"
@@ -91,32 +95,46 @@ layer { name: "cut" type: "Slice" bottom: "x" top: "a" top: "b" slice_param { ax
 
 
 def test_unequal_cuts_of_the_batch_cannot_be_exported():
-    from google.protobuf import text_format
-
-    sys.path.insert(0, str(ROOT / "tools"))
-    import export
-
-    from caffe.proto import caffe_pb2
-
     with pytest.raises(caffe.CaffeError, match=r"layer 'cut' cuts the batch at \[1, 9\]"):
         export.any_batch(text_format.Parse(UNEQUAL, caffe_pb2.NetParameter()))
     equal = export.any_batch(text_format.Parse(UNEQUAL.replace("9", "2"), caffe_pb2.NetParameter()))
     assert not equal.layer[1].slice_param.slice_point
 
 
-@pytest.mark.medium
-def test_mistakes(tmp_path):
-    (tmp_path / "bad.pt").write_bytes(b"no state dict")
+SMALL = """layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 7 dim: 6 } } }
+layer { name: "c" type: "Convolution" bottom: "x" top: "y" convolution_param {
+  num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } bias_filler { type: "gaussian" } } }
+"""
+
+
+def test_any_net_with_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("small.prototxt").write_text(SMALL)
+    net = caffe.Net("small.prototxt", caffe.TEST)
+    net.save("small.caffemodel")
+    model = ["--model", "small.prototxt"]
+    assert export.main([*model, "--weights", "small.caffemodel", "--torch", "small.pt"]) == 0
+    state = torch.load("small.pt", weights_only=True)
+    assert set(state) == {"c.weight", "c.bias"}
+    assert import_weights.main(["small.pt", "back.caffemodel", *model]) == 0
+    back = caffe.Net("small.prototxt", caffe.TEST, weights="back.caffemodel")
+    for blob, name, again in zip(net.params["c"], ("c.weight", "c.bias"), back.params["c"]):
+        assert np.array_equal(blob.data, state[name].numpy()) and np.array_equal(blob.data, again.data)
+
+
+def test_mistakes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.pt").write_bytes(b"no state dict")
+    torch.save({"conv1_0.weight": torch.zeros(1)}, "short.pt")
     for args, told in (
         (("bad.pt", "o.caffemodel"), "error: bad.pt: not a PyTorch state dict, or damaged\n"),
         (("absent.pt", "o.caffemodel"), "error: absent.pt: No such file or directory\n"),
+        (("short.pt", "o.caffemodel"), "error: short.pt lacks bn0.running_mean, "),
     ):
-        made = run("import_weights.py", *args, cwd=tmp_path)
-        assert (made.returncode, made.stderr) == (1, told)
-    torch.save({"conv1_0.weight": torch.zeros(1)}, tmp_path / "short.pt")
-    made = run("import_weights.py", "short.pt", "o.caffemodel", cwd=tmp_path)
-    assert made.returncode == 1 and made.stderr.startswith("error: short.pt lacks bn0.running_mean, ")
-    assert run("export.py", "--weights", "w.caffemodel", cwd=tmp_path).returncode == 2  # nothing to do
-    made = run("export.py", "--weights", "absent.caffemodel", "--torch", "a.pt", cwd=tmp_path)
-    assert made.returncode == 1 and made.stderr.startswith("error: ") and "absent.caffemodel" in made.stderr
+        assert import_weights.main(args) == 1
+        assert capsys.readouterr().err.startswith(told)
+    assert export.main(["--weights", "absent.caffemodel", "--torch", "a.pt"]) == 1
+    assert re.match("error: .*absent.caffemodel", capsys.readouterr().err)
+    with pytest.raises(SystemExit, match="2"):  # nothing to do
+        export.main(["--weights", "w.caffemodel"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.pt", "short.pt"]  # nothing half-written
