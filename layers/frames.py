@@ -166,6 +166,23 @@ def read_image(path, flags):
     return image
 
 
+def read_video(path):
+    """The frames of a video one by one, uint8 (height, width, 3) BGR. DataError: OpenCV cannot read it."""
+    video = cv2.VideoCapture(str(path)) if os.path.isfile(path) else cv2.VideoCapture()
+    try:
+        width, height = (int(video.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > MOST_PIXELS:
+            raise DataError(f"{path}: says that it is {width}x{height}, wanted {MOST_PIXELS} pixels at most; remove it")
+        there, frame = video.read()
+        if not there:
+            raise DataError(f"{path}: is not a video that OpenCV can read")
+        while there:
+            yield frame
+            there, frame = video.read()
+    finally:
+        video.release()
+
+
 def fill_image_blob(planes, out):
     """planes uint8 (n, 4, 64, 64) -> out float32 (n, 3, 64, 64): BGR minus 127.5."""
     _convert(planes[:, :3], _IMAGE_VALUES, out)

@@ -36,7 +36,7 @@ import numpy as np
 from scipy import ndimage
 
 from layers.datasets import DATASETS, data_root
-from layers.frames import DataError, image_names, read_image
+from layers.frames import DataError, image_names, read_image, read_video
 from tools.work import Progress, in_order, processes
 
 MARGIN = 1.125  # side of the box in heights of the person
@@ -172,17 +172,8 @@ def _read_folder(walk):
 
 def _read_video(walk):
     """Named as the masks of CASIA-B: 001-nm-01-090-017 is the 17th frame."""
-    video = cv2.VideoCapture(str(walk.frames))
-    number = 0
-    while True:
-        there, frame = video.read()
-        if not there:
-            break
-        number += 1
+    for number, frame in enumerate(read_video(walk.frames), 1):
         yield f"{walk.frames.stem}-{number:03d}", frame
-    video.release()
-    if not number:
-        raise DataError(f"{walk.frames}: is not a video that OpenCV can read")
 
 
 def crop(frame, mask):

@@ -31,9 +31,10 @@ from eval.features import read_cache
 from eval.people import People, calibrate
 from eval.runtime import load_caffe
 from layers.datasets import MIN_FRAMES, SIZE
-from layers.frames import PLANES, DataError, image_names, read_image
+from layers.frames import PLANES, DataError, image_names, read_image, read_video
 from tools.crop import crop
 
+MOST_BYTES = 2**31  # of the frames of a video, which are held together: half a minute of 720p, longer than a walk
 BACKGROUND_FRAMES = 50  # at most, for the picture without the person
 DIFFERENCE = 25  # grey levels from the background that make a pixel the person's
 
@@ -154,7 +155,7 @@ def parse_walk(text):
 def feature(net, path, cropping):
     """(feature (256,), number of frames) of a walk: the mean over all its clips."""
     frames = (
-        read_video(path)
+        whole_video(path)
         if path.is_file()
         else [read_image(path / name, cv2.IMREAD_COLOR) for name in image_names(path)]
     )
@@ -169,14 +170,13 @@ def feature(net, path, cropping):
     return net.features(window_sums(net.masks(planes))).mean(axis=0), len(frames)
 
 
-def read_video(path):
-    video = cv2.VideoCapture(str(path))
-    frames = []
-    while (found := video.read())[0]:
-        frames.append(found[1])
-    video.release()
-    if not frames:
-        raise ValueError(f"{path}: not a video that OpenCV can read")
+def whole_video(path):
+    frames, size = [], 0
+    for frame in read_video(path):
+        frames.append(frame)
+        size += frame.nbytes
+        if size > MOST_BYTES:
+            raise ValueError(f"{path}: more than {MOST_BYTES} bytes of frames; cut the walk out of it")
     return frames
 
 

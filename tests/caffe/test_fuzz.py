@@ -179,3 +179,10 @@ def test_declared_length_beyond_the_file(targets):
     blob = b"\x2a\xff\xff\xff\xff\x07" + b"\0" * 8
     layer = b"\x3a" + bytes([len(blob)]) + blob
     assert check(targets["caffemodel"], b"\xa2\x06" + bytes([len(layer)]) + layer) is False
+
+
+def test_a_weights_file_that_claims_2_to_the_40_values(targets):
+    assert check(targets["caffemodel"], weights_with(shape=caffe_pb2.BlobShape(dim=[2**20, 2**20]))) is False
+    assert (
+        check(targets["caffemodel"], weights_with(shape=caffe_pb2.BlobShape(dim=[2**20, 2**20]), data=[1] * 6)) is False
+    )

@@ -17,7 +17,7 @@ import pytest
 
 from layers import pack
 from layers.datasets import DATASETS
-from layers.frames import DataError, Tree, open_frames, read_image
+from layers.frames import DataError, Tree, open_frames, read_image, read_video
 from layers.params import parse
 from tests.layers.trees import write_sequence, write_walkers
 from tools import pack_frames
@@ -119,6 +119,53 @@ def test_damaged_images_are_refused_or_read(tmp_path):
         except DataError as e:
             assert len(str(e)) < 1000
     assert 50 < taken < 550
+
+
+# ---- videos
+
+
+def avi(path, codec, **changed):
+    """A video of five frames of 64x64, with the sizes in its headers changed."""
+    writer = cv2.VideoWriter(str(path), codec, 25, (64, 64))
+    for shade in range(5):
+        writer.write(np.full((64, 64, 3), 40 * shade, np.uint8))
+    writer.release()
+    data = bytearray(path.read_bytes())
+    for header, at in changed.items():
+        start = data.find(header.encode()) + 8 + at
+        data[start : start + 8] = struct.pack("<ii", 60000, 60000)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("codec", [0, cv2.VideoWriter_fourcc(*"MJPG")])
+@pytest.mark.parametrize("changed", [{}, {"avih": 32}, {"strf": 4}, {"avih": 32, "strf": 4}])
+def test_videos_that_claim_60000x60000(tmp_path, codec, changed):
+    """Read with the size that the frames have, or refused."""
+    try:
+        assert {frame.shape for frame in read_video(avi(tmp_path / "x.avi", codec, **changed))} == {(64, 64, 3)}
+    except DataError as e:
+        assert changed and len(str(e)) < 1000
+
+
+def test_damaged_videos(tmp_path):
+    """100 files: bits flipped, bytes cut off, noise, another kind of file, no file."""
+    rng, taken = random.Random(1), 0
+    whole = avi(tmp_path / "whole.avi", cv2.VideoWriter_fourcc(*"MJPG")).read_bytes()
+    for n in range(100):
+        data = bytearray(whole)
+        for _ in range(rng.choice([1, 8, 64])):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        data = rng.randbytes(2000) if n % 10 == 0 else data[: rng.randrange(len(data))] if n % 5 == 0 else data
+        (tmp_path / "x.avi").write_bytes(data)
+        try:
+            taken += sum(frame.nbytes < 2**26 for frame in read_video(tmp_path / "x.avi")) > 0
+        except DataError as e:
+            assert len(str(e)) < 1000
+    assert 10 < taken < 90
+    for bad in (tmp_path, tmp_path / "absent.avi", "/dev/zero"):
+        with pytest.raises(DataError, match="is not a video"):
+            next(read_video(bad))
 
 
 # ---- trees

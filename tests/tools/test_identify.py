@@ -136,7 +136,7 @@ def test_full_frames_of_a_still_camera(people, walks, weights, tmp_path):
         (["query", "{tmp}/nobody.npz", "{walks}/a1"], "nobody.npz"),
         (["query", "{people}", "{walks}/short"], "short: 10 frames; wanted 11 or more"),
         (["query", "{people}", "{walks}/nowhere"], "nowhere: cannot be listed"),
-        (["query", "{people}", "{people}"], "people.npz: not a video that OpenCV can read"),
+        (["query", "{people}", "{people}"], "people.npz: is not a video that OpenCV can read"),
         (["enroll", "{people}", "{walks}/a1"], "a1: wanted NAME=WALK, such as"),
         (["calibrate", "{people}", "--features", "{people}"], "people.npz: not a feature file of this project"),
     ],

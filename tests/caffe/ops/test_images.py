@@ -1,3 +1,7 @@
+import os
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -100,3 +104,21 @@ def test_images_of_several_sizes_want_one(folder):
     with pytest.raises(CaffeError, match=r"small.png has shape \(3, 3, 6\), but a.png .* \(3, 4, 6\); set crop_size"):
         net_of(layer(folder, listed="mixed.txt"))
     assert net_of(layer(folder, transform="crop_size: 3", listed="mixed.txt")).blobs["data"].shape == (2, 3, 3, 3)
+
+
+@pytest.mark.parametrize("content", ["png of 60000x60000", "pipe", "folder", "nothing"])
+def test_an_image_that_attacks_is_named(folder, content):
+    """A PNG whose head claims 10 GB, a pipe that nobody writes to: refused at once."""
+    bad = folder / "bad.png"
+    if content == "pipe":
+        os.mkfifo(bad)
+    elif content == "folder":
+        bad.mkdir()
+    else:
+        head = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+        chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")] if "60000" in content else []
+        data = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+        bad.write_bytes((b"\x89PNG\r\n\x1a\n" if data else b"") + data)
+    (folder / "hostile.txt").write_text("bad.png 0\n")
+    with pytest.raises(CaffeError, match="Could not open or find file .*bad.png"):
+        forward(net_of(layer(folder, listed="hostile.txt", rest="batch_size: 1")), "data")
