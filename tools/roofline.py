@@ -43,11 +43,11 @@ class Cost:
         return max(self.flop / H200_FLOPS[precision], self.bytes / H200_BYTES)
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="example: roofline.py --layers joint")
     parser.add_argument("--layers", choices=STEPS, metavar="STEP", help="show every layer of one step")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.layers:
         for cost in step_costs(args.layers):
             print(f"{cost.name:16} {cost.flop / 1e9:10.2f} GFLOP {cost.bytes / 1e6:10.1f} MB "

@@ -21,7 +21,7 @@ from layers.frames import DataError, open_frames
 ZOOM = 2  # pictures of 64 x 64 are small
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n\n")[1],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("walks", nargs="+", help="sequences, as their path below crop-im")
@@ -29,7 +29,7 @@ def main():
     parser.add_argument("--data", type=Path, required=True, help="folder of the dataset, with crop-im and crop-seg")
     parser.add_argument("--start", type=int, default=0, help="first frame of each clip (default: %(default)s)")
     parser.add_argument("--out", required=True, help="the PNG to write")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     import caffe
 

@@ -149,3 +149,10 @@ def test_memory_is_that_of_the_process_itself():
     big = bytearray(400 * 2**20)
     told = int(bench.run([sys.executable, "-c", code]))
     assert len(big) and 5 < told < 200
+
+
+def test_roofline_prints_the_layers_of_a_step_or_every_step(capsys):
+    roofline.main(["--layers", "seg"])
+    assert capsys.readouterr().out.startswith("im_cube")
+    roofline.main(["--json"])
+    assert [row["step"] for row in json.loads(capsys.readouterr().out)] == list(STEPS)
