@@ -77,6 +77,13 @@ def test_generated_module_is_what_the_proto_file_says(tmp_path):
     assert _plain(generated) == _plain(described)
 
 
+def test_generated_types_are_what_the_proto_file_says(tmp_path):
+    pytest.importorskip("grpc_tools")
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO.parent}", f"--pyi_out={tmp_path}", "caffe.proto"]
+    subprocess.run(command, check=True, timeout=120)
+    assert (PROTO.parent / "caffe_pb2.pyi").read_text() == (tmp_path / "caffe_pb2.pyi").read_text()
+
+
 def _plain(described):
     """The descriptor without what differs between compilers: the default syntax, JSON names, digits of floats."""
     described.ClearField("syntax")
