@@ -146,10 +146,14 @@ class Solver:
                          f"{self.param.snapshot_prefix}_iter_{self.iter}; check data and base_lr")  # fmt: skip
 
     def _smooth(self, loss, start):
-        """Running mean of the last `average_loss` losses, updated as Caffe does (in single precision)."""
+        """Running mean of the last `average_loss` losses, updated as Caffe does (in single precision).
+
+        Of one it is that loss itself: updates leave rounding errors, by which a resumed run would print other digits."""
         size = self.param.average_loss
         loss = torch.as_tensor(loss, dtype=torch.float32)
-        if len(self._losses) < size:
+        if size == 1:
+            self.smoothed_loss = loss
+        elif len(self._losses) < size:
             self._losses.append(loss)
             count = len(self._losses)
             self.smoothed_loss = (self.smoothed_loss * (count - 1) + loss) / count

@@ -111,9 +111,10 @@ def soak(folder, iterations, pieces, sample_every):
         while whole.running() or broken.running():
             if time.monotonic() - begin >= due and whole.iteration() is not None and whole.running():
                 due += sample_every
-                samples.append((round(time.monotonic() - begin, 1), whole.iteration(), *held(whole.job.pid)))
-                table.writerow(samples[-1])
-                file.flush()
+                if found := held(whole.job.pid):
+                    samples.append((round(time.monotonic() - begin, 1), whole.iteration(), *found))
+                    table.writerow(samples[-1])
+                    file.flush()
             if stops and (broken.iteration() or 0) >= stops[0]:
                 broken.stop(signal.SIGINT if len(stops) % 2 else signal.SIGKILL)
                 stops.pop(0)
@@ -192,8 +193,10 @@ class Run:
 
 
 def held(pid):
-    """(own memory in MB, mapped files' memory in MB, open files, threads) of a process."""
+    """(own memory in MB, mapped files' memory in MB, open files, threads) of a process; None where it is ending."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    if "RssAnon" not in status:
+        return None
     own, mapped = (round(int(status[key].split()[0]) / 1024, 2) for key in ("RssAnon", "RssFile"))
     return own, mapped, len(os.listdir(f"/proc/{pid}/fd")), int(status["Threads"])
 
