@@ -316,19 +316,24 @@ def _gpus(flag):
 def _choose_device(gpus, exactness, solver_param, source):
     from caffe import device, precision
 
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    if gpus and rank >= len(gpus):
+        raise CaffeError(
+            f"process {rank} of this machine has no GPU in --gpu={','.join(map(str, gpus))}; "
+            f"name one for each process, or start {len(gpus)} of them"
+        )
     if not gpus and solver_param is not None and solver_param.solver_mode == solver_param.GPU:
         import torch
 
         if torch.cuda.is_available():
-            gpus = [solver_param.device_id]
+            gpus = [solver_param.device_id + n for n in range(rank + 1)]
         else:
             log.warning(source, "the solver asks for the GPU and torch finds none: computing on the CPU")
     if not gpus:
         log.info(source, "Use CPU.")
         device.set_mode_cpu()
     else:
-        local_rank = int(os.environ.get("LOCAL_RANK", 0))
-        device.set_device(gpus[local_rank] if local_rank < len(gpus) else local_rank)
+        device.set_device(gpus[rank])
         device.set_mode_gpu()
         log.info(source, f"Using GPUs {', '.join(map(str, gpus))}")
     precision.choose(exactness, device.current())

@@ -187,6 +187,13 @@ def test_no_gpu_is_told(words, capfd):
 # ---- commands
 
 
+def test_a_process_without_a_gpu_of_its_own_is_told(monkeypatch, capfd):
+    monkeypatch.setenv("LOCAL_RANK", "2")  # as torchrun sets it
+    status, _, log = run(capfd, "test", "--model=net.prototxt", "--weights=w.caffemodel", "--gpu=0,1")
+    assert status == 134
+    assert "process 2 of this machine has no GPU in --gpu=0,1" in log[-1]
+
+
 def test_test_prints_each_batch_and_the_means(capfd):
     caffe.Net("net.prototxt", caffe.TEST).save("w.caffemodel")
     status, _, log = run(capfd, "test", "-model", "net.prototxt", "-weights", "w.caffemodel", "-iterations", "3")
