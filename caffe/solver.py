@@ -148,7 +148,7 @@ class Solver:
     def _smooth(self, loss, start):
         """Running mean of the last `average_loss` losses, updated as Caffe does (in single precision).
 
-        Of one it is that loss itself: updates leave rounding errors, by which a resumed run would print other digits."""
+        Of one it is that loss itself: updates leave rounding errors, and a resumed run would print other digits."""
         size = self.param.average_loss
         loss = torch.as_tensor(loss, dtype=torch.float32)
         if size == 1:
