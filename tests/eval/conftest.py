@@ -122,28 +122,3 @@ def write_walk(root, path, frames, subject, seed):
         image[mask > 0] = colour
         cv2.imwrite(str(root / "crop-im" / path / f"{k:02d}.png"), image)
         cv2.imwrite(str(root / "crop-seg" / path / f"{k:02d}.png"), mask)
-
-
-@pytest.fixture(scope="session")
-def deploy_net():
-    """The deploy net with weights that are drawn, not learned: masks and features that differ from frame to frame."""
-    import caffe
-
-    net = caffe.Net(str(ROOT / "eval" / "deploy_gaitnet.prototxt"), caffe.TEST)
-    rng = np.random.default_rng(7)
-    for name, blobs in net.params.items():
-        if name.startswith("bn"):
-            for blob, value in zip(blobs, (0.05, 1.2, 1)):
-                blob.data[...] = value
-        else:
-            scale = np.sqrt(2 / np.prod(blobs[0].data.shape[1:])) / (64 if name == "conv1_0" else 1)
-            blobs[0].data[...] = scale * rng.standard_normal(blobs[0].data.shape, np.float32)
-            blobs[1].data[...] = 0.1 * rng.standard_normal(blobs[1].data.shape, np.float32)
-    return net
-
-
-@pytest.fixture(scope="session")
-def weights(deploy_net, tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "drawn.caffemodel"
-    deploy_net.save(str(path))
-    return path

@@ -35,7 +35,7 @@ def run(root, *args, train_num=2, dataset="walkers"):
 
 
 def test_good_data(root):
-    status, report, text = run(root)
+    status, report, text = run(root, "--jobs", "2")
     assert status == 0 and report["can_train"] and not report["stops"]
     assert report["subjects"] == {
         "found": 3, "published": 34, "training": 2, "missing": [f"{n:03d}" for n in range(4, 35)],
