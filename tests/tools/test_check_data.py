@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
+from layers.datasets import DATASETS
 from tests.layers.trees import write_sequence, write_walkers
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "check_data.py"
+PUBLISHED = DATASETS["walkers"].num_subjects
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_good_data(root):
     status, report, text = run(root, "--jobs", "2")
     assert status == 0 and report["can_train"] and not report["stops"]
     assert report["subjects"] == {
-        "found": 3, "published": 34, "training": 2, "missing": [f"{n:03d}" for n in range(4, 35)],
+        "found": 3, "published": PUBLISHED, "training": 2, "missing": [f"{n:03d}" for n in range(4, PUBLISHED + 1)],
     }  # fmt: skip
     assert report["sequences"]["per_subject"] == {"001": 6, "002": 6, "003": 6}
     assert report["sequences"]["usable_training"] == report["sequences"]["training"] == 8
