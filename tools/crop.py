@@ -37,7 +37,7 @@ from scipy import ndimage
 
 from layers.datasets import DATASETS, data_root
 from layers.frames import DataError, image_names, read_image, read_video
-from tools.work import Progress, in_order, processes
+from tools.work import Progress, in_order, only_run, processes
 
 MARGIN = 1.125  # side of the box in heights of the person
 BRIDGED = 4  # pixels between parts of one person, such as head and shoulders
@@ -52,8 +52,9 @@ def main(argv=None):
     out = Path(args.out) if args.out else data_root() / dataset.folder
     try:
         walks = find_walks(dataset, Path(args.frames), Path(args.masks))
-        failures = crop_all(walks, out / dataset.im_dir, out / dataset.gt_dir, args.jobs)
-        left_out = gather(walks, out / dataset.im_dir, out / "left-out.csv")
+        with only_run(out):
+            failures = crop_all(walks, out / dataset.im_dir, out / dataset.gt_dir, args.jobs)
+            left_out = gather(walks, out / dataset.im_dir, out / "left-out.csv")
     except (DataError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

@@ -31,7 +31,7 @@ import numpy as np
 from layers.datasets import DATASETS, SIZE, data_root
 from tools.walkers.sequence import render_sequence
 from tools.walkers.trees import TREES, UNFINISHED, Store
-from tools.work import Progress, in_order, processes
+from tools.work import Progress, in_order, only_run, processes
 
 MANIFEST = "walkers.json"  # the options that the pixels depend on
 VERSION = 2  # of the renderer: raised when the same options give other pixels
@@ -46,8 +46,9 @@ def main(argv=None):
     render = partial(render_walk, seed=args.seed, frames=args.frames, size=args.size, full=args.uncropped)
     store = Store(args.out, tree, args.uncropped)
     try:
-        claim(store, args)
-        make(walks, store, render, args.jobs)
+        with only_run(store.folder):
+            claim(store, args)
+            make(walks, store, render, args.jobs)
         if args.contact_sheet:
             write_sheet(Path(args.contact_sheet), walks, render)
     except (FolderError, OSError) as e:

@@ -1,5 +1,7 @@
 """Long work: several threads or processes at it, and its progress, a bar on a terminal or lines in a log."""
 
+import contextlib
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -43,6 +45,22 @@ class Progress:
         print(
             f"{self.label}: {self.done} of {self.total} {self.unit}, {rate:.0f} a second", file=sys.stderr, flush=True
         )
+
+
+@contextlib.contextmanager
+def only_run(folder):
+    """Hold `folder`, made where it is missing: a second run that would write there gets a BlockingIOError."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, ".lock")
+    with open(path, "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"{folder}: another run is writing there; wait for that one") from None
+        try:
+            yield
+        finally:
+            os.unlink(path)
 
 
 def in_order(function, items, jobs, executor=ThreadPoolExecutor):

@@ -1,5 +1,6 @@
 """Threads that keep order and do not run ahead; progress lines in a log."""
 
+import importlib
 import threading
 import time
 
@@ -41,3 +42,28 @@ def test_lines_in_a_log(capsys, monkeypatch):
     assert [line.rsplit(",", 1)[0] for line in lines] == [
         "packing: 2 of 3 frames", "packing: 3 of 3 frames", "packing: 3 of 3 frames",
     ]  # fmt: skip
+
+
+def test_one_run_in_a_folder(tmp_path):
+    folder = tmp_path / "new"
+    with work.only_run(folder):
+        with pytest.raises(OSError, match=f"{folder}: another run is writing there; wait for that one"):
+            with work.only_run(folder):
+                pass
+    with work.only_run(folder):  # free again
+        pass
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("command", [
+    ["make_walkers.py", "--subjects", "1", "--out"],
+    ["crop.py", "szu", "--frames", "{in}", "--masks", "{in}", "--out"],
+])  # fmt: skip
+def test_tools_that_write_a_tree_are_refused_beside_another(tmp_path, command):
+    (tmp_path / "in" / "001" / "1").mkdir(parents=True)
+    tool, *words = [word.replace("{in}", str(tmp_path / "in")) for word in command]
+    main = importlib.import_module(f"tools.{tool.removesuffix('.py')}").main
+    with work.only_run(tmp_path / "out"):
+        before = sorted(tmp_path.rglob("*"))
+        assert main([*words, str(tmp_path / "out")]) == 1
+        assert sorted(tmp_path.rglob("*")) == before
