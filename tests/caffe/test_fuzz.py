@@ -131,6 +131,7 @@ def test_blobs_without_axes(targets, layer, words):
         targets["net_text"](input_of() + f'layer {{ name: "l" bottom: "x" top: "y" {layer} }}'.encode())
 
 
+@pytest.mark.medium
 def test_time_grows_no_faster_than_the_file(targets):
     def seconds(layers):
         text = input_of(2, 3) + b"".join(

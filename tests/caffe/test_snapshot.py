@@ -340,6 +340,7 @@ def test_hostile_hdf5_states_are_one_sentence_in_bounded_memory(name, folder):
 
 
 @pytest.mark.parametrize("kind", ["small", "small_h5"])
+@pytest.mark.medium
 def test_no_damage_is_taken_for_good(kind, folder):
     """200 files with a flipped bit or a cut: refused, or (HDF5 has bytes that mean nothing) read as they were."""
     solver = caffe.get_solver(KINDS[kind][0])

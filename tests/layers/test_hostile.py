@@ -249,6 +249,7 @@ PARAM_STRS = [
 
 
 @pytest.mark.parametrize("text", PARAM_STRS, ids=lambda text: ascii(text)[1:40])
+@pytest.mark.medium
 def test_param_str(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="^GaitNet: param_str ") as e:

@@ -15,6 +15,7 @@ import pytest
 from layers.datasets import DATASETS
 from tests.layers.trees import write_sequence, write_walkers
 
+pytestmark = pytest.mark.medium  # each runs the tool
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "check_data.py"
 PUBLISHED = DATASETS["walkers"].num_subjects
 
