@@ -221,6 +221,6 @@ def _checked(shape) -> tuple:
         raise CaffeError(f"a blob has at most {MAX_AXES} axes, not {len(shape)}")
     if any(d < 0 for d in shape):
         raise CaffeError(f"blob shape {shape} has a negative dimension")
-    if math.prod(shape) > INT_MAX or any(d > INT_MAX for d in shape):
+    if math.prod(max(d, 1) for d in shape) > INT_MAX:  # NumPy refuses such a shape even where a dimension is 0
         raise CaffeError(f"blob size exceeds INT_MAX: shape {shape} has {math.prod(shape)} elements")
     return shape

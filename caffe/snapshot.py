@@ -1,5 +1,6 @@
 """Snapshots: <prefix>_iter_<n>.caffemodel with the weights, .solverstate with history and iteration (or HDF5)."""
 
+import math
 import os
 import re
 
@@ -9,7 +10,6 @@ import torch
 
 from caffe import glog as log
 from caffe import packed, weights
-from caffe.blob import INT_MAX
 from caffe.errors import CaffeError
 from caffe.files import atomic_path, check_seal, seal
 from caffe.proto import caffe_pb2
@@ -111,14 +111,14 @@ def _read_state(solver, path):
         state = read_binary(path, caffe_pb2.SolverState)
     except CaffeError as e:
         raise CaffeError(f"{path}: cannot read the solver state: {e}") from e
+    shapes = [weights.proto_shape(proto) for proto in state.history]
+    _check_history(solver, path, shapes)
     history = []
-    for i, proto in enumerate(state.history):
-        shape = weights.proto_shape(proto)
+    for i, (proto, shape) in enumerate(zip(state.history, shapes)):
         values = packed.read(proto, "data")
-        if any(not 0 <= d <= INT_MAX for d in shape) or values.size != np.prod(shape, dtype=np.int64):
+        if values.size != math.prod(shape):
             raise CaffeError(f"{path}: history blob {i} holds {values.size} values for shape {shape}; it is damaged")
         history.append(values.reshape(shape))
-    _check_history(solver, path, [value.shape for value in history])
     return state, history
 
 

@@ -212,8 +212,8 @@ class SigmoidCrossEntropyLoss(_Normalized):
         if self.ignore_label is not None:
             counted = targets.long() != self.ignore_label
         costs = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
-        items = scores.shape[0]
-        return torch.where(counted, costs, 0.0).sum() / self.normalizer(items, scores.numel() // items, counted)
+        items, positions = scores.shape[0], math.prod(scores.shape[1:])
+        return torch.where(counted, costs, 0.0).sum() / self.normalizer(items, positions, counted)
 
 
 class _LabelOfItem(_Loss):

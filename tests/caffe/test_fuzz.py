@@ -88,6 +88,7 @@ def input_of(*dims):
         input_of(2**31),
         input_of(2**16, 2**16),
         input_of(2**62, 4, 0),
+        input_of(2**31 - 1, 2**31 - 1, 0),
         input_of(*[2] * 33),
         net('type: "InnerProduct" inner_product_param { num_output: 2147483647 }'),
         net('type: "Convolution" convolution_param { num_output: 60000 kernel_size: 60000 }'),
@@ -161,6 +162,8 @@ def weights_with(**blob):
         dict(shape=caffe_pb2.BlobShape(dim=[2, 3]), data=[1] * 5),
         dict(shape=caffe_pb2.BlobShape(dim=[2, -3]), data=[1] * 6),
         dict(shape=caffe_pb2.BlobShape(dim=[2**62, 4, 0])),
+        dict(shape=caffe_pb2.BlobShape(dim=[2**31 - 1, 2**31 - 1, 0])),
+        dict(num=2**31 - 1, channels=2**31 - 1, height=0, width=0),
         dict(shape=caffe_pb2.BlobShape(dim=[-2, -3]), data=[1] * 6),
         dict(num=2, channels=3, height=-1, width=-1, data=[1] * 6),
         dict(num=2**31 - 1, channels=2**31 - 1, height=2**31 - 1, width=2**31 - 1, data=[1]),
@@ -173,6 +176,13 @@ def test_weights_and_states_that_are_refused(targets, blob):
     state.history.add(**blob)
     state.history.add(data=[0, 0], shape=caffe_pb2.BlobShape(dim=[2]))
     assert check(targets["solverstate"], state.SerializeToString()) is False
+
+
+def test_a_loss_of_no_items_is_zero(targets):
+    net = caffe_pb2.NetParameter()
+    net.layer.add(name="x", type="Input", top=["x"]).input_param.shape.add(dim=[0, 3])
+    net.layer.add(name="loss", type="SigmoidCrossEntropyLoss", bottom=["x", "x"], top=["loss"])
+    assert check(targets["net_run"], net.SerializeToString())
 
 
 def test_declared_length_beyond_the_file(targets):
