@@ -17,7 +17,7 @@ from layers.datasets import DATASETS, data_root
 from layers.frames import DataError
 
 ROOT = provenance.ROOT
-MODEL_FOLDERS = {"casiab": "casiab-tr74", "outdoor": "outdoor-gait", "szu": "szu", "walkers": "walkers"}
+MODEL_FOLDERS = {"casiab": "casiab-tr74", "outdoor": "outdoor-gait"}  # in models/; the others by their own name
 
 
 def main(name, argv=None):
@@ -111,7 +111,8 @@ def source_of(dataset, args):
 
 def default_weights(name):
     """Released weights in models/, else the last of step sia in experiments/."""
-    released = sorted((ROOT / "models" / MODEL_FOLDERS[name]).glob("*.caffemodel"))
+    folder = f"models/{MODEL_FOLDERS.get(name, name)}"
+    released = sorted((ROOT / folder).glob("*.caffemodel"))
     if len(released) > 1:
         raise ValueError(f"{released[0].parent}: holds {len(released)} files of weights; choose one by --weights")
     trained = sorted(
@@ -120,8 +121,7 @@ def default_weights(name):
     )
     if not released + trained:
         raise ValueError(
-            f"no weights in models/{MODEL_FOLDERS[name]}/ or experiments/{name}/; train them "
-            f"(sh train_net.sh {name}) or say --weights"
+            f"no weights in {folder}/ or experiments/{name}/; train them (sh train_net.sh {name}) or say --weights"
         )
     return (released + trained[-1:])[0]
 
@@ -129,7 +129,7 @@ def default_weights(name):
 def write_outputs(dataset, train_num, result, out):
     out.mkdir(parents=True, exist_ok=True)
     groups, table = result["groups"], result["identification"]["rank1_table"]
-    tables.write_text(out / tables.RESULT_FILES[dataset.name].format(train_num), tables.original_text(groups, table))
+    tables.write_text(out / tables.result_file(dataset.name, train_num), tables.original_text(groups, table))
     tables.write_text(out / "metrics.csv", tables.csv_text(result))
     tables.write_text(out / "metrics.json", tables.json_text(result))
     plots.write_png(out / "rank1.png", plots.heat_map(groups, table, f"{dataset.title}, rank-1 (%)"))
@@ -169,7 +169,7 @@ def parse(dataset, argv):
         "--weights",
         type=Path,
         metavar="FILE",
-        help=f"trained net (default: models/{MODEL_FOLDERS[dataset.name]}/*.caffemodel, or the last "
+        help=f"trained net (default: models/{MODEL_FOLDERS.get(dataset.name, dataset.name)}/*.caffemodel, or the last "
         f"experiments/{dataset.name}/gaitnet-sia_iter_*.caffemodel)",
     )
     net.add_argument(

@@ -7,12 +7,12 @@ import math
 import os
 from pathlib import Path
 
-RESULT_FILES = {
-    "casiab": "casiab_cross_view_results_tr{}.txt",
-    "outdoor": "outdoor_results_tr{}.txt",
-    "szu": "szu_results_tr{}.txt",
-    "walkers": "walkers_cross_view_results_tr{}.txt",
-}
+CROSS_VIEW = ("casiab", "walkers")
+
+
+def result_file(dataset, train_num):
+    """Name of the original's file of results."""
+    return f"{dataset}{'_cross_view' if dataset in CROSS_VIEW else ''}_results_tr{train_num}.txt"
 
 
 def write_text(path, text):

@@ -3,10 +3,14 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from eval import command
+from layers.datasets import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,6 +110,14 @@ def test_expected_result(tmp_path, original_arrays, python2_file):
     )
     assert (met.returncode, missed.returncode) == (0, 1)
     assert missed.stderr.startswith(f"error: mean rank-1 is {mean:.3f}, expected")
+
+
+def test_a_dataset_of_your_own(tmp_path, monkeypatch, original_arrays, python2_file):
+    monkeypatch.setitem(DATASETS, "corridor", replace(DATASETS["szu"], name="corridor"))
+    assert (
+        command.main("corridor", ["--features", str(python2_file(original_arrays(3, 1))), "--out", str(tmp_path)]) == 0
+    )
+    assert (tmp_path / "corridor_results_tr49.txt").is_file()
 
 
 class Hostile:
