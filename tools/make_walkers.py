@@ -34,7 +34,7 @@ from tools.walkers.trees import TREES, UNFINISHED, Store
 from tools.work import Progress, in_order, only_run, processes
 
 MANIFEST = "walkers.json"  # the options that the pixels depend on
-VERSION = 2  # of the renderer: raised when the same options give other pixels
+VERSION = 3  # of the renderer: raised when the same options give other pixels
 MAX_FRAMES = 37  # three seconds: after more of them, the fastest would walk into the camera
 SHEET_ROWS, SHEET_COLUMNS = 12, 12
 
@@ -80,7 +80,7 @@ def parse_args(argv):
         help="nm-01 bg-02 cl-01 ... (default: nm-01 to nm-06; outdoor, szu: all)",
     )
     parser.add_argument("--views", nargs="+", metavar="V", help="000 018 ... 180 (default: all)")
-    parser.add_argument("--frames", type=positive, default=18, help="of each, 12.5 a second (default: %(default)s)")
+    parser.add_argument("--frames", type=positive, default=15, help="of each, 25 in 3 seconds (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="another number, other people (default: %(default)s)")
     parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--size", type=positive, default=SIZE, help="pixels of a crop's side (default: %(default)s)")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draw clips of six frames with the masks that the net predicts, and the true ones below, into one picture.
 
-    python tools/show_masks.py --weights experiments/walkers/gaitnet-sia_iter_15.caffemodel --data data/Walkers \\
-        --out masks.png 055/nm-05/090 058/nm-05/036 061/nm-05/000
+    python tools/show_masks.py --weights experiments/walkers/gaitnet-sia_iter_10.caffemodel --data data/Walkers \\
+        --out masks.png 037/nm-05/090 040/nm-05/036 043/nm-05/000
 """
 
 import argparse

@@ -5,7 +5,7 @@ World axes: x is the walking direction, y the walker's left, z up; metres. T is 
 
 import numpy as np
 
-FPS = 12.5  # half of a usual camera: six frames cover half a stride, and differ enough to be worth computing
+FPS = 25 / 3  # a third of a usual camera: six frames cover a whole step, and differ enough to be worth computing
 HARMONICS = 4
 LEFT, RIGHT = 1.0, -1.0
 
