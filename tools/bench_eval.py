@@ -5,7 +5,7 @@
     python tools/bench_eval.py --gpu 0
 
 Features: every frame through the segmentation branch once and clips in batches, against 20 clips through the deploy net
-one by one; of walks as long as those of walkers (18 frames) and about as long as those of CASIA-B (70). The ratio of
+one by one; of walks as long as those of walkers (15 frames) and about as long as those of CASIA-B (70). The ratio of
 CPU time, of all threads, is given too, for it suffers less when other programs want the cores. Scores: a matrix of
 distances, against a loop over probes and gallery. Search: the ten nearest of a large gallery, with the memory it takes.
 """
@@ -37,7 +37,7 @@ NEAREST = 10
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--walks", type=int, default=24, help="for features (default %(default)s)")
-    parser.add_argument("--frames", type=int, nargs="+", default=[18, 70], help="of each walk (default 18 70)")
+    parser.add_argument("--frames", type=int, nargs="+", default=[15, 70], help="of each walk (default 15 70)")
     parser.add_argument("--probes", type=int, default=1000, help="of the large search (default %(default)s)")
     parser.add_argument("--gallery", type=int, default=100_000, help="of the large search (default %(default)s)")
     parser.add_argument("--gpu", type=int, metavar="N", help="extract features on this GPU (default: CPU)")
@@ -45,7 +45,7 @@ def main():
     print(json.dumps(measure(args.walks, args.frames, args.probes, args.gallery, args.gpu), indent=1))
 
 
-def measure(walks=24, frames=(18, 70), probes=1000, gallery=100_000, gpu=None):
+def measure(walks=24, frames=(15, 70), probes=1000, gallery=100_000, gpu=None):
     """{"features": ..., "scores": ..., "search": ...}: seconds, ratios, and peak memory of the search in MB."""
     return {
         "load": os.getloadavg()[0],
