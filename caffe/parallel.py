@@ -5,6 +5,7 @@ without GPUs (gloo). Rank 0 alone tests, logs and writes snapshots; Python layer
 `caffe.solver_count()` to draw different data.
 """
 
+import atexit
 import os
 import signal
 import socket
@@ -102,6 +103,7 @@ def join(address=None) -> None:
                                 rank=rank, world_size=count, timeout=timedelta(minutes=10))  # fmt: skip
     except (RuntimeError, ValueError) as e:
         raise CaffeError(f"cannot join the {count} processes at {address or os.environ.get('MASTER_ADDR')}: {e}") from e
+    atexit.register(dist.destroy_process_group)  # else gloo's threads, still running, abort a process that ends
     _rank, _count = dist.get_rank(), dist.get_world_size()
     if _rank:
         log.init_log(log.ERROR)

@@ -65,18 +65,21 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     if not os.access(os.path.dirname(os.path.abspath(args.json)), os.W_OK):
         parser.error(f"cannot write {args.json}: its folder is absent or not writable; choose another one with --json")
-    rows, left_out = [], {}
+    rows: list[dict] = []
+    left_out: dict[str, str] = {}
+    figures = {"machine": machine(), "quick": args.quick, "left_out": left_out, "rows": rows}
+    print(TABLE_HEAD, flush=True)
     for part in args.only or PARTS:
         print(f"# {part}", file=sys.stderr, flush=True)
         try:
-            rows += PARTS[part](args.quick)
+            of_part = PARTS[part](args.quick)
         except CannotMeasure as e:
-            left_out[part] = str(e)
-    figures = {"machine": machine(), "quick": args.quick, "left_out": left_out}
-    figures["rows"] = [{**asdict(row), "ratio": row.ratio} for row in rows]
-    with atomic_path(args.json) as path:
-        Path(path).write_text(json.dumps(figures, indent=1))
-    print(table(rows))
+            of_part, left_out[part] = [], str(e)
+        rows += [{**asdict(row), "ratio": row.ratio} for row in of_part]
+        with atomic_path(args.json) as path:  # after each part: they take minutes
+            Path(path).write_text(json.dumps(figures, indent=1))
+        for row in of_part:
+            print(table_line(row), flush=True)
     for part, why in left_out.items():
         print(f"{part}: left out, {why}", file=sys.stderr)
     return 1 if args.only and left_out else 0  # asked for by name, it should be there
@@ -175,12 +178,12 @@ def evaluation(quick):
     """Features of walks and their scores, against the original's procedures; the search in a large gallery."""
     from tools import bench_eval
 
-    m = bench_eval.measure(**(dict(walks=1, frames=12, probes=10, gallery=2000) if quick else {}))
-    features, scores, search = m["features"], m["scores"], m["search"]
+    m = bench_eval.measure(**(dict(walks=1, frames=[12], probes=10, gallery=2000) if quick else {}))
+    scores, search = m["scores"], m["search"]
     products = 2 * search["probes"] * search["gallery"] * bench_eval.DIM / search["seconds"] / 1e9
     return [
-        Row("eval", f"feature of a walk of {features['frames_a_walk']} frames", features["ours_s"],
-            features["literal_s"], "s", "20 clips one by one"),
+        *(Row("eval", f"feature of a walk of {row['frames_a_walk']} frames", row["ours_s"], row["literal_s"], "s",
+              "20 clips one by one") for row in m["features"]),
         Row("eval", f"scores of {scores['probes']} x {scores['gallery']}", scores["ours_s"], scores["loop_s"], "s",
             "loop over pairs"),
         Row("eval", f"search of {search['probes']} in {search['gallery']}: arithmetic", products, product_rate(quick),
@@ -359,13 +362,13 @@ def machine():
             "python": platform.python_version()}  # fmt: skip
 
 
-def table(rows):
-    """The rows as a Markdown table."""
-    lines = ["| part | what | measured | against | measured | ratio | wanted |", "|---|---|---|---|---|---|---|"]
-    for r in rows:
-        lines.append(f"| {r.part} | {r.what} | {r.value:.4g} {r.unit} | {r.against} | {r.reference:.4g} {r.unit} | "
-                     f"{r.ratio:.3g} | {r.better} 1 |")  # fmt: skip
-    return "\n".join(lines)
+TABLE_HEAD = "| part | what | measured | against | measured | ratio | wanted |\n|---|---|---|---|---|---|---|"
+
+
+def table_line(r):
+    """A row of the Markdown table."""
+    return (f"| {r.part} | {r.what} | {r.value:.4g} {r.unit} | {r.against} | {r.reference:.4g} {r.unit} | "
+            f"{r.ratio:.3g} | {r.better} 1 |")  # fmt: skip
 
 
 if __name__ == "__main__":

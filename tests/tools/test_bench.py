@@ -45,6 +45,26 @@ def test_data_part(tmp_path, monkeypatch):
 
 
 @pytest.mark.medium
+def test_eval_part():
+    rows = bench.evaluation(quick=True)
+    assert [row.what for row in rows] == ["feature of a walk of 12 frames", "scores of 1239 x 1240",
+                                          "search of 10 in 2000: arithmetic"]  # fmt: skip
+    assert all(row.value > 0 and row.reference > 0 for row in rows)
+
+
+def test_a_part_that_fails_later_loses_no_earlier_figure(tmp_path, monkeypatch, capsys):
+    def fails(quick):
+        raise RuntimeError("no")
+
+    row = bench.Row("start", "import caffe", 0.1, 0.2, "s", "import torch")
+    monkeypatch.setattr(bench, "PARTS", {"start": lambda quick: [row], "eval": fails})
+    with pytest.raises(RuntimeError):
+        bench.main(["--json", str(tmp_path / "out.json")])
+    assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["ratio"] == 0.5
+    assert "| start | import caffe | 0.1 s | import torch | 0.2 s | 0.5 | below 1 |" in capsys.readouterr().out
+
+
+@pytest.mark.medium
 def test_another_caffe_is_timed_beside_ours(tmp_path, monkeypatch):
     theirs = tmp_path / "build" / "tools" / "caffe"
     theirs.parent.mkdir(parents=True)
