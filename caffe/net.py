@@ -373,11 +373,13 @@ class Net:
                     return f"the first bad values are in blob '{self.blob_names[i]}' of layer '{name}'"
         return "no blob holds bad values when computed again"
 
-    def frugal(self):
-        """Keep only what is still needed: diffs and data of intermediate blobs read as zero afterwards."""
+    def frugal(self, backward=True):
+        """Keep only what is still needed: diffs and data of intermediate blobs read as zero afterwards. Without
+        `backward` nothing is kept for a backward pass, and there can be none."""
         self.keep = False
         for layer in self.layers:
             layer.keep_graph = False
+            layer.need_backward = layer.need_backward and backward
 
     def set_loss_weights(self, index):
         layer, given = self.layers[index], list(self.layers[index].param.loss_weight)

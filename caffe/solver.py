@@ -357,8 +357,9 @@ class Solver:
 
     def frugal(self):
         """Keep in memory only what training needs: intermediate blobs read as zero afterwards."""
-        for net in (self.net, *self.test_nets):
-            net.frugal()
+        self.net.frugal()
+        for net in self.test_nets:
+            net.frugal(backward=False)
 
     def _check(self):
         param = self.param

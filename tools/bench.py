@@ -145,7 +145,7 @@ def forward(quick):
         param.state.phase = TEST
         net, plain = Net.from_proto(param), PlainGaitNet("joint", clips)
         frames = np.random.default_rng(0).uniform(-127.5, 127.5, (NUM_FRAMES, clips, 3, SIZE, SIZE)).astype(np.float32)
-        net.frugal()
+        net.frugal(backward=False)
         plain.seg.eval()
         plain.rec.eval()
 

@@ -42,6 +42,8 @@ class ReLU(Neuron):
             dx = aten.leaky_relu_backward(g, self._signs, slope, False) if slope else (
                 aten.threshold_backward(g, self._signs, 0))  # fmt: skip
             bottom[0].grad.assign(dx)
+        if not self.keep_graph:
+            self._signs = None
 
 
 def sigmoid(x):

@@ -13,6 +13,7 @@ import torch
 
 import caffe
 from caffe import cli, provenance
+from caffe.proto import caffe_pb2
 from caffe.read import read_net_binary
 
 REPO = Path(__file__).resolve().parents[2]
@@ -278,6 +279,34 @@ def test_an_interrupted_command_ends_without_a_traceback():
 
 
 # ---- exceptions in Python layers
+
+
+@pytest.mark.medium
+def test_a_gradient_that_stays_zero_leaves_no_denormals():
+    """They would make Adam's update several times slower, in every thread that takes part in it."""
+    Path("once.py").write_text("""
+import caffe
+class Once(caffe.Layer):  # 1 in the first iterations, then 0
+    def setup(self, bottom, top): self.calls = 0
+    def reshape(self, bottom, top): top[0].reshape(2, 500)
+    def forward(self, bottom, top):
+        self.calls += 1
+        top[0].data[...] = self.calls < 3
+""")
+    Path("net.prototxt").write_text("""
+layer { name: "x" type: "Python" top: "x" python_param { module: "once" layer: "Once" } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+        inner_product_param { num_output: 400 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1 reduction_param { operation: SUMSQ } }
+""")
+    Path("solver.prototxt").write_text('net: "net.prototxt" type: "Adam" base_lr: 1e-3 momentum: 0.1 lr_policy: '
+                                       '"fixed" max_iter: 43 snapshot_prefix: "run" solver_mode: CPU')  # fmt: skip
+    environment = dict(os.environ, PYTHONPATH=f"{REPO}:.", OMP_NUM_THREADS="2")
+    command = [sys.executable, "-m", "caffe", "train", "--solver=solver.prototxt"]
+    subprocess.run(command, env=environment, check=True, timeout=100)
+    state = caffe_pb2.SolverState.FromString(Path("run_iter_43.solverstate").read_bytes())
+    mean, square = (np.array(blob.data, np.float32) for blob in state.history)
+    assert (square > 0).all() and (mean == 0).all()
 
 
 @pytest.mark.parametrize("raised, traceback", [("Told('no data in /nowhere; get some')", False), ("1 / 0", True)])

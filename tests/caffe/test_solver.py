@@ -1,9 +1,11 @@
 """Solvers: pycaffe's surface, tests and displays where they are due, errors, and runs that resume exactly."""
 
+import gc
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import caffe
 from caffe.lr_policy import learning_rate
@@ -310,6 +312,28 @@ def test_a_frugal_run_is_the_same_run():
     assert runs[0]["p/0"].any()
     for key, value in runs[0].items():  # another order of sums in a few layers
         np.testing.assert_allclose(runs[1][key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+def test_a_frugal_net_holds_no_tops_between_iterations():
+    """What a layer has kept for its backward pass would stand beside the next iteration's arrays, at the worst time."""
+    Path("net.prototxt").write_text("""
+        layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 43 dim: 2 dim: 9 dim: 11 }
+                data_filler { type: "gaussian" } } }
+        layer { name: "conv" type: "Convolution" bottom: "x" top: "conv"
+                convolution_param { num_output: 5 kernel_size: 3 weight_filler { type: "xavier" } } }
+        layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "norm" }
+        layer { name: "relu" type: "ReLU" bottom: "norm" top: "norm" }
+        layer { name: "pool" type: "Pooling" bottom: "norm" top: "pool" pooling_param { kernel_size: 2 stride: 2 } }
+        layer { name: "drop" type: "Dropout" bottom: "pool" top: "pool" }
+        layer { name: "loss" type: "Reduction" bottom: "pool" top: "loss" loss_weight: 1
+                reduction_param { operation: SUMSQ } }""")
+    solver = make("random_seed: 5")
+    solver.frugal()
+    solver.step(3)
+    gc.collect()
+    alive = [tuple(o.shape) for o in gc.get_objects() if type(o) is torch.Tensor and o.dim() == 4]
+    assert (5, 2, 3, 3) in alive  # weights are found by this
+    assert [shape for shape in alive if shape[0] == 43] == [(43, 2, 9, 11)] * 2  # the inputs of both nets, filled once
 
 
 def test_the_same_seed_gives_the_same_run():
