@@ -67,7 +67,7 @@ WALKERS = Recipe(
     steps={
         "seg": Step(4, 10, dict(type="Adam", base_lr=4e-4, max_iter=2700, weight_decay=0, snapshot=300), seg_loss=1),
         "rec": Step(
-            16, 10, dict(type="Adam", base_lr=1e-3, max_iter=500, weight_decay=0, snapshot=100), seg_lr=0, seg_loss=0
+            16, 10, dict(type="Adam", base_lr=1e-3, max_iter=400, weight_decay=0, snapshot=100), seg_lr=0, seg_loss=0
         ),
         "joint": Step(16, 10, dict(base_lr=1e-3, max_iter=20, snapshot=10), seg_lr=0.1),
         "sia": Step(8, 5, dict(base_lr=1e-3, max_iter=10, snapshot=5), seg_lr=0.1),
