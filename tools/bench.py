@@ -72,14 +72,13 @@ def main(argv=None) -> int:
     for part in args.only or PARTS:
         print(f"# {part}", file=sys.stderr, flush=True)
         try:
-            of_part = PARTS[part](args.quick)
+            for row in PARTS[part](args.quick):  # told one by one: they take minutes
+                rows.append({**asdict(row), "ratio": row.ratio})
+                print(table_line(row), flush=True)
+                write(args.json, figures)
         except CannotMeasure as e:
-            of_part, left_out[part] = [], str(e)
-        rows += [{**asdict(row), "ratio": row.ratio} for row in of_part]
-        with atomic_path(args.json) as path:  # after each part: they take minutes
-            Path(path).write_text(json.dumps(figures, indent=1))
-        for row in of_part:
-            print(table_line(row), flush=True)
+            left_out[part] = str(e)
+    write(args.json, figures)
     for part, why in left_out.items():
         print(f"{part}: left out, {why}", file=sys.stderr)
     return 1 if args.only and left_out else 0  # asked for by name, it should be there
@@ -90,20 +89,18 @@ def main(argv=None) -> int:
 
 def train(quick):
     """One training iteration of each net, its memory, and the share of the machine's arithmetic that it reaches."""
-    rows = []
     for step in STEPS:
         for batch in [2] if quick else [8, 16, 32]:
             command = [sys.executable, "tools/bench_train.py", "--steps", step, "--batches", str(batch)]
             (m,) = json.loads(run(command + (["--iterations=1", "--turns=1"] if quick else []), ROOT))
             what = f"{step}, batch {batch}"
-            rows.append(Row("train", f"{what}: iteration", m["ours_s"], m["plain_s"], "s", "plain PyTorch loop"))
-            rows.append(Row("train", f"{what}: iteration with log", m["logging_s"], m["plain_s"], "s",
-                            "plain PyTorch loop"))  # fmt: skip
-            rows.append(Row("train", f"{what}: memory", m["ours_mb"], m["plain_mb"], "MB", "plain PyTorch loop"))
+            plain = "plain PyTorch loop"
+            yield Row("train", f"{what}: iteration", m["ours_s"], m["plain_s"], "s", plain)
+            yield Row("train", f"{what}: iteration with log", m["logging_s"], m["plain_s"], "s", plain)
+            yield Row("train", f"{what}: memory", m["ours_mb"], m["plain_mb"], "MB", plain)
             achieved = arithmetic(step, batch) / m["ours_s"] / 1e9
-            rows.append(Row("train", f"{what}: arithmetic", achieved, product_rate(quick), "GFLOP/s",
-                            "large matrix product", "towards"))  # fmt: skip
-    return rows
+            yield Row("train", f"{what}: arithmetic", achieved, product_rate(quick), "GFLOP/s",
+                      "large matrix product", "towards")  # fmt: skip
 
 
 def arithmetic(step, clips):
@@ -360,6 +357,11 @@ def machine():
     return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
             "threads": torch.get_num_threads(), "load": os.getloadavg()[0], "torch": torch.__version__,
             "python": platform.python_version()}  # fmt: skip
+
+
+def write(file, figures):
+    with atomic_path(file) as path:
+        Path(path).write_text(json.dumps(figures, indent=1))
 
 
 TABLE_HEAD = "| part | what | measured | against | measured | ratio | wanted |\n|---|---|---|---|---|---|---|"
