@@ -109,9 +109,14 @@ def source_of(dataset, args):
     )
 
 
+def model_folder(name):
+    """Where released weights of a dataset belong."""
+    return f"models/{MODEL_FOLDERS.get(name, name)}"
+
+
 def default_weights(name):
     """Released weights in models/, else the last of step sia in experiments/."""
-    folder = f"models/{MODEL_FOLDERS.get(name, name)}"
+    folder = model_folder(name)
     released = sorted((ROOT / folder).glob("*.caffemodel"))
     if len(released) > 1:
         raise ValueError(f"{released[0].parent}: holds {len(released)} files of weights; choose one by --weights")
@@ -169,7 +174,7 @@ def parse(dataset, argv):
         "--weights",
         type=Path,
         metavar="FILE",
-        help=f"trained net (default: models/{MODEL_FOLDERS.get(dataset.name, dataset.name)}/*.caffemodel, or the last "
+        help=f"trained net (default: {model_folder(dataset.name)}/*.caffemodel, or the last "
         f"experiments/{dataset.name}/gaitnet-sia_iter_*.caffemodel)",
     )
     net.add_argument(

@@ -112,7 +112,7 @@ def measure_crops():
     """The same on crops as tools/crop.py makes them from videos of 320x240."""
     with tempfile.TemporaryDirectory() as scratch:
         raw, out = os.path.join(scratch, "raw"), os.path.join(scratch, "out")
-        render = ["make_walkers.py", "--tree", "casiab", "--uncropped", "--out", raw, "--frames", "30"]
+        render = ["make_walkers.py", "--tree", "casiab", "--uncropped", "--out", raw, "--frames", "25"]
         crop = ["crop.py", "casiab", "--frames", f"{raw}/videos", "--masks", f"{raw}/silhouettes", "--out", out]
         for tool in ([*render, "--subjects", "2", "--conditions", "nm-01", "nm-02"], crop):
             run_tool(*tool)

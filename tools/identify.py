@@ -1,6 +1,6 @@
 """Who walks here? Enrol people by their walks, then ask for the name of another walk.
 
-    python tools/identify.py calibrate people.npz --features eval/feat/walkers-tr54-test-0123456789abcdef.npz
+    python tools/identify.py calibrate people.npz --features eval/feat/walkers-tr36-test-0123456789abcdef.npz
     python tools/identify.py enroll people.npz anna=walks/anna bert=walks/bert.avi
     python tools/identify.py query people.npz walks/somebody walks/stranger.avi
 

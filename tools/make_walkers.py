@@ -29,13 +29,14 @@ import cv2
 import numpy as np
 
 from layers.datasets import DATASETS, SIZE, data_root
+from tools.walkers.gait import FPS
 from tools.walkers.sequence import render_sequence
 from tools.walkers.trees import TREES, UNFINISHED, Store
 from tools.work import Progress, in_order, only_run, processes
 
 MANIFEST = "walkers.json"  # the options that the pixels depend on
 VERSION = 3  # of the renderer: raised when the same options give other pixels
-MAX_FRAMES = 37  # three seconds: after more of them, the fastest would walk into the camera
+MAX_FRAMES = int(3 * FPS)  # after more than three seconds the fastest would walk into the camera
 SHEET_ROWS, SHEET_COLUMNS = 12, 12
 
 
