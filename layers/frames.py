@@ -27,6 +27,10 @@ class DataError(Exception):
     """Data on disk that cannot be used: its text names the file or folder, what was found, what to do."""
 
 
+class MissingImage(DataError):
+    """There is no such file; for a mask that is no fault."""
+
+
 def open_frames(im_path, gt_path=None):
     """Frames and masks of the two trees `im_path`, `gt_path`, or of the pack in the folder `im_path`.
 
@@ -107,7 +111,7 @@ class Tree(Frames):
     def _read_mask(self, path, shape, planes):
         try:
             mask = read_image(path, cv2.IMREAD_GRAYSCALE)
-        except FileNotFoundError:
+        except MissingImage:
             if not os.path.isdir(os.path.dirname(path)):
                 raise DataError(f"{os.path.dirname(path)}: the folder of masks is gone") from None
             return  # as in the original: a missing mask counts as all zero
@@ -139,7 +143,7 @@ def image_names(folder):
 
 
 def read_image(path, flags):
-    """The image at `path`, decoded with OpenCV's `flags`. FileNotFoundError: there is none; DataError: the rest."""
+    """The image at `path`, decoded with OpenCV's `flags`. Raises MissingImage or another DataError."""
     try:
         about = os.stat(path)
         if stat.S_IFMT(about.st_mode) not in (stat.S_IFREG, stat.S_IFDIR) or about.st_size > MOST_BYTES:
@@ -147,8 +151,8 @@ def read_image(path, flags):
                 f"{path}: is no image file ({stat.filemode(about.st_mode)}, {about.st_size} bytes); remove it"
             )
         data = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as e:
+        raise MissingImage(f"{path}: is not there") from e
     except OSError as e:
         raise DataError(f"{path}: cannot be read ({e.strerror})") from e
     width, height = _size_of(data)

@@ -1,40 +1,43 @@
 """Packs: a dataset decoded once into one LMDB of 64x64 frames, and read from there.
 
-A pack is a folder with `data.mdb` in it, written by tools/pack_frames.py. Its keys:
+A pack is a folder with `data.mdb` in it, written by tools/pack_frames.py: an LMDB file, whose keys are
 
     planes/<sequence>   uint8 (F, 4, 64, 64), the planes of all its frames, so that a clip is one stretch of bytes
-    entry/<sequence>    JSON {"frames": 83, "masks": 83, "crc32": of the planes, "offset": of the planes in data.mdb,
-                        "im_mtime_ns": .., "gt_mtime_ns": ..}
-    pack                JSON {"format": 2, "dataset": "casiab", "im_path": "../crop-im", "gt_path": "../crop-seg",
-                        "transaction": number of the one that wrote this}
+    entry/<sequence>    JSON {"frames": 83, "masks": 83, "crc32": of the planes, "im_mtime_ns": .., "gt_mtime_ns": ..}
 
-The last is written when all the others have been verified: a pack without it is half written.
+followed by an index, which LMDB does not see:
 
-LMDB finds the entries; frames are then read from the file at their offset. Through LMDB's map a clip takes several
-times as long, in page faults, and every page touched counts as resident memory.
+    JSON    {"format": 3, "dataset": "casiab", "im_path": "../crop-im", "gt_path": "../crop-seg", "size": of the LMDB,
+            "head_crc32": of its first HEAD bytes, "sequences": {<sequence>: its entry and the "offset" of its planes}}
+    END     length and crc32 of that JSON, and MAGIC
+
+The index is written when everything else has been verified: a pack without it is half written. Readers need no LMDB:
+frames are read from the file at their offset. Through LMDB's map a clip takes several times as long, in page faults,
+every page touched counts as resident memory, and LMDB believes whatever a damaged file says.
 """
 
-import ctypes
 import json
 import logging
 import os
 import reprlib
+import struct
 import threading
 import weakref
+import zlib
 
-import lmdb
 import numpy as np
 
 from layers.datasets import DATASETS
 from layers.frames import PLANES, DataError, Frames
 
-FORMAT = 2
+FORMAT = 3
 FOLDER, FILE = "pack", "data.mdb"  # the folder lies beside the trees that it was made from
-HEAD, ENTRY, VALUE = b"pack", b"entry/", b"planes/"
-LONGEST = 4096  # bytes of JSON
-PAGE_HEADER = 16  # bytes before a large value in LMDB's file; they begin with the number of its first page
+MAGIC = b"GaitPack"
+END = struct.Struct("<QI8s")
+HEAD = 1 << 17  # bytes: any page size's first two pages, which change with every transaction
+LONGEST = 1 << 26  # bytes of JSON: half a million sequences
 
-_open: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # LMDB must not open a file twice in one process
+_open: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 _open_lock = threading.Lock()
 
 
@@ -49,7 +52,9 @@ def open_pack(folder):
     with _open_lock:
         pack = _open.get(folder)
         if pack is None:
-            pack = _open[folder] = Pack(folder)
+            pack = Pack(folder)
+            pack.require_fresh()
+            _open[folder] = pack
     return pack
 
 
@@ -86,46 +91,57 @@ class Pack(Frames):
     dataset = "DATASET"  # until it is read
 
     def __init__(self, folder):
-        self.folder, self.file = folder, os.path.join(folder, FILE)
-        self._fd = os.open(self.file, os.O_RDONLY)
+        self.folder = folder
+        self._fd = os.open(os.path.join(folder, FILE), os.O_RDONLY)
         weakref.finalize(self, os.close, self._fd)
         try:
-            with lmdb.open(self.file, subdir=False, readonly=True, lock=False, create=False) as env:
-                self._load(env)
-        except (lmdb.Error, LookupError, TypeError, ValueError, RecursionError) as e:
+            self._load()
+        except (LookupError, OSError, TypeError, ValueError, RecursionError) as e:
             raise DataError(f"{self.folder}: is not a whole pack ({e}); {self._remedy()}") from e
-        if not os.path.samestat(os.fstat(self._fd), os.stat(self.file)):
-            raise DataError(f"{self.folder}: has been replaced this very moment; start again")
 
-    def _load(self, env):
-        # Reading a map beyond the end of its file would end the process.
-        wanted, found = (env.info()["last_pgno"] + 1) * env.stat()["psize"], os.path.getsize(self.file)
-        if found < wanted:
-            raise DataError(f"{self.folder}: is cut off ({found} of {wanted} bytes); {self._remedy()}")
-        with env.begin(buffers=True) as txn:
-            head = self._read_head(txn)
-            self.sequences = read_entries(txn)
-        if head["transaction"] != env.info()["last_txnid"]:
+    def _load(self):
+        index, size = self._index()
+        if index["format"] != FORMAT:
+            raise DataError(
+                f"{self.folder}: is of format {reprlib.repr(index['format'])}, wanted {FORMAT}; {self._remedy()}"
+            )
+        if index["size"] != size or index["head_crc32"] != head_crc32(self._fd, size):
             raise DataError(
                 f"{self.folder}: was rewritten by another program, so that frames lie elsewhere; {self._remedy()}"
             )
+        if not (type(index["sequences"]) is dict and index["sequences"]):
+            raise ValueError(f"its sequences are {reprlib.repr(index['sequences'])}")
+        self.sequences = dict(sorted(index["sequences"].items()))
         for path, entry in self.sequences.items():
             numbers = [entry[key] for key in ("frames", "masks", "offset")]
             if not all(type(n) is int and n >= 0 for n in numbers) or (
-                entry["offset"] + entry["frames"] * int(np.prod(PLANES)) > found
+                entry["offset"] + entry["frames"] * int(np.prod(PLANES)) > size
             ):
                 raise ValueError(f"the entry of {path} is {reprlib.repr(entry)}")
-        self.dataset = head["dataset"]
+        self.dataset = index["dataset"]
         if self.dataset not in DATASETS:
             raise DataError(
-                f"{self.folder}: holds dataset {self.dataset!r}, which layers/datasets.py does not know "
+                f"{self.folder}: holds dataset {reprlib.repr(self.dataset)}, which layers/datasets.py does not know "
                 f"({', '.join(DATASETS)})"
             )
         self.im_path, self.gt_path = (
-            os.path.realpath(os.path.join(self.folder, head[key])) for key in ("im_path", "gt_path")
+            os.path.realpath(os.path.join(self.folder, index[key])) for key in ("im_path", "gt_path")
         )
         self._folders = _tree_of(self.sequences)
-        self._require_fresh()
+
+    def _index(self):
+        """The index, and the bytes before it."""
+        size = os.fstat(self._fd).st_size - END.size
+        end = os.pread(self._fd, END.size, max(size, 0))
+        if size < 0 or not end.endswith(MAGIC):
+            raise DataError(f"{self.folder}: ends without an index (half written, or cut off); {self._remedy()}")
+        length, crc32, _ = END.unpack(end)
+        if length > min(size, LONGEST):
+            raise ValueError(f"an index of {length} bytes, where at most {min(size, LONGEST)} belong")
+        text = os.pread(self._fd, length, size - length)
+        if zlib.crc32(text) != crc32:
+            raise ValueError("its index is damaged")
+        return json.loads(text), size - length
 
     def length(self, seq_path):
         """Number of frames."""
@@ -149,16 +165,7 @@ class Pack(Frames):
         read_planes(self._fd, self._entry(seq_path), planes, start, self.folder)
         return planes
 
-    def _read_head(self, txn):
-        value = txn.get(HEAD)
-        if value is None:
-            raise DataError(f"{self.folder}: is half written; {self._remedy()}")
-        head = _json(value)
-        if head["format"] != FORMAT:
-            raise DataError(f"{self.folder}: is of format {head['format']}, wanted {FORMAT}; {self._remedy()}")
-        return head
-
-    def _require_fresh(self):
+    def require_fresh(self):
         """Raise DataError where the trees that the pack was made from are there and differ from what was packed."""
         if not (os.path.isdir(self.im_path) and os.path.isdir(self.gt_path)):
             return  # a pack can be moved to another machine without its trees
@@ -166,7 +173,7 @@ class Pack(Frames):
         changed = found.symmetric_difference(self.sequences) or {
             path
             for path, entry in self.sequences.items()
-            if any(entry[key] != time for key, time in fingerprint(self.im_path, self.gt_path, path).items())
+            if any(entry.get(key) != time for key, time in fingerprint(self.im_path, self.gt_path, path).items())
         }
         if changed:
             raise DataError(
@@ -183,22 +190,19 @@ class Pack(Frames):
         return f"run python tools/pack_frames.py {self.dataset}"
 
 
-def read_entries(txn):
-    """{path of a sequence: its entry} of the pack that transaction `txn` reads, sorted."""
-    entries = {}
-    with txn.cursor() as cursor:
-        more = cursor.set_range(ENTRY)
-        while more and bytes(cursor.key()).startswith(ENTRY):
-            entries[bytes(cursor.key())[len(ENTRY) :].decode()] = _json(cursor.value())
-            more = cursor.next()
-    return entries
+def write_index(file, index, size):
+    """Append `index` to the LMDB of `size` bytes in `file`, open for reading and writing."""
+    index = {"format": FORMAT, **index, "size": size, "head_crc32": head_crc32(file.fileno(), size)}
+    text = json.dumps(index).encode()
+    file.truncate(size)
+    file.seek(size)
+    file.write(text + END.pack(len(text), zlib.crc32(text), MAGIC))
+    file.flush()
 
 
-def _json(value):
-    # The length that a damaged file claims may lead beyond its end, where reading would end the process.
-    if len(value) > LONGEST:
-        raise ValueError(f"{len(value)} bytes where at most {LONGEST} belong")
-    return json.loads(bytes(value))
+def head_crc32(fd, size):
+    """Of the first bytes of an LMDB of `size` bytes; another one after every transaction."""
+    return zlib.crc32(os.pread(fd, min(HEAD, size), 0))
 
 
 def read_planes(fd, entry, planes, start, name):
@@ -209,12 +213,6 @@ def read_planes(fd, entry, planes, start, name):
         raise DataError(f"{name}: cannot be read ({e.strerror})") from e
     if found < planes.nbytes:
         raise DataError(f"{name}: has been cut off while it was read; run this again")
-
-
-def offset_in_file(value, page_size):
-    """Where in LMDB's file a large value begins that a transaction with buffers=True gave."""
-    address = np.frombuffer(value, np.uint8).ctypes.data
-    return ctypes.c_size_t.from_address(address - PAGE_HEADER).value * page_size + PAGE_HEADER
 
 
 def _mtime_ns(folder):

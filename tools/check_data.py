@@ -142,7 +142,7 @@ def _names(root, found):
 def _decode(path, flags, found):
     try:
         return read_image(path, flags)
-    except (DataError, FileNotFoundError) as e:
+    except DataError as e:
         found.broken.append(str(e))
         return None
 

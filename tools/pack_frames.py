@@ -7,6 +7,7 @@ Killed at any time, it goes on where it was. Run again after the trees have chan
 """
 
 import argparse
+import ctypes
 import fcntl
 import json
 import os
@@ -27,7 +28,9 @@ from tools.work import Progress, in_order
 
 COMMIT = 64 << 20  # bytes that a kill can cost
 FRAME_BYTES = int(np.prod(PLANES))
+ENTRY, VALUE = b"entry/", b"planes/"
 PAGE = 4096
+PAGE_HEADER = 16  # bytes before a large value in LMDB's file; they begin with the number of its first page
 SHOWN = 20  # failures
 LONGEST_PATH = 500  # bytes: LMDB allows 511 a key
 
@@ -89,6 +92,7 @@ class Packer:
         self.file = os.path.join(out, pack.FILE)
         self.partial = self.file + ".partial"
         os.makedirs(out, exist_ok=True)
+        self.stale = readable(out)  # most of it may still be right
 
     def run(self):
         with open(self.partial + ".lock", "w") as lock:
@@ -99,7 +103,10 @@ class Packer:
             lengths = self._lengths()
             with self._open(lengths) as env:
                 self._write(env, lengths)
-                self._finish(env, self._check(env))
+                entries = self._check(env)
+                size = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+                env.sync(True)
+            self._finish(entries, size)
             os.replace(self.partial, self.file)
             os.remove(lock.name)
         print(f"{self.file}: {len(lengths)} sequences, {sum(lengths.values())} frames")
@@ -118,10 +125,7 @@ class Packer:
         return {path: self.tree.length(path) for path in paths}
 
     def _open(self, lengths):
-        """The unfinished pack; where there is none, a copy of the stale one, most of which may still be right."""
-        if os.path.exists(self.file) and not os.path.exists(self.partial):
-            shutil.copyfile(self.file, self.partial + ".copy")
-            os.replace(self.partial + ".copy", self.partial)
+        """The unfinished pack, new or of a run that was killed."""
         done = os.stat(self.partial).st_size if os.path.exists(self.partial) else 0
         size = sum(frames * FRAME_BYTES + 3 * PAGE for frames in lengths.values()) * 21 // 20 + COMMIT
         free = shutil.disk_usage(os.path.dirname(self.partial)).free
@@ -136,16 +140,16 @@ class Packer:
     def _write(self, env, lengths):
         """Bring the unfinished pack up to date with the trees, going on from what it holds."""
         with env.begin() as txn:
-            entries = pack.read_entries(txn)
-        kept = {path for path in entries.keys() & lengths if self._fingerprint(path).items() <= entries[path].items()}
+            entries = read_entries(txn)
+        kept = {path for path in lengths if self._holds(entries, path)}
         with env.begin(write=True) as txn:
-            txn.delete(pack.HEAD)
             for path in entries.keys() - kept:
-                txn.delete(pack.ENTRY + path.encode())
-                txn.delete(pack.VALUE + path.encode())
+                txn.delete(ENTRY + path.encode())
+                txn.delete(VALUE + path.encode())
         todo = [path for path in lengths if path not in kept]
-        if kept:
-            print(f"{self.partial}: {len(kept)} of {len(lengths)} sequences are there already", file=sys.stderr)
+        there = len(kept) + sum(self._is_in_stale(path) for path in todo)
+        if there:
+            print(f"{self.partial}: {there} of {len(lengths)} sequences are there already", file=sys.stderr)
         failures = []
         with Progress(sum(lengths[path] for path in todo), "frames", "packing") as progress:
             for chunk in _chunks(todo, lengths):
@@ -155,8 +159,8 @@ class Packer:
                             failures.append(packed)
                             continue
                         entry, planes = packed
-                        txn.put(pack.VALUE + path.encode(), planes)
-                        txn.put(pack.ENTRY + path.encode(), json.dumps(entry).encode())
+                        txn.put(VALUE + path.encode(), planes)
+                        txn.put(ENTRY + path.encode(), json.dumps(entry).encode())
                         progress.update(lengths[path])
         if failures:
             for failure in failures[:SHOWN]:
@@ -167,13 +171,28 @@ class Packer:
 
     def _encode(self, path):
         """(entry, planes) of a sequence, or the DataError that stands in the way."""
-        fingerprint = self._fingerprint(path)  # before reading: a change from now on shows
         try:
-            planes = self.tree.read(path, 0, np.empty((self.tree.length(path), *PLANES), np.uint8))
-            masks = self.tree.num_masks(path)
+            return (self._is_in_stale(path) and self._from_stale(path)) or self._from_tree(path)
         except DataError as e:
             return e
+
+    def _from_tree(self, path):
+        fingerprint = self._fingerprint(path)  # before reading: a change from now on shows
+        planes = self.tree.read(path, 0, np.empty((self.tree.length(path), *PLANES), np.uint8))
+        masks = self.tree.num_masks(path)
         return {"frames": len(planes), "masks": masks, "crc32": zlib.crc32(planes), **fingerprint}, planes
+
+    def _from_stale(self, path):
+        entry = {key: value for key, value in self.stale.sequences[path].items() if key != "offset"}
+        planes = self.stale.read(path, 0, np.empty((entry["frames"], *PLANES), np.uint8))
+        return (entry, planes) if zlib.crc32(planes) == entry.get("crc32") else None
+
+    def _is_in_stale(self, path):
+        return self.stale is not None and self._holds(self.stale.sequences, path)
+
+    def _holds(self, entries, path):
+        """Is `path` among the entries as it is in the trees now?"""
+        return path in entries and self._fingerprint(path).items() <= entries[path].items()
 
     def _fingerprint(self, path):
         return pack.fingerprint(self.tree.im_path, self.tree.gt_path, path)
@@ -181,11 +200,11 @@ class Packer:
     def _check(self, env):
         """{path: its entry}, complete. Reads everything back, as training will, and compares the checksums."""
         with env.begin(buffers=True) as txn, open(self.partial, "rb") as file:
-            entries = pack.read_entries(txn)
+            entries = read_entries(txn)
             with Progress(len(entries), "sequences", "checking") as progress:
                 for path, entry in entries.items():
-                    value = txn.get(pack.VALUE + path.encode())
-                    entry["offset"] = pack.offset_in_file(value, env.stat()["psize"])
+                    value = txn.get(VALUE + path.encode())
+                    entry["offset"] = offset_in_file(value, env.stat()["psize"])
                     planes = np.empty((entry["frames"], *PLANES), np.uint8)
                     pack.read_planes(file.fileno(), entry, planes, 0, self.partial)
                     if zlib.crc32(planes.data) != entry["crc32"]:
@@ -195,17 +214,39 @@ class Packer:
                     progress.update()
         return entries
 
-    def _finish(self, env, entries):
+    def _finish(self, entries, size):
         source = {
             key: os.path.relpath(path, os.path.dirname(os.path.realpath(self.file)))
             for key, path in (("im_path", self.tree.im_path), ("gt_path", self.tree.gt_path))
         }
-        with env.begin(write=True) as txn:
-            for path, entry in entries.items():
-                txn.put(pack.ENTRY + path.encode(), json.dumps(entry).encode())
-            head = {"format": pack.FORMAT, "dataset": self.dataset.name, **source, "transaction": txn.id()}
-            txn.put(pack.HEAD, json.dumps(head).encode())
-        env.sync(True)
+        with open(self.partial, "r+b") as file:
+            pack.write_index(file, {"dataset": self.dataset.name, **source, "sequences": entries}, size)
+            os.fsync(file.fileno())
+
+
+def readable(out):
+    """The pack in `out`, stale or not; None where there is none that can be read."""
+    try:
+        return pack.Pack(out)
+    except (DataError, FileNotFoundError):
+        return None
+
+
+def read_entries(txn):
+    """{path of a sequence: its entry} of the unfinished pack that transaction `txn` reads."""
+    entries = {}
+    with txn.cursor() as cursor:
+        more = cursor.set_range(ENTRY)
+        while more and bytes(cursor.key()).startswith(ENTRY):
+            entries[bytes(cursor.key())[len(ENTRY) :].decode()] = json.loads(bytes(cursor.value()))
+            more = cursor.next()
+    return entries
+
+
+def offset_in_file(value, page_size):
+    """Where in LMDB's file a large value begins that a transaction with buffers=True gave."""
+    address = np.frombuffer(value, np.uint8).ctypes.data
+    return ctypes.c_size_t.from_address(address - PAGE_HEADER).value * page_size + PAGE_HEADER
 
 
 def verify(packed, tree, jobs):

@@ -1,8 +1,8 @@
 """Data that attacks: one DataError each, within a second or so and half a gigabyte, whatever a file claims to hold."""
 
-import json
 import os
 import random
+import reprlib
 import resource
 import struct
 import subprocess
@@ -11,7 +11,6 @@ import zlib
 from pathlib import Path
 
 import cv2
-import lmdb
 import numpy as np
 import pytest
 
@@ -19,6 +18,7 @@ from layers import pack
 from layers.datasets import DATASETS
 from layers.frames import DataError, Tree, open_frames, read_image, read_video
 from layers.params import parse
+from tests.layers.packs import index_of, write_index
 from tests.layers.trees import write_sequence, write_walkers
 from tools import pack_frames
 
@@ -269,48 +269,59 @@ def packed(tmp_path_factory):
     return (root / "pack" / pack.FILE).read_bytes()
 
 
+WRONG = ["", [], {}, None, 7, "x" * 10**6]
 NUMBERS = {"frames": 12, "masks": 12, "crc32": 0, "offset": 4096}
-VALUES = [
-    b"", b"[]", b"{}", b"null", b"7", b"\xff\xfe", b"[" * 4000, b" " * 10**6,
-    *(json.dumps({**NUMBERS, **change}).encode() for change in (
-        {"frames": -1}, {"frames": 2**53}, {"frames": "12"}, {"frames": 1.5}, {"frames": True}, {"frames": None},
-        {"masks": -1}, {"offset": -4096}, {"offset": 2**62}, {"offset": 10**30}, {"offset": 1e300}, {"offset": []},
-    )),
+ENTRIES = [*WRONG, *({**NUMBERS, **change} for change in (
+    {"frames": -1}, {"frames": 2**53}, {"frames": "12"}, {"frames": 1.5}, {"frames": True}, {"frames": None},
+    {"masks": -1}, {"offset": -4096}, {"offset": 2**62}, {"offset": 10**30}, {"offset": 1e300}, {"offset": []},
+))]  # fmt: skip
+INDEXES = [
+    *({"sequences": {WALK: entry}} for entry in ENTRIES),
+    *({"sequences": wrong} for wrong in WRONG),
+    *({"dataset": wrong} for wrong in (*WRONG, "corridor")), *({"format": wrong} for wrong in WRONG),
+    *({"size": wrong} for wrong in (*WRONG, -1, 2**62)), *({"head_crc32": wrong} for wrong in WRONG),
+    *({"im_path": wrong} for wrong in (7, "\0", None, ["a"])), *({"gt_path": wrong} for wrong in (7, "\0", {})),
 ]  # fmt: skip
-HEADS = [
-    *VALUES[:8],
-    *(json.dumps(head).encode() for head in (
-        {"format": 2}, {"format": [2]}, {"format": 2, "transaction": 2, "dataset": ["walkers"]},
-        {"format": 2, "transaction": 2, "dataset": "walkers", "im_path": 7, "gt_path": "a"},
-        {"format": 2, "transaction": 2, "dataset": "walkers", "im_path": "\0", "gt_path": "a"},
-    )),
-]  # fmt: skip
+TEXTS = [
+    b"",
+    b"[]",
+    b"{}",
+    b"null",
+    b"7",
+    b"\xff\xfe",
+    b"[" * 10**6,
+    b" " * 10**6,
+    b"[" + b"9" * 10**5 + b"]",
+    b"{" * 9,
+]
 
 
-def write_pack(folder, content, changes):
-    """A pack of these bytes with some values replaced; "T" in a head is the number of the transaction."""
+def write_pack(folder, content, index):
+    """A pack of these bytes, with some values of its index replaced, or all of it."""
     folder.mkdir()
-    file = folder / pack.FILE
-    file.write_bytes(content)
-    with lmdb.open(str(file), subdir=False, lock=False, map_size=2**28) as env, env.begin(write=True) as txn:
-        for key, value in changes.items():
-            txn.put(key, value)
-        if b"pack" not in changes:
-            head = json.loads(txn.get(b"pack"))
-            txn.put(b"pack", json.dumps({**head, "transaction": txn.id()}).encode())
+    with open(folder / pack.FILE, "w+b") as file:
+        file.write(content)
+        whole = index_of(file)
+        file.truncate(whole["size"])
+        write_index(file, {**whole, **index} if isinstance(index, dict) else index)
     return folder
 
 
-@pytest.mark.parametrize("key, value", [*((f"entry/{WALK}".encode(), value) for value in VALUES),
-                                        *((b"pack", head) for head in HEADS), (b"entry/\xff\xfe", VALUES[2]),
-                                        ])  # fmt: skip
-def test_packs_of_hostile_contents(packed, tmp_path, key, value):
-    folder = write_pack(tmp_path / "pack", packed, {key: value})
+@pytest.mark.parametrize("index", [*INDEXES, *TEXTS], ids=lambda index: reprlib.repr(index))
+def test_packs_of_hostile_contents(packed, tmp_path, index):
+    folder = write_pack(tmp_path / "pack", packed, index)
     with pytest.raises(DataError) as e:
         frames = open_frames(folder)
         for path in frames.sequences:
             frames.clip(path, 0, frames.length(path))
     assert len(str(e.value)) < 1000
+
+
+@pytest.mark.parametrize("length", [1 << 20, 1 << 26, 1 << 63, (1 << 64) - 1])
+def test_a_pack_whose_index_claims_to_be_long(packed, tmp_path, length):
+    (tmp_path / pack.FILE).write_bytes(packed[: -pack.END.size] + pack.END.pack(length, 0, pack.MAGIC))
+    with pytest.raises(DataError, match="its index is damaged|an index of [0-9]+ bytes, where at most"):
+        open_frames(tmp_path)
 
 
 def test_a_pack_in_order_is_read(packed, tmp_path):
@@ -343,7 +354,7 @@ def test_damaged_packs(packed, tmp_path):
         elif n % 3 == 1:
             content = bytearray(rng.randbytes(rng.randrange(20000)))
         else:
-            at = rng.randrange(8192, len(content))
+            at = rng.randrange(len(content))
             content[at : at + 16] = rng.randbytes(len(content[at : at + 16]))
         folder = tmp_path / str(n)
         folder.mkdir()
