@@ -155,7 +155,8 @@ class Blob:
 
     def tensor(self) -> torch.Tensor:
         """`data` for computing, on the current device."""
-        return self.memory.tensor().reshape(self._shape)
+        tensor = self.memory.tensor()
+        return tensor if tensor.shape == self._shape else tensor.reshape(self._shape)
 
     @property
     def shape(self) -> tuple:

@@ -214,24 +214,23 @@ class Solver:
         net = self.net
         alike: dict[tuple, list] = {}
         count = len(net.learnable_params)
-        for i, blob in enumerate(net.learnable_params):
+        for i, (blob, mult) in enumerate(zip(net.learnable_params, net.params_lr)):
             history = self.history[i::count]
             decay = self.param.weight_decay * net.params_decay[i]
-            still = all(h.memory.is_zero for h in history) and blob.grad.is_zero
-            if net.params_lr[i] == 0 and still and (not decay or self.rule is RULES["SGD"]):
-                continue  # a frozen parameter: update and history stay exactly zero
-            alike.setdefault((net.params_lr[i], decay), []).append((blob, history))
+            if mult == 0 and (not decay or self.rule is RULES["SGD"]):
+                if blob.grad.is_zero and all(h.memory.is_zero for h in history):
+                    continue  # a frozen parameter: update and history stay exactly zero
+            alike.setdefault((mult, decay), []).append((blob, history))
         for (mult, decay), members in alike.items():
             self._update(members, self._rates[mult], decay)
 
     def _update(self, members, rate, decay):
-        weights, grads = ([m(blob).tensor() for blob, _ in members] for m in (lambda b: b.memory, lambda b: b.grad))
-        for w, (_, history) in zip(weights, members):
-            for h in history:
-                if h.memory.is_zero:
-                    h.memory.assign(torch.zeros_like(w))
-        slots = [[h.memory.tensor() for h in slot] for slot in zip(*(history for _, history in members))]
-        if not self.net.keep and self.param.regularization_type == "L2":
+        weights = [blob.memory.tensor() for blob, _ in members]
+        grads = [_laid_out_like(w, blob.grad) for w, (blob, _) in zip(weights, members)]
+        slots = [[_laid_out_like(w, h.memory) for w, h in zip(weights, slot)]
+                 for slot in zip(*(history for _, history in members))]  # fmt: skip
+        alike = all(w.stride() == t.stride() for some in (grads, *slots) for w, t in zip(weights, some))
+        if alike and not self.net.keep and self.param.regularization_type == "L2":
             if self.rule.fused(self.param, weights, grads, slots, rate, decay):
                 return  # nobody reads the diffs
         for (blob, _), w, g, *history in zip(members, weights, grads, *slots):
@@ -405,6 +404,14 @@ class AdaDeltaSolver(Solver):
 
 class AdamSolver(Solver):
     type = "Adam"
+
+
+def _laid_out_like(weight, memory):
+    """The values of `memory` in the order in which those of `weight` lie, unless somebody looks at them: the fused
+    updates go by that order."""
+    if memory.tensor().stride() != weight.stride() and not memory.exposed:
+        memory.assign(torch.empty_like(weight).copy_(memory.tensor()))
+    return memory.tensor()
 
 
 def get_solver(solver_file) -> Solver:

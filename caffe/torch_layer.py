@@ -134,7 +134,7 @@ class TorchLayer(Layer):
         for w, blob in zip(weights, self.blobs):
             g = given.get(id(w))
             if g is not None:
-                blob.grad.add(_own(g.contiguous(), taken))
+                blob.grad.add(_own(g if g.stride() == w.stride() else g.contiguous(), taken))
         if not self.keep_graph:
             self._graph = None
 

@@ -25,7 +25,10 @@ def class_index(layer, labels, classes, ignore=None, what="a label in bottom[1]"
     index = labels.long()
     counted = torch.ones_like(index, dtype=torch.bool) if ignore is None else index != ignore
     wrong = counted & ((index < 0) | (index >= classes))
-    poison = torch.where(wrong.any(), math.nan, 0.0)
-    if wrong.device.type == "cpu" and wrong.any():
-        layer.fail(f"{what} is {labels[wrong][0].item():g}; wanted 0..{classes - 1}")
+    if wrong.device.type == "cpu":
+        if wrong.any():
+            layer.fail(f"{what} is {labels[wrong][0].item():g}; wanted 0..{classes - 1}")
+        poison = torch.zeros(())
+    else:
+        poison = torch.where(wrong.any(), math.nan, 0.0)
     return index.clamp(0, classes - 1), counted, poison

@@ -37,10 +37,14 @@ class ReLU(Neuron):
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            g, slope = top[0].grad.tensor(), self.param.relu_param.negative_slope
-            aten = torch.ops.aten
-            dx = aten.leaky_relu_backward(g, self._signs, slope, False) if slope else (
-                aten.threshold_backward(g, self._signs, 0))  # fmt: skip
+            diff, slope, aten = top[0].grad, self.param.relu_param.negative_slope, torch.ops.aten
+            g = diff.tensor()
+            if slope:
+                dx = aten.leaky_relu_backward(g, self._signs, slope, False)
+            elif self.in_place and not self.keep_graph and not diff.exposed and 0 not in g.stride():
+                dx = aten.threshold_backward.grad_input(g, self._signs, 0, grad_input=g)  # nobody reads it any more
+            else:
+                dx = aten.threshold_backward(g, self._signs, 0)
             bottom[0].grad.assign(dx)
         if not self.keep_graph:
             self._signs = None
@@ -210,6 +214,6 @@ class Dropout(Neuron):
     def compute(self, x):
         if self.phase == 1:
             return x.view_as(x)
-        ratio = self.param.dropout_param.dropout_ratio
-        keep = torch.empty(x.shape, device=x.device).bernoulli_(1 - ratio, generator=self.random(x.device))
-        return x * keep.div_(1 - ratio)
+        share = 1 - self.param.dropout_param.dropout_ratio
+        keep = torch.rand(x.shape, device=x.device, generator=self.random(x.device)).lt_(share)
+        return x * keep.div_(share)

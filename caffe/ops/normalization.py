@@ -55,8 +55,9 @@ class BatchNorm(TorchLayer):
         else:  # a single value is its own mean, and has no variance
             mean, top = rows.detach().reshape(-1), rows - rows
         with torch.no_grad():
+            torch._foreach_mul_(self.weights, p.moving_average_fraction)
             for stored, new in zip(self.weights, (mean, variance, 1)):
-                stored.mul_(p.moving_average_fraction).add_(new)
+                stored.add_(new)
         # A ReLU writing over a view would cost a copy in the backward pass.
         return top if top.shape == x.shape else top.view_as(x)
 

@@ -42,6 +42,10 @@ class Accuracy(TorchLayer):
             self.fail(f"top_k must be less than or equal to the number of classes: {p.top_k}, {classes} classes")
         return [(), (classes,)]
 
+    def setup(self, bottom, top):
+        self.by_class = len(top) > 1
+        super().setup(bottom, top)
+
     def compute(self, scores, labels):
         p = self.param.accuracy_param
         classes = scores.shape[self.axis]
@@ -51,6 +55,8 @@ class Accuracy(TorchLayer):
         own = rows.gather(1, index[:, None])
         hit = ((rows >= own).sum(1) <= p.top_k) & counted
         total = hit.sum() / counted.sum().clamp(min=1) + poison
+        if not self.by_class:
+            return total
         per_class = torch.zeros(2, classes, device=rows.device)
         per_class.scatter_add_(1, index.expand(2, -1), torch.stack([hit, counted]).float())
         return total, per_class[0] / per_class[1].clamp(min=1)

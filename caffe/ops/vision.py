@@ -129,9 +129,19 @@ class Convolution(_Learned):
     def top_sizes(self, shape):
         return self.window_sizes(shape)
 
+    def forward(self, bottom, top):
+        if self.axes == 2 and not self.keep_graph and not self._covers(bottom[0].shape):
+            memory, form = self.blobs[0].memory, torch.channels_last
+            if not memory.exposed and not memory.tensor().is_contiguous(memory_format=form):
+                memory.assign(memory.tensor().contiguous(memory_format=form))  # nobody looks: as convolutions want it
+        super().forward(bottom, top)
+
+    def _covers(self, shape):
+        """Is a bottom of this shape one window?"""
+        return self.blobs[0].shape[1:] == tuple(shape[1:]) and not any(self.pad) and max(self.dilation) == 1
+
     def slide(self, x, weight, bias):
-        if weight.shape[1:] == x.shape[1:] and not any(self.pad) and max(self.dilation) == 1:
-            # The window covers the whole input: a matrix product, several times faster than a convolution.
+        if self._covers(x.shape):  # a matrix product, several times faster than a convolution
             return F.linear(x.flatten(1), weight.flatten(1), bias).view(-1, weight.shape[0], *(1,) * self.axes)
         if self.axes == 2:
             x = _channels_last(x)
