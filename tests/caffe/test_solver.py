@@ -314,6 +314,58 @@ def test_a_frugal_run_is_the_same_run():
         np.testing.assert_allclose(runs[1][key], value, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
+CONVOLUTIONS = """
+    layer { name: "x" type: "DummyData" top: "x" top: "y" dummy_data_param {
+            shape { dim: 7 dim: 3 dim: 9 dim: 11 } shape { dim: 7 dim: 5 dim: 2 dim: 3 }
+            data_filler { type: "gaussian" } data_filler { type: "gaussian" } } }
+    layer { name: "conv" type: "Convolution" bottom: "x" top: "conv"
+            convolution_param { num_output: 6 kernel_size: 3 weight_filler { type: "xavier" } } }
+    layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+    layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { kernel_size: 3 stride: 2 } }
+    layer { name: "point" type: "Convolution" bottom: "pool" top: "point"
+            convolution_param { num_output: 6 kernel_size: 1 weight_filler { type: "xavier" } } }
+    layer { name: "relu1" type: "ReLU" bottom: "point" top: "point" }
+    layer { name: "sum" type: "Eltwise" bottom: "point" bottom: "pool" top: "sum" }
+    layer { name: "relu2" type: "ReLU" bottom: "sum" top: "sum" }
+    layer { name: "next" type: "Convolution" bottom: "sum" top: "next"
+            convolution_param { num_output: 5 kernel_size: 2 stride: 1 pad: 0 weight_filler { type: "xavier" } } }
+    layer { name: "relu3" type: "ReLU" bottom: "next" top: "next" }
+    layer { name: "cut" type: "Slice" bottom: "y" top: "y0" top: "y1" slice_param { axis: 3 slice_point: 2 } }
+    layer { name: "cut1" type: "Crop" bottom: "next" bottom: "y0" top: "cropped" crop_param { axis: 2 } }
+    layer { name: "silence" type: "Silence" bottom: "y1" }
+    layer { name: "flat" type: "Reduction" bottom: "next" top: "mean" loss_weight: 1
+            reduction_param { operation: MEAN } }
+    layer { name: "loss" type: "EuclideanLoss" bottom: "cropped" bottom: "y0" top: "loss" }"""
+
+
+@pytest.mark.parametrize("looked_at", ["nothing", "weights", "diff", "history"])
+@pytest.mark.parametrize("rule", ["SGD", "Adam", "RMSProp"])
+def test_a_frugal_run_lays_arrays_out_as_it_likes_and_is_the_same_run(rule, looked_at):
+    """Weights of convolutions lie channels-last, ReLU writes over diffs; an array that is shown is in Caffe's order."""
+    Path("net.prototxt").write_text(CONVOLUTIONS)
+    changed = [("momentum: 0.9", "momentum: 0")] if rule == "RMSProp" else []
+    runs, shown = [], []
+    for frugal in (False, True):
+        solver = make(f'random_seed: 5 type: "{rule}"', changed)
+        if frugal:
+            solver.frugal()
+        solver.step(3)
+        blob = solver.net.params["conv"][0]
+        if looked_at != "nothing":
+            view = {"weights": blob, "history": solver.history[0]}.get(looked_at, blob)
+            view = view.diff if looked_at == "diff" else view.data
+            assert view.flags.c_contiguous
+            shown.append(view.copy())
+        solver.step(4)
+        in_order = blob.memory.tensor().is_contiguous()
+        assert in_order == (not frugal or looked_at == "weights")
+        runs.append(params(solver.net) | {f"history/{i}": h.data.copy() for i, h in enumerate(solver.history)})
+    for key, value in runs[0].items():  # another order of sums in a few layers
+        np.testing.assert_allclose(runs[1][key], value, rtol=1e-4, atol=1e-6, err_msg=key)
+    if looked_at in ("weights", "history"):
+        np.testing.assert_allclose(shown[1], shown[0], rtol=1e-4, atol=1e-6)
+
+
 def test_a_frugal_net_holds_no_tops_between_iterations():
     """What a layer has kept for its backward pass would stand beside the next iteration's arrays, at the worst time."""
     Path("net.prototxt").write_text("""
