@@ -12,6 +12,7 @@ batches ready-made in memory.
 
 import argparse
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -22,6 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tools"))
+
+from caffe.cli import LARGE_PAGES
 
 
 def main():
@@ -68,6 +71,7 @@ class _Worker:
         command = [sys.executable, __file__, "--worker", kind, step, str(batch)]
         self.process = process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ if kind == "plain" else {**os.environ, **LARGE_PAGES},  # as `caffe` has it
             stderr=subprocess.DEVNULL if kind == "logging" else None,
         )  # fmt: skip
         assert process.stdin and process.stdout  # pipes, as asked for
