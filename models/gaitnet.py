@@ -65,10 +65,7 @@ PUBLISHED = Recipe(
 # - joint and sia are gentle: at the published rates so short a training forgets what it knew.
 WALKERS = Recipe(
     steps={
-        "seg": Step(
-            4, 10, dict(type="Adam", base_lr=4e-4, momentum2=0.99, max_iter=2500, weight_decay=0, snapshot=250),
-            seg_loss=1,
-        ),
+        "seg": Step(4, 10, dict(type="Adam", base_lr=4e-4, max_iter=2700, weight_decay=0, snapshot=300), seg_loss=1),
         "rec": Step(
             16, 10, dict(type="Adam", base_lr=1e-3, max_iter=350, weight_decay=0, snapshot=50), seg_lr=0, seg_loss=0
         ),
@@ -76,7 +73,7 @@ WALKERS = Recipe(
         "sia": Step(8, 5, dict(base_lr=1e-3, max_iter=10, snapshot=5), seg_lr=0.1),
     },
     solver=dict(
-        test_iter=5, test_interval=250, display=20, random_seed=1,
+        test_iter=5, test_interval=300, display=20, random_seed=1,
         lr_policy="poly", power=1, momentum=0.9, weight_decay=5e-4,
     ),
     net=dict(

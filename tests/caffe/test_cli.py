@@ -322,3 +322,29 @@ def test_an_exception_in_a_python_layer_exits_1(raised, traceback):
     assert ("Traceback" in done.stderr) == traceback
     said = "ZeroDivisionError: division by zero" if traceback else "no data in /nowhere; get some"
     assert done.stderr.splitlines()[-1] == f"error: {said} (in layer 'm', mine.Mine)"
+
+
+@pytest.mark.medium
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+@pytest.mark.parametrize("given", [None, "glibc.malloc.perturb=0"])
+def test_the_command_asks_for_large_pages_unless_told_something_else(given):
+    Path("tell.py").write_text("""
+import os
+import caffe
+class Tell(caffe.Layer):
+    def setup(self, bottom, top): open("told", "a").write(os.environ["GLIBC_TUNABLES"] + "\\n")
+    def reshape(self, bottom, top): top[0].reshape(1)
+    def forward(self, bottom, top): pass
+""")
+    Path("net.prototxt").write_text('layer { name: "x" type: "Python" top: "x" '
+                                    'python_param { module: "tell" layer: "Tell" } }')  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": f"{REPO}:."}
+    environment.pop("GLIBC_TUNABLES", None)
+    if given:
+        environment["GLIBC_TUNABLES"] = given
+    for command in ([sys.executable, "-m", "caffe"], [str(Path(sys.executable).with_name("caffe"))]):
+        Path("told").unlink(missing_ok=True)
+        done = subprocess.run([*command, "time", "--model=net.prototxt", "--iterations=1"], env=environment, timeout=100,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert Path("told").read_text() == (given or "glibc.malloc.hugetlb=1") + "\n"
