@@ -344,7 +344,7 @@ class Tell(caffe.Layer):
         environment["GLIBC_TUNABLES"] = given
     for command in ([sys.executable, "-m", "caffe"], [str(Path(sys.executable).with_name("caffe"))]):
         Path("told").unlink(missing_ok=True)
-        done = subprocess.run([*command, "time", "--model=net.prototxt", "--iterations=1"], env=environment, timeout=100,
-                              capture_output=True, text=True)  # fmt: skip
+        command += ["time", "--model=net.prototxt", "--iterations=1"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         assert Path("told").read_text() == (given or "glibc.malloc.hugetlb=1") + "\n"
