@@ -44,7 +44,7 @@ class Memory:
         where = device.current()
         if self._tensor is None and self._host is None:
             self._tensor = new_tensor(self._shape, where)
-        elif where.type == "cpu":
+        elif device.shares_host():
             if self._host is not None and self._tensor is not self._host:
                 if not self._host_is_newer:
                     self._host.copy_(self._tensor)
@@ -54,7 +54,7 @@ class Memory:
                 self._tensor = self._tensor.to(where)
         else:
             if self._tensor is None or self._tensor.device != where:
-                self._tensor = (self._host if self._host is not None else self._tensor).to(where)
+                self._tensor = (self._host if self._host is not None else self._tensor).to(where, copy=True)
             elif self._host_is_newer:
                 self._tensor.data.copy_(self._host)  # `data`: a backward pass may follow, as in Caffe
             self._host_is_newer = False
@@ -63,13 +63,15 @@ class Memory:
     def array(self) -> np.ndarray:
         """The values as a writable, C-contiguous float32 array; on the CPU without a copy."""
         tensor = self.tensor()
-        if tensor.device.type == "cpu":
+        if device.shares_host():
             if self._host is None:
                 whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
                 self._host = self._tensor = tensor.contiguous() if whole else tensor.contiguous().clone()
         else:
+            if 0 in tensor.stride():
+                self._tensor = tensor.contiguous()  # a value for each place, as the caller may write one
             if self._host is None:
-                self._host = tensor.to("cpu").contiguous()
+                self._host = tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
             else:
                 self._host.copy_(tensor)
             self._host_is_newer = True  # the caller may write into it at any time
@@ -77,7 +79,7 @@ class Memory:
 
     def assign(self, value: torch.Tensor) -> None:
         """Take `value` as the new contents; copied only where the user holds the array."""
-        if self._host is not None and value.device.type == "cpu":
+        if self._host is not None and device.shares_host():
             if self._host is not value:
                 self._host.copy_(value)
             self._tensor = self._host
@@ -88,7 +90,7 @@ class Memory:
     def zero(self) -> None:
         if self._host is None:
             self._tensor = None
-        elif device.current().type == "cpu":
+        elif device.shares_host():
             self._host.zero_()
             self._host_is_newer = True
         else:  # not on the host, which would have to be waited for
@@ -103,7 +105,12 @@ class Memory:
         """The values are in `tensor` from now on, without a copy; None: they are zero."""
         if tensor is None:
             self.zero()
-        self._tensor = tensor
+        else:
+            self._tensor = tensor
+            self._host_is_newer = False
+
+    def overtaken(self) -> None:
+        """What the user wrote into the array counts no more: the tensor has been given other values since."""
         self._host_is_newer = False
 
     def add(self, value: torch.Tensor) -> None:
@@ -125,7 +132,7 @@ class Memory:
         if count > flat.numel():
             return
         value = flat[:count].view(shape)
-        if exposed and value.device.type == "cpu":
+        if exposed and device.shares_host():
             self._host = self._tensor = value
         else:
             self._tensor = value
@@ -202,10 +209,17 @@ def new_tensor(shape, where, fill=torch.zeros) -> torch.Tensor:
     if size <= free:
         try:
             return fill(shape, device=where)
-        except RuntimeError:  # of torch's allocators
+        except RuntimeError as e:
+            if not lacks_memory(e):
+                raise
             free = 0
     told = f"; {free / 2**30:.1f} GiB are free" if free else ""
     raise CaffeError(f"not enough memory for a blob of shape {tuple(shape)}: it takes {size / 2**30:.1f} GiB{told}")
+
+
+def lacks_memory(error) -> bool:
+    """Whether an error of torch says that its allocators got no memory."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in ("alloc", "out of memory"))
 
 
 def _free_memory():

@@ -10,6 +10,9 @@ of gradients among ranks), of clipping and of the log.
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import torch
 
 from caffe import device
@@ -24,7 +27,8 @@ class StepGraph:
     """The iterations of `solver`, captured where they can be."""
 
     def __init__(self, solver, engine):
-        self.solver, self.engine = solver, engine
+        self.solver = weakref.proxy(solver)  # which owns this: a solver that goes takes its graphs along at once
+        self.engine = engine
         self.feed = Feed(solver.net, engine)
         self.refused = why_not(solver.net)  # None, or why nothing is captured
         if self.refused:
@@ -32,6 +36,7 @@ class StepGraph:
         self._pass: Captured | None = None
         self._update: Captured | None = None
         self._plain, self._replayed = 0, False  # plain iterations since the last graph; whether this one was replayed
+        self._left: list = []  # the parameters' tensors after the last plain pass
 
     def usable(self) -> bool:
         """Whether this iteration can take this way at all: one pass over data, and nobody who watches its layers."""
@@ -42,11 +47,11 @@ class StepGraph:
         """One forward and backward pass; the loss as a tensor."""
         net, index = self.solver.net, self.solver.net.pass_index
         net.pass_index = index + 1  # what data layers draw is of this pass
-        self.feed.send()
+        same = self.feed.send()
         net.pass_index = index
-        if self._pass and not self._pass.ready():
+        if self._pass and not (same and self._pass.ready()):
             self._drop()
-        if not self._pass and not self.refused and self._plain >= WARM_UP:
+        if not self._pass and not self.refused and self._plain >= WARM_UP and self._settled():
             generators = self._begin(index + 1)
             net.pass_index = index
             blobs = [*net.blob_list, *(b for layer in net.layers for b in layer.blobs)]
@@ -54,7 +59,9 @@ class StepGraph:
             net.pass_index = index
         if not self._pass:
             self._plain += 1
-            return self._work()
+            loss = self._work()
+            self._left = self._parameters()
+            return loss
         self._begin(index + 1)
         self._replayed = True
         loss = self._pass.replay()
@@ -75,6 +82,13 @@ class StepGraph:
                 return False
         self._update.replay()
         return True
+
+    def _parameters(self):
+        return [b.memory.tensor() for b in self.solver.net.learnable_params]
+
+    def _settled(self):
+        """Whether the parameters are as a pass leaves them; new ones, a layer may still bring into another layout."""
+        return all(now is left for now, left in zip(self._parameters(), self._left))
 
     def _drop(self):
         self._pass = self._update = None
@@ -153,19 +167,31 @@ class CudaEngine:
 
     device = "cuda"
 
+    def __init__(self):
+        self._stream = (
+            torch.cuda.Stream()
+        )  # of one solver: cuBLAS has a workspace for each stream, in the graph's memory
+
     def capture(self, work, generators):
         """(function that repeats the kernels of `work`, what `work` gave); `generators` are those it draws from."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         for generator in generators:
             if generator.device.type == "cuda":
                 graph.register_generator_state(generator)
+        gc.collect()  # graphs and tensors of solvers that are gone are freed now, and not while capturing
+        collecting = gc.isenabled()
+        gc.disable()
         try:
             # Other threads may go on: NCCL's looks at events all the time.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 result = work()
-        except Exception:
+        except Exception as e:
             torch.cuda.set_stream(stream)  # torch leaves its own stream current
-            raise
+            # What went wrong inside has only been noticed at the end of the capture, which says no more than that.
+            raise (e.__context__ if isinstance(e, RuntimeError) and e.__context__ else e) from None
+        finally:
+            if collecting:
+                gc.enable()
         return graph.replay, result
 
     def wire(self):

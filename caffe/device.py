@@ -16,6 +16,11 @@ def current() -> torch.device:
     return _current
 
 
+def shares_host() -> bool:
+    """Whether tensors of the current device lie in the host's memory, where an array can be the tensor itself."""
+    return _current.type == "cpu"
+
+
 @contextlib.contextmanager
 def host():
     """Context in which blobs are on the host, whatever the mode."""
@@ -38,6 +43,7 @@ def set_mode_gpu() -> None:
     global _current
     if not torch.cuda.is_available():
         raise CaffeError("GPU mode asked for, but torch finds no CUDA device; use CPU mode (leave out --gpu)")
+    torch.cuda.set_device(_ordinal)
     _current = torch.device("cuda", _ordinal)
     precision.apply()
 

@@ -20,10 +20,11 @@ class Feed:
         self.layers = [i for i in sources if type(net.layers[i]).forward is not Layer.forward]
         self._twins = {i: [_on_host(blob) for blob in net.tops[i]] for i in self.layers}
         self._wires = {i: engine.wire() for i in self.layers}
-        self._sent = {}
+        self._sent: dict[int, list] = {i: [] for i in self.layers}  # tensors on the device
 
-    def send(self):
-        """Let the layers give the next batch, and start it on its way."""
+    def send(self) -> bool:
+        """Let the layers give the next batch, and start it on its way; whether it comes to where the last one was."""
+        same = True
         for i in self.layers:
             layer, tops, twins = self.net.layers[i], self.net.tops[i], self._twins[i]
             with device.host():
@@ -35,7 +36,10 @@ class Feed:
                     arrays = [twin.data for twin in twins]
             for top, twin in zip(tops, twins):
                 top.reshape(*twin.shape)
-            self._sent[i] = self._wires[i].send([np.ascontiguousarray(a) for a in arrays])
+                top.memory.overtaken()
+            last, self._sent[i] = self._sent[i], self._wires[i].send([np.ascontiguousarray(a) for a in arrays])
+            same = same and len(last) == len(self._sent[i]) and all(a is b for a, b in zip(last, self._sent[i]))
+        return same
 
     def receive(self):
         """Put what was sent into the net's blobs."""

@@ -18,7 +18,7 @@ import contextlib
 import torch
 from torch.autograd.graph import _engine_run_backward
 
-from caffe.blob import Blob
+from caffe.blob import Blob, lacks_memory
 from caffe.errors import CaffeError
 from caffe.fillers import fill
 from caffe.layer import Layer
@@ -106,7 +106,7 @@ class TorchLayer(Layer):
                 outputs = _several(self.compute(*inputs))
         except (MemoryError, RuntimeError, IndexError) as e:
             shapes = ", ".join(str(b.shape) for b in bottom)
-            if isinstance(e, MemoryError) or "memory" in str(e):
+            if lacks_memory(e):
                 self.fail(f"not enough memory for bottoms of shape {shapes}")
             raise self.error(f"cannot be computed for bottoms of shape {shapes}: {str(e).splitlines()[0]}") from e
         self._graph = (inputs, weights, outputs) if record else None

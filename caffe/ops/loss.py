@@ -187,7 +187,7 @@ class InfogainLoss(_ClassLoss):
     def compute(self, scores, labels, infogain=None):
         log_p, index, counted, poison = self.log_probabilities(scores, labels)
         if infogain is None:
-            infogain = self.infogain.to(scores.device)
+            infogain = self.infogain = self.infogain.to(scores.device)
         rows = infogain.reshape(log_p.shape[1], -1)[index]
         costs = -(rows * _clamped(log_p, math.log(LOG_THRESHOLD))).sum(1)
         return self.mean(scores, costs, counted, poison)

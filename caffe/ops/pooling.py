@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from caffe.layer import register
+from caffe.layer import TRAIN, register
 from caffe.torch_layer import TorchLayer
 
 MAX, AVE, STOCHASTIC = 0, 1, 2  # PoolingParameter.PoolMethod, and SPPParameter's
@@ -82,13 +82,18 @@ def stochastic_pool(x, windows, generator):
     return cells.gather(2, first).squeeze(2)
 
 
-def pool(layer, x, method, windows):
+def pool(x, method, windows, generator):
     """Pool x (N, C, H, W) to (N, C, H', W') by MAX, AVE or STOCHASTIC."""
     if method == MAX:
         return max_pool(x, windows)
     if method == AVE:
         return ave_pool(x, windows)
-    return stochastic_pool(x, windows, layer.random(x.device) if layer.phase == 0 else None)
+    return stochastic_pool(x, windows, generator)
+
+
+def generator_of(layer, x, method):
+    """What STOCHASTIC draws from in TRAIN; asked for once a pass, so that several poolings draw different numbers."""
+    return layer.random(x.device) if method == STOCHASTIC and layer.phase == TRAIN else None
 
 
 @register("Pooling")
@@ -148,7 +153,7 @@ class Pooling(TorchLayer):
         if self.with_index:
             top, index = max_pool(x, self.windows, with_index=True)
             return top, index.float()
-        return pool(self, x, self.method, self.windows)
+        return pool(x, self.method, self.windows, generator_of(self, x, self.method))
 
 
 @register("SPP")
@@ -178,5 +183,6 @@ class SPP(TorchLayer):
 
     def compute(self, x):
         method = self.param.spp_param.pool
-        pooled = [pool(self, x, method, w) for w in self.windows]
+        generator = generator_of(self, x, method)
+        pooled = [pool(x, method, w, generator) for w in self.windows]
         return torch.cat([y.flatten(1) for y in pooled], 1) if self.levels > 1 else pooled[0]

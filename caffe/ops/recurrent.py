@@ -98,7 +98,7 @@ class _Recurrent(TorchLayer):
         if self.exposed:
             return torch.stack(outputs), *last
         for blob, value in zip(self.state, last):
-            blob.memory.assign(value)
+            blob.tensor().copy_(value)  # in place: a captured pass reads it there
         return torch.stack(outputs)
 
     def _stored(self):

@@ -196,6 +196,7 @@ class BatchReindex(TorchLayer):
     num_bottom, num_top = 2, 1
     no_gradient = (1,)
     saves_output = False
+    capturable = False  # the indices are checked on the host
 
     def top_shapes(self, shape, index):
         if len(index) != 1:

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from caffe import Blob, CaffeError
+from caffe.blob import lacks_memory, new_tensor
+from tests.caffe.apart import memory_apart
 
 
 def test_data_and_diff_are_zero_writable_float32():
@@ -91,3 +93,45 @@ def test_gradients_add_up_in_grad():
     for _ in range(2):
         blob.grad.add(torch.ones(2))
     assert view.tolist() == [2, 2]
+
+
+def test_placed_nowhere_is_zero(either_memory):
+    """Also where the user holds an array with other values."""
+    blob = Blob((2,))
+    blob.data[...] = 5
+    blob.memory.place(None)
+    assert not blob.data.any() and not blob.tensor().any()
+
+
+def test_memory_apart():
+    """As on a GPU: what is written into an array counts from the next use on, or is overtaken."""
+    with memory_apart():
+        blob = Blob((3,))
+        place, array = blob.tensor(), blob.data
+        array[...] = 5
+        assert blob.tensor() is place and place.tolist() == [5, 5, 5]
+        place.fill_(6)
+        assert array.tolist() == [5, 5, 5] and blob.data.tolist() == [6, 6, 6]
+        array[...] = 7
+        place.fill_(8)
+        blob.memory.overtaken()
+        assert blob.data.tolist() == [8, 8, 8]
+        blob.memory.assign(torch.ones(1).expand(3))
+        blob.data[0] = 2
+        assert blob.tensor().tolist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "words, lacks",
+    [("CUDA out of memory. Tried to allocate 2 GiB", True), ("DefaultCPUAllocator: can't allocate memory", True),
+     ("CUDA error: an illegal memory access was encountered", False)],
+)  # fmt: skip
+def test_what_is_called_too_little_memory(words, lacks):
+    """Not every error of a GPU that speaks of memory."""
+    assert lacks_memory(RuntimeError(words)) == lacks
+
+    def fill(*_, **__):
+        raise RuntimeError(words)
+
+    with pytest.raises(CaffeError if lacks else RuntimeError, match="not enough memory" if lacks else "illegal"):
+        new_tensor((3,), torch.device("cpu"), fill)

@@ -1,5 +1,7 @@
 """Captured iterations against plain ones, bit by bit, with an engine that records on the CPU (recorder.py)."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from caffe.layer import TRAIN
 from caffe.net import Net
 from caffe.proto import caffe_pb2
 from tests.caffe.recorder import Recorder
+
+pytestmark = pytest.mark.usefixtures("either_memory")
 
 DATA = """
 layer { name: "data" type: "Python" top: "data" top: "label"
@@ -27,6 +31,16 @@ layer { name: "drop" type: "Dropout" bottom: "conv" top: "drop" }
 layer { name: "ip" type: "InnerProduct" bottom: "drop" top: "ip"
         inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
 """
+RECURRENT = """
+layer { name: "go" type: "DummyData" top: "go"
+        dummy_data_param { shape { dim: 5 dim: 3 } data_filler { type: "constant" value: 1 } } }
+layer { name: "steps" type: "Reshape" bottom: "label" top: "steps" reshape_param { shape { dim: 5 dim: 3 dim: 1 } } }
+layer { name: "lstm" type: "LSTM" bottom: "steps" bottom: "go" top: "ip"
+        recurrent_param { num_output: 1 weight_filler { type: "uniform" min: -1 max: 1 } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "steps" top: "loss" }
+layer { name: "unused" type: "Silence" bottom: "data" }
+"""
+PYRAMID = 'layer { name: "spp" type: "SPP" bottom: "drop" top: "spp" spp_param { pyramid_height: 2 pool: STOCHASTIC } }'
 LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "label" top: "loss" }'
 FILTER = 'layer { name: "filter" type: "Filter" bottom: "ip" bottom: "keep" top: "some" }'
 MIDDLE = """layer { name: "middle" type: "Python" bottom: "ip" top: "twice"
@@ -70,6 +84,16 @@ class Packed(Batches):
     @staticmethod
     def unpack(images, labels):
         return images / np.float32(255), labels
+
+
+class PackedChanging(Packed):
+    """All tops are made anew on the device; none is a tensor that came by wire."""
+
+    sizes = Changing.sizes
+
+    @staticmethod
+    def unpack(images, labels):
+        return images / np.float32(255), labels * 1
 
 
 class Twice(caffe.Layer):
@@ -150,6 +174,77 @@ def test_packed_batches_give_the_same_tops():
     assert_equal(a, b)
 
 
+@pytest.mark.parametrize("layer", ["Batches", "Packed"])
+@pytest.mark.parametrize("frugal", [False, True])
+@pytest.mark.parametrize(
+    "seen", [["label", "data"], ["data", "data"], ["conv", "data", "ip", "diff"], ["loss", "diff"]]
+)
+def test_to_look_changes_nothing(layer, frugal, seen):
+    """What was read is not taken for what was written: the next batch counts, not the one that was looked at."""
+    losses = []
+    for s in (plain(layer=layer, frugal=frugal), solver(layer=layer, frugal=frugal, engine=Recorder())):
+        for _ in range(WARM_UP + 5):
+            s.step(1)
+            losses.append(float(s.smoothed_loss))
+            for name, moment in zip(seen[::2], seen[1::2]):
+                getattr(s.net.blobs[name], moment).sum()
+    assert losses[: WARM_UP + 5] == losses[WARM_UP + 5 :] and len(set(losses)) == WARM_UP + 5
+
+
+def test_the_diff_of_a_sum_can_be_looked_at():
+    """It is one number for all places, until somebody may write into one of them."""
+    sums = 'layer { name: "loss" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1 }'
+    s = solver(BODY + sums + 'layer { name: "unused" type: "Silence" bottom: "label" }', engine=Recorder())
+    for _ in range(WARM_UP + 3):
+        s.step(1)
+        for _ in range(2):
+            assert (s.net.blobs["ip"].diff == 1).all()
+
+
+@pytest.mark.parametrize("written", ["array", "file"])
+@pytest.mark.parametrize("moment", [WARM_UP, WARM_UP + 2])
+def test_new_weights_count(written, moment, tmp_path):
+    """Also in the iteration that is captured, in which convolutions lay new weights out anew."""
+    a, b = plain(frugal=True), solver(engine=(engine := Recorder()), frugal=True)
+    a.net.save(str(tmp_path / "w.caffemodel"))
+    for s in (a, b):
+        s.step(moment)
+        if written == "file":
+            s.net.copy_from(str(tmp_path / "w.caffemodel"))
+        else:
+            s.net.params["conv"][0].data[...] *= 0.5
+        s.step(5)
+    assert engine.replays > 0
+    for x, y in zip(a.net.learnable_params, b.net.learnable_params):
+        np.testing.assert_array_equal(x.data, y.data)
+
+
+def test_a_recurrent_state_is_carried_on():
+    a, b = plain(net=RECURRENT), solver(net=RECURRENT, engine=(engine := Recorder()))
+    a.step(WARM_UP + 5)
+    b.step(WARM_UP + 5)
+    assert engine.replays == 2 * 5
+    assert_equal(a, b)
+
+
+def test_several_random_poolings_in_one_layer():
+    first, _, rest = BODY.partition('layer { name: "ip"')
+    net = first + PYRAMID + 'layer { name: "ip"' + rest.replace('bottom: "drop"', 'bottom: "spp"') + LOSS
+    a, b = plain(net=net), solver(net=net, engine=(engine := Recorder()))
+    a.step(WARM_UP + 5)
+    b.step(WARM_UP + 5)
+    assert engine.replays == 2 * 5
+    assert_equal(a, b)
+
+
+def test_a_solver_that_goes_takes_its_graphs_along():
+    s = solver(engine=Recorder())
+    s.step(WARM_UP + 2)
+    gone = weakref.ref(s)
+    del s
+    assert gone() is None
+
+
 def test_what_the_user_writes_counts():
     a, b = plain(), solver(engine=(engine := Recorder()))
     for s in (a, b):
@@ -176,8 +271,9 @@ def test_forward_between_steps():
     assert_equal(a, b)
 
 
-def test_another_shape_is_captured_anew():
-    a, b = plain(layer="Changing"), solver(layer="Changing", engine=(engine := Recorder()))
+@pytest.mark.parametrize("layer", ["Changing", "PackedChanging"])
+def test_another_shape_is_captured_anew(layer):
+    a, b = plain(layer=layer), solver(layer=layer, engine=(engine := Recorder()))
     a.step(17)
     b.step(17)
     assert engine.captures == 6  # 5 items, then 3, then 5 again

@@ -8,6 +8,8 @@ import pytest
 import caffe
 from caffe.glog import init_log
 
+pytestmark = pytest.mark.usefixtures("either_memory")
+
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "solver"
 CASES = sorted(p.stem for p in GOLDEN.glob("*.npz") if not p.stem.startswith("gaitnet"))
 ITERATIONS = 30

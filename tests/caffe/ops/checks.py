@@ -65,12 +65,12 @@ def check_gradients(net, *bottoms, wrt=(0,), params=True, tops=None, step=1e-2, 
         return sum((t.astype(np.float64) * w).sum() for t, w in zip(tops_of(net), weights))
 
     for blob, diff in zip(blobs, diffs):
-        values, numeric = blob.data, np.zeros(blob.shape)
+        numeric = np.zeros(blob.shape)
         for index in np.ndindex(*blob.shape):
-            old = values[index]
-            values[index] = old + step
+            old = blob.data[index]
+            blob.data[index] = old + step  # `data` anew each time: on a GPU Caffe brings only then what is written
             above = objective()
-            values[index] = old - step
+            blob.data[index] = old - step
             numeric[index] = (above - objective()) / (2 * step)
-            values[index] = old
+            blob.data[index] = old
         np.testing.assert_allclose(diff, numeric, rtol=0, atol=tolerance * max(1, np.abs(numeric).max()))

@@ -7,6 +7,8 @@ import caffe
 from caffe.layer import REGISTRY
 from tests.caffe.ops.checks import check_gradients, layer_net
 
+pytestmark = pytest.mark.usefixtures("either_memory")
+
 # Inputs and data layers have no bottom to send a gradient to; their tests compare what they read.
 SOURCES = {"Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData", "Parameter", "WindowData"}
 SINKS = {"HDF5Output", "Silence"}  # no top; Silence sends zeros
