@@ -1,9 +1,12 @@
 """Files that are whole or not there, and that tell when they were damaged afterwards."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
+import re
+import stat
 import zlib
 
 from caffe.errors import CaffeError
@@ -36,7 +39,7 @@ def seal(content: bytes) -> bytes:
 
 def check_seal(path) -> bool:
     """Is the file sealed? False: it has no seal (another program wrote it). A wrong checksum raises CaffeError."""
-    with open(path, "rb") as f:
+    with _reading(path) as f:
         content = f.read()
     body, end = content[: -len(_SEAL) - 4], content[-len(_SEAL) - 4 :]
     if not end.startswith(_SEAL):
@@ -44,6 +47,32 @@ def check_seal(path) -> bool:
     if zlib.crc32(body) != int.from_bytes(end[-4:], "little"):
         raise CaffeError(f"{path}: the file is damaged (its checksum does not fit its contents); use an older snapshot")
     return True
+
+
+def seal_of(path) -> bytes:
+    """The last bytes of a file, in which its seal lies: what tells one sealed file from another."""
+    with _reading(path) as f:
+        f.seek(0, os.SEEK_END)
+        f.seek(max(f.tell() - len(_SEAL) - 4, 0))
+        return f.read()
+
+
+@contextlib.contextmanager
+def _reading(path):
+    try:
+        with open(path, "rb", opener=_regular) as f:
+            yield f
+    except OSError as e:
+        raise CaffeError(f"Cannot read {path}: {e.strerror or e}") from e
+
+
+def _regular(path, flags):
+    """For open(): a pipe is not waited for, and what has no end is not read."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return descriptor
 
 
 @contextlib.contextmanager
@@ -63,13 +92,18 @@ def only_run(prefix):
             lock.seek(0)
             raise CaffeError(f"another run (process {lock.read().strip() or 'unknown'}) is writing snapshots named "
                              f"'{prefix}'; wait for it, or give this another snapshot_prefix") from None  # fmt: skip
+        if not (os.path.exists(path) and os.path.samestat(os.fstat(lock.fileno()), os.stat(path))):
+            raise CaffeError(
+                f"another run that writes '{prefix}' began or ended this very moment; start this one again"
+            )
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         for left in glob.glob(f"{glob.escape(prefix)}_iter_*.tmp*"):
-            os.unlink(left)
+            if re.search(r"\.tmp\d+$", left):
+                os.unlink(left)
         try:
             yield
         finally:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # gone, or read-only by now: what ended the run is told instead
                 os.unlink(path)

@@ -67,5 +67,10 @@ def _write(level, source, text):
     stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now))
     line = f"{'IWEF'[level]}{stamp}.{int(now % 1 * 1e6):06d} {threading.get_native_id():5d} {source}] {text}\n"
     with around_line():
-        sys.stderr.write(line)
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+        except BrokenPipeError:  # nobody reads any more, and training goes on, as with glog
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        except OSError:  # the disk is full: these lines are lost, those after them perhaps not
+            pass

@@ -17,6 +17,8 @@ from caffe import glog as log
 from caffe.errors import CaffeError
 
 _rank, _count = 0, 1
+# Not `-m caffe`: that looks for modules in the current folder first, and would run a stranger's caffe.py.
+START = "import sys; sys.path[:] = filter(None, sys.path); from caffe.cli import main; sys.exit(main())"
 
 
 def solver_rank() -> int:
@@ -56,7 +58,7 @@ def launch(ordinals, arguments) -> int:
     for rank in range(len(ordinals)):
         environment = dict(os.environ, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(len(ordinals)),
                            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
-        command = [sys.executable, "-m", "caffe", *arguments]
+        command = [sys.executable, "-c", START, *arguments]
         children.append(subprocess.Popen(command, env=environment, start_new_session=True))
 
     def pass_on(number, _):
@@ -97,14 +99,18 @@ def join(address=None) -> None:
     import torch.distributed as dist
 
     from caffe import device
+    from caffe.random import next_seed, set_random_seed
 
+    seed = [next_seed()]
     try:
         dist.init_process_group("nccl" if device.current().type == "cuda" else "gloo", init_method=address or "env://",
                                 rank=rank, world_size=count, timeout=timedelta(minutes=10))  # fmt: skip
+        dist.broadcast_object_list(seed)
     except (RuntimeError, ValueError) as e:
         raise CaffeError(f"cannot join the {count} processes at {address or os.environ.get('MASTER_ADDR')}: {e}") from e
     atexit.register(dist.destroy_process_group)  # else gloo's threads, still running, abort a process that ends
     _rank, _count = dist.get_rank(), dist.get_world_size()
+    set_random_seed(seed[0])  # where the solver has none of its own, all draw the same one
     if _rank:
         log.init_log(log.ERROR)
 
@@ -113,10 +119,19 @@ class Averaging:
     """Keeps the ranks of one solver together: equal parameters at the start, averaged gradients in each iteration."""
 
     def __init__(self, solver):
+        from datetime import timedelta
+
         import torch.distributed as dist
 
         self.dist, self.solver = dist, solver
-        self.control = dist.new_group(backend="gloo")  # small host messages, beside the gradients' own channel
+        patient = timedelta(days=7)  # the others wait while rank 0 tests; a dead one is told of by its connection
+        self.gradients = dist.new_group(timeout=patient)
+        self.control = dist.new_group(backend="gloo", timeout=patient)  # small host messages, beside the gradients'
+        started: list = [None] * _count
+        self._guard(lambda: dist.all_gather_object(started, solver.iter, group=self.control))
+        if len(set(started)) > 1:
+            raise CaffeError(f"the processes start from different iterations, rank by rank {started}: some fell back "
+                             "to an older snapshot; give all of them the same one")  # fmt: skip
         self._guard(lambda: [dist.broadcast(b.memory.tensor(), 0) for b in solver.net.learnable_params])
         solver.add_callback(lambda: None, self.average)
         own_request = solver.action_function
@@ -129,7 +144,7 @@ class Averaging:
         blobs = [b for b, lr in zip(self.solver.net.learnable_params, self.solver.net.params_lr) if lr]
         grads = [b.grad.tensor() for b in blobs]
         flat = torch.cat([g.reshape(-1) for g in grads])
-        self._guard(lambda: self.dist.all_reduce(flat))
+        self._guard(lambda: self.dist.all_reduce(flat, group=self.gradients))
         flat.div_(_count)
         for g, mean in zip(grads, flat.split([g.numel() for g in grads])):
             g.copy_(mean.view_as(g))

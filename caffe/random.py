@@ -5,6 +5,8 @@ import os
 
 import torch
 
+from caffe.parallel import solver_rank
+
 _seed = None
 _nets = 0
 
@@ -31,7 +33,10 @@ def mix(*parts) -> int:
 
 
 class Stream:
-    """Gives a layer its generator: freshly seeded for every pass, so that skipping passes changes nothing."""
+    """Gives a layer its generator: freshly seeded for every pass, so that skipping passes changes nothing.
+
+    Ranks that train together draw different numbers in a pass (they drop out different units), and the same where
+    numbers last longer: one order of the data, of which each rank takes its part."""
 
     def __init__(self, net, layer_index):
         self._net, self._layer = net, layer_index
@@ -48,7 +53,8 @@ class Stream:
         return [generator.manual_seed(self._seed()) for generator in self._generators.values()]
 
     def _seed(self):
-        return mix(self._net.seed, self._net.pass_index, self._layer)
+        rank = solver_rank()
+        return mix(self._net.seed, self._net.pass_index, self._layer, *([rank] if rank else []))
 
     def fixed(self, *parts) -> torch.Generator:
         """A generator for what lasts longer than a pass: a function of the net's seed, the layer and `parts`."""

@@ -11,7 +11,7 @@ import torch
 from caffe import glog as log
 from caffe import packed, weights
 from caffe.errors import CaffeError
-from caffe.files import atomic_path, check_seal, seal
+from caffe.files import atomic_path, check_seal, seal, seal_of
 from caffe.proto import caffe_pb2
 from caffe.read import read_binary
 
@@ -21,6 +21,10 @@ LONGEST_NAME = 4096  # bytes, as long as a path may be on Linux
 def save(solver):
     """Write both files of `solver`; the state last, so that a state on disk always has its weights."""
     param = solver.param
+    for name, layer in zip(solver.net.layer_names, solver.net.layers):
+        if not all(bool(blob.tensor().isfinite().all()) for blob in layer.blobs):
+            raise CaffeError(f"Iteration {solver.iter}: layer '{name}' holds weights that are not finite; "
+                             "they are not saved, earlier snapshots stay")  # fmt: skip
     stem = f"{param.snapshot_prefix}_iter_{solver.iter}"
     if param.snapshot_format == param.HDF5:
         model = f"{stem}.caffemodel.h5"
@@ -51,12 +55,12 @@ def restore_newest_good(solver, path):
 
 def _older(path):
     """Solver states of the same run with fewer iterations, newest first."""
-    match = re.fullmatch(r"(.*_iter_)(\d+)(\.solverstate(?:\.h5)?)", os.path.basename(path))
+    match = re.fullmatch(r"(.*_iter_)(\d+)(\.solverstate(?:\.h5)?)", os.path.basename(path), re.DOTALL | re.ASCII)
     if not match:
         return []
     folder, found = os.path.dirname(path), {}
-    for name in os.listdir(folder or "."):
-        other = re.fullmatch(re.escape(match[1]) + r"(\d+)" + re.escape(match[3]), name)
+    for name in os.listdir(folder or ".") if os.path.isdir(folder or ".") else ():
+        other = re.fullmatch(re.escape(match[1]) + r"(\d+)" + re.escape(match[3]), name, re.ASCII)
         if other and int(other[1]) < int(match[2]):
             found[int(other[1])] = os.path.join(folder, name)
     return [found[n] for n in sorted(found, reverse=True)]
@@ -65,12 +69,11 @@ def _older(path):
 def restore(solver, path):
     """Bring `solver` to the state in the file `path`: weights, history, iteration, random numbers."""
     state, history = (_read_state_hdf5 if path.endswith(".h5") else _read_state)(solver, path)
+    if state.iter < 0:
+        raise CaffeError(f"{path}: says that it is of iteration {state.iter}; it is damaged")
     log.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
     if state.learned_net:
-        model = _beside(state.learned_net, path)
-        if not path.endswith(".h5") and os.path.exists(model) and check_seal(path) and not check_seal(model):
-            raise CaffeError(f"{model}: the file is damaged (its end is missing); use an older snapshot")
-        solver.net.copy_from(model)
+        solver.net.copy_from(_weights_of(state, path))
     for blob, value in zip(solver.history, history):
         blob.memory.assign(torch.from_numpy(value))
     solver.iter, solver.current_step = state.iter, state.current_step
@@ -79,18 +82,23 @@ def restore(solver, path):
     solver.seek(solver.iter)
 
 
-def _beside(learned_net, state_path):
+def _weights_of(state, path):
     """The weights where the state says, else beside the state (snapshots are often moved together)."""
-    if os.path.exists(learned_net):
-        return learned_net
-    beside = os.path.join(os.path.dirname(state_path), os.path.basename(learned_net))
-    return beside if os.path.exists(beside) else learned_net
+    beside = os.path.join(os.path.dirname(path), os.path.basename(state.learned_net))
+    present = [model for model in (state.learned_net, beside) if os.path.exists(model)]
+    for model in present:
+        if not state.weights_seal or seal_of(model) == state.weights_seal:
+            return model
+    if present:
+        raise CaffeError(f"{present[0]}: its end is missing, or it is not the file that {path} was saved with; "
+                         "use an older snapshot")  # fmt: skip
+    return state.learned_net
 
 
 def _save_state(solver, path, model):
     log.info("sgd_solver.cpp:284", f"Snapshotting solver state to binary proto file {path}")
     state = caffe_pb2.SolverState(iter=solver.iter, learned_net=model, current_step=solver.current_step,
-                                  random_seed=solver.seed)  # fmt: skip
+                                  random_seed=solver.seed, weights_seal=seal_of(model))  # fmt: skip
     for blob in solver.history:
         weights.blob_to_proto(blob, state.history.add())
     with atomic_path(path) as temporary, open(temporary, "wb") as f:
@@ -108,6 +116,7 @@ def _check_history(solver, path, shapes):
 
 def _read_state(solver, path):
     try:
+        check_seal(path)
         state = read_binary(path, caffe_pb2.SolverState)
     except CaffeError as e:
         raise CaffeError(f"{path}: cannot read the solver state: {e}") from e

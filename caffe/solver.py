@@ -45,7 +45,7 @@ class Solver:
         self.iter = 0
         self.current_step = 0
         self.seed = param.random_seed if param.random_seed >= 0 else next_seed()
-        self.net = _train_net(param, self._train_seed())
+        self.net = _train_net(param, mix(self.seed, "train"))
         self.test_nets = _test_nets(param, self.seed)
         log.info("solver.cpp:57", "Solver scaffolding done.")
         # rule.slots blobs a parameter; those of the second slot follow all of the first, as the state file has them
@@ -140,10 +140,15 @@ class Solver:
         if math.isfinite(float(loss)):
             return
         terms = ", ".join(f"{name} = {log.number(v)}" for name, w, values in outputs(self.net) for v in values if w)
-        self.snapshot()
+        saved = "Rank 0 alone saves weights"
+        if not solver_rank():
+            try:
+                self.snapshot()
+                saved = f"The weights before this iteration are saved as {self.param.snapshot_prefix}_iter_{self.iter}"
+            except CaffeError as e:
+                saved = str(e)
         raise CaffeError(f"Iteration {self.iter}: the loss is {log.number(float(loss))} ({terms}); "
-                         f"{self.net.first_not_finite()}. The weights before this iteration are saved as "
-                         f"{self.param.snapshot_prefix}_iter_{self.iter}; check data and base_lr")  # fmt: skip
+                         f"{self.net.first_not_finite()}. {saved}; check data and base_lr")  # fmt: skip
 
     def _smooth(self, loss, start):
         """Running mean of the last `average_loss` losses, updated as Caffe does (in single precision).
@@ -322,15 +327,11 @@ class Solver:
 
     def seek(self, iteration):
         """Bring random numbers and data layers to where an unbroken run has them at `iteration`."""
-        self.net.seed = self._train_seed()
+        self.net.seed = mix(self.seed, "train")
         self.net.seek(iteration * self.param.iter_size)
         for i, net in enumerate(self.test_nets):
             net.seed = mix(self.seed, "test", i)
             net.seek(self._tests_before(iteration) * self.param.test_iter[i])
-
-    def _train_seed(self):
-        """Ranks that train together drop out different units."""
-        return mix(self.seed, "train", *([solver_rank()] if solver_rank() else []))
 
     # ---- the rest of pycaffe's surface
 
@@ -371,6 +372,8 @@ class Solver:
             raise CaffeError("average_loss should be non-negative.")
         if param.iter_size < 1:
             raise CaffeError(f"iter_size must be at least 1, not {param.iter_size}")
+        if any(passes < 1 for passes in param.test_iter):
+            raise CaffeError(f"test_iter must be at least 1, not {min(param.test_iter)}")
         prefix = param.snapshot_prefix
         if (param.snapshot or param.snapshot_after_train) and not os.access(os.path.dirname(prefix) or ".", os.W_OK):
             raise CaffeError(f"Cannot write to snapshot prefix '{prefix}'.  Make sure that the directory exists "

@@ -6,12 +6,31 @@ Images     after a test: the largest 3-channel blob of the first test net, and e
 Histograms after a test: every learnable parameter, as `<layer>/<number>`
 """
 
+import functools
+
 import torch
 
+from caffe import glog as log
 from caffe.errors import CaffeError
 
 PICTURES = 8  # how many items of a blob are shown
 LEAST_SIDE = 8  # pixels: smaller blobs are no pictures
+
+
+def apart(write):
+    """A disk that is full ends the curves, not the training."""
+
+    @functools.wraps(write)
+    def guarded(self, *arguments):
+        if self.writer is None:
+            return
+        try:
+            write(self, *arguments)
+        except OSError as e:
+            self.writer = None
+            log.warning(log.here(), f"--tensorboard: cannot write to {self.folder}: {e.strerror}; training goes on")
+
+    return guarded
 
 
 class TensorBoard:
@@ -23,7 +42,7 @@ class TensorBoard:
         except ImportError as e:
             raise CaffeError("--tensorboard needs the package tensorboard: pip install tensorboard") from e
         try:
-            self.writer = SummaryWriter(folder, purge_step=solver.iter or None)
+            self.writer, self.folder = SummaryWriter(folder, purge_step=solver.iter or None), folder
         except OSError as e:
             raise CaffeError(f"--tensorboard: cannot write to {folder}: {e.strerror}") from e
         self.seen = {}  # blob name -> its values in the latest pass of the first test net
@@ -31,14 +50,17 @@ class TensorBoard:
             net = solver.test_nets[0]
             net.after_forward(lambda i: self._keep(net, i))
 
+    @apart
     def on_display(self, solver, outputs):
         """`outputs`: (name, loss weight, values) of the train net."""
         self.writer.add_scalar("train/smoothed loss", float(solver.smoothed_loss), solver.iter)
         self._scalars("train", [(name, value) for name, _, values in outputs for value in values], solver.iter)
 
+    @apart
     def on_rate(self, solver, rate):
         self.writer.add_scalar("lr", rate, solver.iter)
 
+    @apart
     def on_test(self, solver, index, means):
         """`means`: (output name, its mean over the test's batches) of test net number `index`."""
         self._scalars("test" if not index else f"test #{index}", means, solver.iter)
@@ -52,6 +74,7 @@ class TensorBoard:
                 self.writer.add_histogram(f"{layer}/{i}", blob.tensor().detach().cpu(), solver.iter)
         self.writer.flush()
 
+    @apart
     def close(self):
         self.writer.close()
 

@@ -84,13 +84,17 @@ def save(net, path, write_diff=False):
 
 def copy_from(net, path):
     """Copy the weights of the layers that `net` has; others in the file are ignored (and logged)."""
-    if not os.path.exists(path) or h5py.is_hdf5(path):  # Caffe, too, takes a missing file for HDF5
+    # Caffe, too, takes a missing file for HDF5.
+    if not os.path.exists(path) or (os.path.isfile(path) and h5py.is_hdf5(path)):
         copy_from_hdf5(net, path)
         return
     from caffe.read import read_net_binary
 
-    check_seal(path)
-    copy_from_proto(net, read_net_binary(path), path)
+    sealed = check_seal(path)
+    source = read_net_binary(path)
+    if not sealed and not any(saved.blobs for saved in source.layer):
+        raise CaffeError(f"{path}: holds no weights at all; it was emptied or cut off")
+    copy_from_proto(net, source, path)
 
 
 def copy_from_proto(net, source, path):
@@ -113,6 +117,9 @@ def save_hdf5(net, path, write_diff=False):
     if len(set(net.layer_names)) != len(net.layer_names):
         twice = next(n for n in net.layer_names if net.layer_names.count(n) > 1)
         raise CaffeError(f"{path}: two layers are named '{twice}', which HDF5 cannot hold; save as .caffemodel")
+    for name in net.layer_names:
+        if "/" in name or name in ("", "."):
+            raise CaffeError(f"{path}: a layer is named '{name}', which HDF5 cannot hold; save as .caffemodel")
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as f:
         groups = [(f.create_group("data"), lambda b: b.tensor())]
         if write_diff:

@@ -50,11 +50,22 @@ class DataLayer(caffe.Layer):
                 f"{name}: all training sequences in {params.im_path} are of one subject, {sequences[0].subject}; "
                 "identification needs two or more"
             )
-        seed = _draw_seed() if params.seed is None else params.seed
-        sampler = self.sampler(sequences, lengths, params.batch_size, (seed, int(self.phase)))
-        self.batches = Prefetcher(Loader(frames, sequences, sampler))
+        self.given_seed = params.seed
+        self.seed = seed = self._seed()
+        self.shuffled = lambda seed: self.sampler(sequences, lengths, params.batch_size, (seed, int(self.phase)))
+        self.loader = Loader(frames, sequences, self.shuffled(seed))
+        self.batches = Prefetcher(self.loader)
         data = f"{len(sequences)} sequences, {sum(lengths)} frames, fingerprint {fingerprint(frames, sequences)}"
         _log(f"{name}: {params.dataset}, {describe(frames)}: {data}; seed {seed}")
+
+    def _seed(self):
+        """Without one in `param_str`, what follows from the net's: a resumed run has that of the run it continues.
+
+        Under a Caffe whose nets have none, as in the original, NumPy's global state decides."""
+        if self.given_seed is not None:
+            return self.given_seed
+        stream = getattr(self, "random", None)
+        return stream.fixed("clips").initial_seed() if stream else int(np.random.randint(2**31))
 
     def sampler(self, sequences, lengths, num, seed):
         return ClipSampler(lengths, num, seed)
@@ -91,6 +102,9 @@ class DataLayer(caffe.Layer):
 
     def seek(self, batch):
         """The next reshape draws batch number `batch`, where 0 is the first one after the net was built."""
+        if (seed := self._seed()) != self.seed:
+            self.seed, self.loader.sampler = seed, self.shuffled(seed)
+            _log(f"{type(self).__name__}: the run that goes on has seed {seed}")
         self.batches.seek(batch + 1)
 
 
@@ -220,8 +234,3 @@ def _solver():
 def _log(text):
     """An INFO line of Caffe's log, or of stderr under a Caffe that has no `caffe.log`."""
     getattr(caffe, "log", lambda line: print(line, file=sys.stderr))(text)
-
-
-def _draw_seed():
-    # as in the original: NumPy's global state, so that np.random.seed repeats a run
-    return int(np.random.randint(2**31))

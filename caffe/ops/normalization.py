@@ -55,9 +55,10 @@ class BatchNorm(TorchLayer):
         else:  # a single value is its own mean, and has no variance
             mean, top = rows.detach().reshape(-1), rows - rows
         with torch.no_grad():
-            torch._foreach_mul_(self.weights, p.moving_average_fraction)
+            # A batch that is not finite leaves no trace: training stops there, and saves what was before.
+            whole = torch.isfinite(mean).all() & torch.isfinite(variance).all()
             for stored, new in zip(self.weights, (mean, variance, 1)):
-                stored.add_(new)
+                stored.copy_(torch.where(whole, stored * p.moving_average_fraction + new, stored))
         # A ReLU writing over a view would cost a copy in the backward pass.
         return top if top.shape == x.shape else top.view_as(x)
 

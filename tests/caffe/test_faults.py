@@ -13,8 +13,11 @@ import pytest
 
 import caffe
 from caffe import files
+from caffe import weights as weights_io
 from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2
 from caffe.read import read_net_binary
+from caffe.snapshot import restore_newest_good
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,6 +85,105 @@ def test_the_only_snapshot_damaged_is_an_error(folder):
     done = train("--snapshot=run_iter_10.solverstate")
     assert done.returncode == 134
     assert "run_iter_10.caffemodel" in done.stderr and "damaged" in done.stderr
+
+
+@pytest.mark.medium
+def test_weights_that_cannot_be_read_give_way_to_the_snapshot_before(folder):
+    write_solver()
+    assert train().returncode == 0
+    Path("run_iter_20.caffemodel").unlink()
+    os.mkfifo("run_iter_20.caffemodel")
+    done = train("--snapshot=run_iter_20.solverstate")
+    assert done.returncode == 0 and "run_iter_20.caffemodel: it is no regular file -- trying" in done.stderr
+
+
+@pytest.mark.parametrize("prefix", ["run", "a\nb", "é[%d]*"])
+def test_weights_of_another_run_are_not_taken(folder, prefix):
+    """As when a run in a folder of old snapshots is killed between the two files; the one before is taken."""
+    runs = {}
+    for seed in (1, 2):
+        write_solver()
+        solver = caffe.get_solver("solver.prototxt")
+        solver.param.random_seed, solver.param.snapshot_prefix = seed, prefix
+        solver.net.params["ip"][0].data[...] *= seed
+        solver.step(20)
+        runs[seed] = {name: Path(name).read_bytes() for name in os.listdir() if "_iter_" in name}
+    for name in runs[1]:
+        Path(name).write_bytes(runs[1][name])
+    Path(f"{prefix}_iter_20.caffemodel").write_bytes(runs[2][f"{prefix}_iter_20.caffemodel"])
+    solver = caffe.get_solver("solver.prototxt")
+    with pytest.raises(CaffeError, match="(?s)or it is not the file that .*_iter_20.solverstate was saved with"):
+        solver.restore(f"{prefix}_iter_20.solverstate")
+    restore_newest_good(solver, f"{prefix}_iter_20.solverstate")
+    assert solver.iter == 10
+
+
+def test_a_state_finds_its_own_weights_beside_it(folder):
+    """Not those that a later run has left where it once lay."""
+    write_solver()
+    solver = caffe.get_solver("solver.prototxt")
+    solver.step(10)
+    saved = solver.net.params["ip"][0].data.copy()
+    Path("kept").mkdir()
+    for ending in ("caffemodel", "solverstate"):
+        os.rename(f"run_iter_10.{ending}", f"kept/run_iter_10.{ending}")
+    other = caffe.get_solver("solver.prototxt")
+    other.net.params["ip"][0].data[...] = 5
+    other.step(10)
+    other.restore("kept/run_iter_10.solverstate")
+    np.testing.assert_array_equal(other.net.params["ip"][0].data, saved)
+
+
+@pytest.mark.medium
+def test_nobody_needs_to_read_the_log(folder):
+    """The terminal is closed, and tee with it; the disk of the log is full. Training goes on."""
+    write_solver(max_iter=3000)
+    command = [sys.executable, "-m", "caffe", "train", "--solver=solver.prototxt"]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while "Iteration 20 " not in job.stderr.readline():
+        assert job.poll() is None
+    job.stderr.close()
+    assert job.wait(timeout=60) == 0 and newest_state()[0] == 3000
+    write_solver(max_iter=20)
+    Path("run_iter_20.solverstate").unlink()
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(command, env=environment, stderr=full, timeout=60).returncode == 0
+    assert Path("run_iter_20.solverstate").exists()
+
+
+@pytest.mark.parametrize("arguments, told", [
+    (["--snapshot=nowhere/run_iter_10.solverstate"], "Cannot read nowhere/run_iter_10.solverstate: No such file"),
+    (["--weights=empty.caffemodel"], "empty.caffemodel: holds no weights at all; it was emptied or cut off"),
+    (["--weights=/dev/zero"], "Cannot read /dev/zero: it is no regular file"),
+    (["--weights=pipe"], "Cannot read pipe: it is no regular file"),
+    (["--snapshot=before.solverstate"], "before.solverstate: says that it is of iteration -5; it is damaged"),
+])  # fmt: skip
+@pytest.mark.medium
+def test_what_training_cannot_start_from(folder, arguments, told):
+    write_solver()
+    Path("empty.caffemodel").touch()
+    os.mkfifo("pipe")
+    state = caffe_pb2.SolverState(iter=-5)
+    for shape in ((3, 5), (3,)):
+        weights_io.blob_to_proto(caffe.Blob(shape), state.history.add())
+    Path("before.solverstate").write_bytes(state.SerializeToString())
+    done = train(*arguments)
+    assert done.returncode == 134 and told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(folder, monkeypatch):
+    """The run before has ended in between; a third may hold a new lock of that name by now."""
+    real = files.fcntl.flock
+
+    def flock(lock, how):
+        os.unlink("run.lock")
+        real(lock, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with pytest.raises(CaffeError, match="another run that writes 'run' began or ended this very moment"):
+        with files.only_run("run"):
+            pass
 
 
 @pytest.mark.medium
@@ -153,6 +255,55 @@ def test_a_bad_value_is_traced_to_its_blob_and_the_moment_before_is_saved(
         solver.step(10)
     for a, b in zip(weights("run_iter_7.caffemodel"), before):
         np.testing.assert_array_equal(a, b)
+
+
+STATISTICS = """layer { name: "poison" type: "Python" bottom: "x" top: "bad"
+        python_param { module: "poison_statistics" layer: "Poison" } }
+layer { name: "bn" type: "BatchNorm" bottom: "bad" top: "bn" }
+"""
+
+
+def test_a_bad_batch_leaves_no_trace_in_the_statistics_that_are_saved(folder, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path, str(folder)])
+    Path("poison_statistics.py").write_text(POISON % "nan")
+    Path("net.prototxt").write_text(
+        NET.replace('layer { name: "drop" type: "Dropout" bottom: "x"', STATISTICS + 'layer { name: "drop" '
+                    'type: "Dropout" bottom: "bn"'))  # fmt: skip
+    write_solver(snapshot=7)
+    solver = caffe.get_solver("solver.prototxt")
+    solver.step(7)
+    before = weights("run_iter_7.caffemodel")
+    with pytest.raises(CaffeError, match="Iteration 7: the loss is nan .*saved as run_iter_7"):
+        solver.step(1)
+    for a, b in zip(weights("run_iter_7.caffemodel"), before):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("max_iter, snapshot", [(30, 4), (30, 5), (8, 5)])
+def test_weights_that_are_not_finite_are_never_saved(folder, monkeypatch, max_iter, snapshot):
+    """A gradient may be bad while its loss is finite: neither a snapshot that is due nor the last one holds it."""
+    monkeypatch.setattr("sys.path", [*sys.path, str(folder)])
+    Path("poison_gradient.py").write_text(POISON.replace(">= 7", "< 0").replace(
+        "= top[0].diff", '= top[0].diff if self.passes != 8 else float("nan")') % "nan")  # fmt: skip
+    layer = """layer { name: "poison" type: "Python" bottom: "ip" top: "same"
+        python_param { module: "poison_gradient" layer: "Poison" } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "same" """
+    Path("net.prototxt").write_text(NET.replace('layer { name: "loss" type: "EuclideanLoss" bottom: "ip"', layer))
+    write_solver(max_iter=max_iter, snapshot=snapshot)
+    with pytest.raises(
+        CaffeError, match="Iteration 8: layer 'ip' holds weights that are not finite; they are not saved"
+    ):
+        caffe.get_solver("solver.prototxt").solve()
+    assert newest_state()[0] == snapshot
+    assert all(np.isfinite(w).all() for w in weights(f"run_iter_{snapshot}.caffemodel"))
+
+
+def test_a_loss_that_is_not_finite_is_told_also_where_nothing_can_be_saved(folder):
+    write_solver(max_iter=1000, base_lr=1e6)
+    solver = caffe.get_solver("solver.prototxt")
+    solver.param.snapshot_prefix, solver.param.snapshot = "gone/run", 0
+    with pytest.raises(CaffeError, match=r"the loss is (nan|inf) .*cannot write gone/run_iter_\d+.caffemodel: No such"):
+        solver.step(1000)
 
 
 def test_no_space_leaves_the_old_snapshot_and_no_half_file(folder, monkeypatch):

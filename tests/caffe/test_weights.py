@@ -146,3 +146,28 @@ def test_files_that_are_not_weights(make):
 def test_blobs_in_the_prototxt_are_the_start_values(make):
     net = make(("a", 1, "bias_term: false", "blobs { shape { dim: 1 dim: 3 } data: 5 data: 6 data: 7 }"))
     assert net.params["a"][0].data.tolist() == [[5, 6, 7]]
+
+
+@pytest.mark.parametrize("name", ["fc/a", "."])
+def test_names_that_hdf5_cannot_hold(make, name):
+    """A / there would be a group in a group, which reading by name does not find again."""
+    net = make((name, 2))
+    with pytest.raises(
+        caffe.CaffeError, match=f"a layer is named '{name}', which HDF5 cannot hold; save as .caffemodel"
+    ):
+        net.save_hdf5("w.h5")
+    assert not Path("w.h5").exists()
+    net.save("w.caffemodel")
+    other = make((name, 2))
+    other.copy_from("w.caffemodel")
+    np.testing.assert_array_equal(other.params[name][0].data, net.params[name][0].data)
+
+
+def test_a_net_without_weights_is_saved_and_read_back(make):
+    """Nothing in a file that is whole is not the same as an emptied file."""
+    net = make()
+    net.save("w.caffemodel")
+    net.copy_from("w.caffemodel")
+    Path("w.caffemodel").write_bytes(b"")
+    with pytest.raises(caffe.CaffeError, match="w.caffemodel: holds no weights at all"):
+        net.copy_from("w.caffemodel")

@@ -110,12 +110,34 @@ def test_seed_repeats_batches_and_phases_differ(tmp_path, root):
         assert equal(one, same) and not equal(one, other)
 
 
-def test_without_seed_numpy_decides(tmp_path, root):
+def three(tmp_path, root, set_seed):
     batches = []
-    for numpy_seed in (1, 1, 2):
-        np.random.seed(numpy_seed)
+    for seed in (1, 1, 2):
+        set_seed(seed)
         batches.append(next_batch(make_net(tmp_path, "GaitNet", root, seed=None)))
-    assert equal(batches[0], batches[1]) and not equal(batches[0], batches[2])
+    return batches
+
+
+def test_without_seed_the_nets_decides(tmp_path, root):
+    one, same, other = three(tmp_path, root, caffe.set_random_seed)
+    assert equal(one, same) and not equal(one, other)
+
+
+def test_where_nets_have_no_seed_numpys_decides(tmp_path, root, monkeypatch):
+    """As in BVLC Caffe, whose layers have no `random`."""
+    monkeypatch.setattr(
+        data_layers.DataLayer, "random", property(lambda layer: None, lambda layer, _: None), raising=False
+    )
+    one, same, other = three(tmp_path, root, np.random.seed)
+    assert equal(one, same) and not equal(one, other)
+
+
+def test_without_seed_a_resumed_net_has_that_of_the_net_it_continues(tmp_path, root):
+    unbroken, resumed = (make_net(tmp_path, "GaitNet_Sia", root, seed=None) for _ in range(2))
+    batches = [next_batch(unbroken) for _ in range(4)]
+    resumed.seed = unbroken.seed  # what a solver's state brings
+    resumed.seek(3)
+    assert equal(next_batch(resumed), batches[3])
 
 
 @pytest.mark.parametrize("layer", ["GaitNet_Seg", "GaitNet", "GaitNet_Sia"])
