@@ -3,14 +3,17 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from caffe.random import Stream
 from caffe.read import read_net_binary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +46,9 @@ class Part(caffe.Layer):
 
     def backward(self, top, propagate_down, bottom):
         pass
+
+    def seek(self, batch):
+        self.batch = batch
 '''
 
 NET = """
@@ -60,16 +66,24 @@ SOLVER = """net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 di
 snapshot_prefix: "run" random_seed: 3 solver_mode: CPU"""
 
 
-def start(folder, ranks, iterations=20, snapshot=20, pause=""):
-    """A job of `ranks` processes in `folder`; its Popen."""
+def write_job(folder, iterations=20, snapshot=20, pause="", net=NET, solver=SOLVER):
     folder.mkdir(exist_ok=True)
     (folder / "part_layers.py").write_text(LAYERS)
-    (folder / "net.prototxt").write_text(NET % pause)
-    (folder / "solver.prototxt").write_text(SOLVER % (iterations, snapshot))
-    environment = dict(os.environ, PYTHONPATH=f"{ROOT}:{folder}", OMP_NUM_THREADS="1")
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    command = [sys.executable, *launcher, "-m", "caffe", "train", "--solver=solver.prototxt"]
+    (folder / "net.prototxt").write_text(net % pause)
+    (folder / "solver.prototxt").write_text(solver % (iterations, snapshot))
+
+
+def run(folder, *command, **variables):
+    environment = dict(os.environ, PYTHONPATH=f"{ROOT}:{folder}", OMP_NUM_THREADS="1", **variables)
+    command = [sys.executable, *command]
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def start(folder, ranks, *arguments, **job):
+    """A job of `ranks` processes in `folder`; its Popen."""
+    write_job(folder, **job)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    return run(folder, *launcher, "-m", "caffe", "train", "--solver=solver.prototxt", *arguments)
 
 
 def weights(folder, iteration):
@@ -87,6 +101,68 @@ def test_ranks_follow_the_trajectory_of_one_process_with_all_the_data(tmp_path, 
     assert len(re.findall(r"Iteration 15 \(", log)) == 1  # only rank 0 tells
     for one, many in zip(weights(tmp_path / "1", 20), weights(tmp_path / str(ranks), 20)):
         np.testing.assert_allclose(many, one, atol=1e-5)  # sums in another order, 20 updates
+
+
+DROPOUT = """layer { name: "drop" type: "Dropout" bottom: "conv" top: "drop" }
+layer { name: "ip" type: "InnerProduct" bottom: "drop" """
+
+
+@pytest.mark.slow
+def test_ranks_without_a_seed_of_their_own_resume_exactly(tmp_path):
+    """All draw the same one, which the snapshot keeps; their dropout differs none the less."""
+    job = dict(net=NET.replace('layer { name: "ip" type: "InnerProduct" bottom: "conv"', DROPOUT),
+               solver=SOLVER.replace("random_seed: 3", ""), snapshot=10)  # fmt: skip
+    ended = []
+    for arguments in ([], ["--snapshot=run_iter_10.solverstate"]):
+        log = (training := start(tmp_path, 2, *arguments, **job)).communicate(timeout=120)[1]
+        assert training.returncode == 0, log
+        ended.append(weights(tmp_path, 20))
+    for a, b in zip(*ended):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_every_rank_draws_other_numbers_in_a_pass_and_the_same_for_good(monkeypatch):
+    net = SimpleNamespace(seed=3, pass_index=4)
+    drawn = []
+    for rank in (0, 1):
+        monkeypatch.setattr("caffe.random.solver_rank", lambda rank=rank: rank)
+        stream = Stream(net, 2)
+        drawn.append((stream().initial_seed(), stream.fixed("order", 0).initial_seed()))
+    assert drawn[0][0] != drawn[1][0] and drawn[0][1] == drawn[1][1]
+
+
+@pytest.mark.slow
+def test_ranks_that_start_from_different_snapshots_are_stopped(tmp_path):
+    """On machines with disks of their own, where one rank's newest snapshot is damaged."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    jobs = []
+    for rank in (0, 1):
+        folder = tmp_path / str(rank)
+        assert start(folder, 1, iterations=20, snapshot=10).wait(60) == 0
+        write_job(folder, iterations=30, snapshot=10)
+        if rank:
+            (folder / "run_iter_20.caffemodel").write_bytes(b"")
+        whole = dict(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        command = ["-m", "caffe", "train", "--solver=solver.prototxt", "--snapshot=run_iter_20.solverstate"]
+        jobs.append(run(folder, *command, **whole))
+    logs = [job.communicate(timeout=60)[1] for job in jobs]
+    assert all(job.returncode == 134 for job in jobs)
+    assert all("start from different iterations, rank by rank [20, 10]" in log for log in logs), logs
+
+
+@pytest.mark.medium
+def test_the_ranks_of_launch_run_this_caffe(tmp_path):
+    """Not a caffe.py that somebody has put beside the prototxt."""
+    write_job(tmp_path, iterations=5)
+    (tmp_path / "caffe.py").write_text("import sys; sys.exit('a stranger ran')")
+    away = f"import sys; sys.path[:] = [{str(ROOT)!r}, *filter(None, sys.path)]"  # from the current folder
+    launch = "from caffe.parallel import launch; sys.exit(launch([0, 1], ['train', '--solver=solver.prototxt']))"
+    job = run(tmp_path, "-c", f"{away}; {launch}")
+    log = job.communicate(timeout=60)[1]
+    assert job.returncode == 0 and "a stranger ran" not in log, log
+    assert (tmp_path / "run_iter_5.caffemodel").exists()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What is seen of a training besides its log: TensorBoard event files, and the progress line of a terminal."""
 
+import errno
 import fcntl
 import os
 import pty
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from caffe.tensorboard import pictures_of
+import caffe
+from caffe.tensorboard import TensorBoard, pictures_of
 
 REPO = Path(__file__).resolve().parents[2]
 NET = """name: "seg"
@@ -125,3 +127,21 @@ def test_a_terminal_gets_a_progress_line_and_a_file_does_not(folder):
     piped = subprocess.run(command(), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True).stderr
     assert "\r" not in piped and "iter]" not in piped
     assert all(re.match(r"[IWEF]\d{4} |[\w\s{}]", line) for line in piped.splitlines())
+
+
+def test_a_full_disk_ends_the_curves_and_not_the_training(folder, monkeypatch, capsys):
+    writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter
+    monkeypatch.chdir(folder)
+    solver = caffe.get_solver("solver.prototxt")
+    board = TensorBoard(solver, "events")
+    solver.add_observer(board)
+    solver.step(2)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "add_scalar", full)
+    solver.step(6)
+    board.close()
+    told = capsys.readouterr().err
+    assert solver.iter == 8 and told.count("cannot write to events: No space left on device; training goes on") == 1
