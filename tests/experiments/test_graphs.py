@@ -1,0 +1,28 @@
+"""The four nets as captured iterations: on the CPU, with memory as on a GPU, the very run that is not captured."""
+
+import pytest
+import torch
+
+from caffe.cuda_graph import WARM_UP
+from tests.caffe.apart import memory_apart
+from tests.caffe.recorder import Recorder
+from tools import bench_gpu
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("step", ["seg", "rec", "joint", "sia"])
+def test_captured_equals_plain(step):
+    with memory_apart():
+        plain, captured = (bench_gpu.make_solver(step, "float32", 2, ready_made=True) for _ in range(2))
+        engine = Recorder(sync=True)  # labels are looked at on a CPU alone
+        plain.capture_with(Recorder(sync=True))
+        captured.capture_with(engine)
+        plain._graph.refused = "told so"
+        for _ in range(WARM_UP + 2):
+            plain.step(1)
+            captured.step(1)
+            assert float(plain.smoothed_loss) == float(captured.smoothed_loss)
+            captured.net.blobs["im0"].data.sum()  # to look changes nothing
+        assert (engine.captures, engine.replays) == (2, 2 * 2)
+        for a, b in zip(plain.net.learnable_params, captured.net.learnable_params):
+            assert torch.equal(a.tensor(), b.tensor())
