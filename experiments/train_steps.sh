@@ -33,23 +33,26 @@ find_caffe() {
     else
         caffe=$root/.venv/bin/caffe
         PYTHONPATH=$root
-        [ -x "$caffe" ] || sh "$root/tools/setup.sh"
+        sh "$root/tools/setup.sh" # says nothing when up to date; an interrupted one left a caffe that half works
     fi
     export PYTHONPATH
 }
 
 train() { # step, the step before
     weights=$(final_weights "$1")
+    snapshot=$(newest_snapshot "$1")
+    start=
+    [ -z "$2" ] || start=$(final_weights "$2")
     if [ -f "$weights" ]; then
         echo "$1: already done, $weights"
+        warn_if_newer "$1" "$start" "$weights"
+        [ "${prune:-no}" = no ] || prune_snapshots "$1" # when killed before it could
         return
-    fi
-    snapshot=$(newest_snapshot "$1")
-    if [ -n "$snapshot" ]; then
+    elif [ -n "$snapshot" ]; then
         echo "$1: going on from $snapshot"
+        warn_if_newer "$1" "$start" "$snapshot"
         set -- "$1" --snapshot="$snapshot"
-    elif [ -n "$2" ]; then
-        start=$(final_weights "$2")
+    elif [ -n "$start" ]; then
         [ -f "$start" ] || fail "step $1 starts from $start, which is not there; train it first: sh train_net.sh $2"
         echo "$1: starting from $start"
         set -- "$1" --weights="$start"
@@ -65,11 +68,19 @@ train() { # step, the step before
     [ -z "${CAFFE_ROOT:-}" ] || describe "$@" >"$log" # the bundled one does that itself
     trap '' INT # Ctrl-C is for Caffe, which writes a snapshot and stops
     exec 4>&1
-    status=$({ { "$@" 2>&1 && echo 0 >&3 || echo $? >&3; } | tee -a "$log" >&4; } 3>&1)
+    # The log outlives the terminal, as Caffe does: that writes a snapshot on SIGHUP and goes on.
+    status=$({ { "$@" 2>&1 && echo 0 >&3 || echo $? >&3; } | (trap '' HUP PIPE; exec tee -a "$log" >&4); } 3>&1)
     trap - INT
-    [ "$status" = 0 ] || fail "step $step: caffe ended with exit status $status; see $PWD/$log" "$status"
+    [ "$status" = 0 ] || fail "step $step: caffe ended with exit status $status; see $PWD/$log; where the loss \
+diverged, lower base_lr or delete the newest gaitnet-${step}_iter_<n>.* before you run it again" "$status"
+    weights=$(final_weights "$step")
     [ -f "$weights" ] || fail "step $step: stopped before $weights was written; run the same command again to go on" 130
-    [ "${prune:-no}" = no ] || prune_snapshots "$step" "$weights"
+    [ "${prune:-no}" = no ] || prune_snapshots "$step"
+}
+
+warn_if_newer() { # step, what it starts from, what it made
+    [ ! "$2" -nt "$3" ] || echo "warning: $3 is older than $2, from which step $1 starts; to train it anew, delete \
+gaitnet-$1_iter_<n>.* and run the same command again" >&2
 }
 
 describe() { # command...: what is needed to repeat it; the data layers tell of the data
@@ -80,21 +91,34 @@ describe() { # command...: what is needed to repeat it; the data layers tell of 
     echo "commit: $commit"
 }
 
-final_weights() { # step -> the file that its last iteration writes
-    last=$(sed -n 's/^ *max_iter: *\([0-9][0-9]*\).*/\1/p' "solver-$1.prototxt")
-    [ -n "$last" ] || fail "$PWD/solver-$1.prototxt has no max_iter"
-    echo "gaitnet-$1_iter_$last.caffemodel"
+max_iter() { # step
+    last=$(sed -n 's/^[[:space:]]*max_iter[[:space:]]*:[[:space:]]*\([1-9][0-9]*\).*/\1/p' "solver-$1.prototxt")
+    [ -n "$last" ] || fail "$PWD/solver-$1.prototxt has no line 'max_iter: N'; N must not begin with 0, which means octal"
+    echo "$last"
 }
 
-newest_snapshot() { # step -> its last .solverstate that has its .caffemodel
-    for state in "gaitnet-$1"_iter_*.solverstate; do
-        [ ! -f "${state%.solverstate}.caffemodel" ] || echo "${state%.solverstate}"
-    done | sed 's/.*_iter_//' | sort -n | sed -n "\$s/.*/gaitnet-$1_iter_&.solverstate/p"
+final_weights() { # step -> the file that its last iteration writes, .h5 when that is there
+    last=$(max_iter "$1")
+    file=gaitnet-$1_iter_$last.caffemodel
+    [ -f "$file" ] || [ ! -f "$file.h5" ] || file=$file.h5
+    echo "$file"
 }
 
-prune_snapshots() { # step, its final weights: keep these alone
-    for file in "gaitnet-$1"_iter_*; do
-        [ "$file" = "$2" ] || rm -f -- "$file"
+snapshots() { # step -> state and weights of each snapshot up to max_iter, oldest first; no files under other names
+    last=$(max_iter "$1")
+    ls | sed -n "s/^\(gaitnet-$1_iter_\([0-9]\{1,9\}\)\)\.solverstate\(\.h5\)\{0,1\}\$/\2 & \1.caffemodel\3/p" |
+        sort -n | while read -r n state model; do
+            [ "$n" -gt "$last" ] || [ ! -f "$model" ] || echo "$state $model"
+        done
+}
+
+newest_snapshot() { # step -> its state
+    snapshots "$1" | sed -n '$s/ .*//p'
+}
+
+prune_snapshots() { # step: the newest one stays, from which a raised max_iter goes on
+    snapshots "$1" | sed '$d' | while read -r state model; do
+        rm -f -- "$state" "$model"
     done
 }
 

@@ -1,4 +1,4 @@
 #!/bin/sh
 # cd into this folder, then: sh train_net.sh [seg|rec|joint|sia ...]
-prune=yes # minutes of training need no old snapshots, which take 100 MB each
+prune=yes # minutes of training need no snapshots before the last, which take 200 MB each
 cd -- "$(dirname -- "$0")" && . ../train_steps.sh

@@ -1,8 +1,11 @@
 """experiments/*/train_net.sh, with a stand-in for the caffe command that writes what Caffe would."""
 
 import os
+import pty
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,8 @@ step=$(echo "$2" | sed 's/--solver=solver-\\(.*\\).prototxt/\\1/')
 last=$(sed -n 's/^max_iter: //p' "solver-$step.prototxt")
 [ "$step" != "${FAIL_AT:-none}" ] || { echo "Check failed: it broke"; exit 134; }
 [ "$step" != "${STOP_AT:-none}" ] || last=7
-touch "gaitnet-${step}_iter_$last.caffemodel" "gaitnet-${step}_iter_$last.solverstate"
+h5=$(sed -n 's/^snapshot_format: HDF5/.h5/p' "solver-$step.prototxt")
+touch "gaitnet-${step}_iter_$last.caffemodel$h5" "gaitnet-${step}_iter_$last.solverstate$h5"
 """
 
 
@@ -94,6 +98,7 @@ def test_a_failure_stops_with_the_status_of_caffe(experiment):
     failed = run(experiment, FAIL_AT="rec")
     assert failed.returncode == 134
     assert "error: step rec: caffe ended with exit status 134; see " in failed.stderr
+    assert "lower base_lr or delete the newest gaitnet-rec_iter_<n>.* before you run it again\n" in failed.stderr
     (log,) = experiment.glob("gaitnet-rec-*.log")
     assert "it broke" in log.read_text() and str(log) in failed.stderr
     assert len(calls(experiment)) == 2  # joint and sia were not tried
@@ -120,16 +125,161 @@ def test_an_edited_max_iter_is_followed(experiment):
     assert (experiment / "gaitnet-seg_iter_123.caffemodel").exists()
 
 
+def snapshot(experiment, step, n, ending=""):
+    """Write the two files of a snapshot; gives their names."""
+    names = {f"gaitnet-{step}_iter_{n}.{kind}{ending}" for kind in ("caffemodel", "solverstate")}
+    for name in names:
+        (experiment / name).touch()
+    return names
+
+
+def files(experiment, step):
+    return {path.name for path in experiment.glob(f"gaitnet-{step}_iter_*")}
+
+
+def set_max_iter(experiment, step, value):
+    solver = experiment / f"solver-{step}.prototxt"
+    solver.write_text(solver.read_text().replace(f"max_iter: {last(experiment, step)}", f"max_iter: {value}"))
+
+
 def test_old_snapshots_go_from_walkers_only(experiment):
-    (experiment / "gaitnet-seg_iter_5.caffemodel").touch()
-    (experiment / "gaitnet-seg_iter_5.solverstate").touch()
+    old = snapshot(experiment, "seg", 5)
     run(experiment, "seg")
-    kept = sorted(path.name for path in experiment.glob("gaitnet-seg_iter_*"))
-    final = weights(experiment, "seg")
+    new = snapshot(experiment, "seg", last(experiment, "seg"))
+    assert files(experiment, "seg") == (new if experiment.name == "walkers" else old | new)
+
+
+@pytest.mark.parametrize("experiment", ["walkers"], indirect=True)
+def test_pruning_spares_what_is_no_older_snapshot(experiment):
+    n = last(experiment, "seg")
+    mine = {f"gaitnet-seg_iter_{n}.caffemodel.keep", "gaitnet-seg_iter_5.keep.solverstate", "gaitnet-seg_iter_7.txt"}
+    for name in mine:
+        (experiment / name).touch()
+    longer = snapshot(experiment, "seg", n + 1)
+    snapshot(experiment, "seg", 5)
+    run(experiment, "seg")
+    final = {f"gaitnet-seg_iter_{n}.caffemodel", f"gaitnet-seg_iter_{n}.solverstate"}
+    assert files(experiment, "seg") == mine | longer | final
+    for name in longer:
+        (experiment / name).unlink()
+    set_max_iter(experiment, "seg", n + 2)
+    assert run(experiment, "seg").returncode == 0
+    assert calls(experiment)[1] == f"seg.prototxt --snapshot=gaitnet-seg_iter_{n}.solverstate"
+
+
+@pytest.mark.parametrize("experiment", ["walkers"], indirect=True)
+def test_killed_before_it_pruned_it_prunes_the_next_time(experiment):
+    snapshot(experiment, "seg", 5)
+    newest = snapshot(experiment, "seg", 10)
+    final = weights(experiment, "seg")  # killed before its state was written: a raised max_iter goes on from the 10th
+    (experiment / final).touch()
+    assert run(experiment, "seg").returncode == 0
+    assert files(experiment, "seg") == newest | {final}
+
+
+def test_a_lowered_max_iter_leaves_out_later_snapshots(experiment):
+    for n in (10, 20, 30):
+        snapshot(experiment, "seg", n)
+    set_max_iter(experiment, "seg", 25)
+    assert run(experiment, "seg").returncode == 0
+    assert calls(experiment) == ["seg.prototxt --snapshot=gaitnet-seg_iter_20.solverstate"]
+    assert "gaitnet-seg_iter_30.solverstate" in files(experiment, "seg")
+
+
+def test_a_max_iter_that_cannot_be_read_is_told(experiment):
+    solver = experiment / "solver-seg.prototxt"
+    for octal_or_none in ("max_iter: 020", "base_lr: 0.1"):
+        solver.write_text(f"{octal_or_none}\n")
+        told = run(experiment, "seg")
+        assert told.returncode == 1
+        assert told.stderr == f"error: {solver} has no line 'max_iter: N'; N must not begin with 0, which means octal\n"
+    solver.write_text("\tmax_iter : 20 # as protobuf allows\n")
+    snapshot(experiment, "seg", 20)
+    assert "seg: already done, gaitnet-seg_iter_20.caffemodel" in run(experiment, "seg").stdout
+
+
+def test_snapshots_in_hdf5(experiment):
+    with open(experiment / "solver-seg.prototxt", "a") as f:
+        f.write("snapshot_format: HDF5\n")
+    snapshot(experiment, "seg", 9, ".h5")
+    (experiment / "gaitnet-seg_iter_11.solverstate.h5").touch()  # without weights
+    assert run(experiment, "seg", "rec").returncode == 0
+    assert calls(experiment) == [
+        "seg.prototxt --snapshot=gaitnet-seg_iter_9.solverstate.h5",
+        f"rec.prototxt --weights={weights(experiment, 'seg')}.h5",
+    ]
+    assert run(experiment, "seg").stdout == f"seg: already done, {weights(experiment, 'seg')}.h5\n"
     if experiment.name == "walkers":
-        assert kept == [final]
-    else:
-        assert len(kept) == 4 and final in kept
+        assert "gaitnet-seg_iter_9.caffemodel.h5" not in files(experiment, "seg")
+
+
+def test_weights_newer_than_what_was_trained_from_them(experiment):
+    assert run(experiment, "seg", "rec").stderr == ""
+    seg, rec = weights(experiment, "seg"), weights(experiment, "rec")
+    for name, when in ((seg, 2000), (rec, 1000)):
+        os.utime(experiment / name, (when, when))
+    again = run(experiment, "seg", "rec", "joint")
+    warning = f"warning: {rec} is older than {seg}, from which step rec starts; to train it anew, delete gaitnet-rec_"
+    assert again.stderr.startswith(warning) and again.stderr.count("\n") == 1
+    for path in experiment.glob("gaitnet-rec_iter_*"):
+        path.unlink()
+    snapshot(experiment, "rec", 10)
+    os.utime(experiment / "gaitnet-rec_iter_10.solverstate", (1000, 1000))
+    assert "warning: gaitnet-rec_iter_10.solverstate is older than" in run(experiment, "rec").stderr
+
+
+def test_the_set_up_is_looked_at_every_time(experiment):
+    """One that was killed leaves a .venv/bin/caffe that may not run."""
+    root = experiment.parent.parent
+    (root / "tools").mkdir()
+    (root / "tools/setup.sh").write_text('cp "$0.caffe" "$(dirname "$0")/../.venv/bin/caffe"\n')
+    shutil.copy(root / "caffe/build/tools/caffe", root / "tools/setup.sh.caffe")
+    half = root / ".venv/bin/caffe"
+    half.parent.mkdir(parents=True)
+    half.write_text("#!/bin/sh\nexit 1\n")
+    half.chmod(0o755)
+    assert run(experiment, "seg", CAFFE_ROOT="").returncode == 0
+    assert calls(experiment) == ["seg.prototxt"]
+
+
+# Goes on when the terminal has gone, as Caffe does: a snapshot on SIGHUP, further iterations.
+LASTING = """#!/bin/sh
+trap 'touch gaitnet-seg_iter_7.caffemodel gaitnet-seg_iter_7.solverstate; echo "Snapshotting"' HUP
+echo "Iteration 0"
+until [ -f gone ]; do sleep 0.05; done
+for i in 1 2 3; do echo "Iteration $i"; sleep 0.05; done
+echo "Optimization Done."
+"""
+
+
+@pytest.mark.parametrize("experiment", ["walkers"], indirect=True)
+@pytest.mark.parametrize("what", ["terminal", "pipe"])
+def test_the_log_outlives_the_terminal(experiment, what):
+    (experiment.parent.parent / "caffe/build/tools/caffe").write_text(LASTING)
+    ours, theirs = pty.openpty() if what == "terminal" else os.pipe()
+    env = {**os.environ, "CAFFE_ROOT": str(experiment.parent.parent / "caffe")}
+    command = ["sh", str(experiment / "train_net.sh"), "seg"]
+    running = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=env, start_new_session=True)
+    os.close(theirs)
+    shown = b""
+    while b"Iteration 0" not in shown:
+        shown += os.read(ours, 1000)
+    os.close(ours)
+    if what == "terminal":
+        os.killpg(running.pid, signal.SIGHUP)
+    (experiment / "gone").touch()
+    running.wait(20)
+    (log,) = experiment.glob("gaitnet-seg-*.log")
+    for _ in range(200):  # caffe may end after the shell, which SIGHUP ends
+        if "Optimization Done." in log.read_text():
+            break
+        time.sleep(0.05)
+    said = ["Iteration 0", "Snapshotting", "Iteration 1", "Iteration 2", "Iteration 3", "Optimization Done."]
+    assert [line for line in log.read_text().splitlines() if line in said] == [
+        line for line in said if what == "terminal" or line != "Snapshotting"
+    ]
+    if what == "terminal":
+        assert (experiment / "gaitnet-seg_iter_7.solverstate").exists()
 
 
 def test_wrong_words_and_paths(experiment):
