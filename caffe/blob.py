@@ -202,19 +202,27 @@ class Blob:
 
 
 def new_tensor(shape, where, fill=torch.zeros) -> torch.Tensor:
-    """A float32 tensor, or a CaffeError where this machine cannot hold it: Linux would promise the memory at first and
-    kill the process later."""
-    size = 4 * math.prod(shape)
-    free = _free_memory() if size >= 2**28 and where.type == "cpu" else size
-    if size <= free:
-        try:
-            return fill(shape, device=where)
-        except RuntimeError as e:
-            if not lacks_memory(e):
-                raise
-            free = 0
-    told = f"; {free / 2**30:.1f} GiB are free" if free else ""
-    raise CaffeError(f"not enough memory for a blob of shape {tuple(shape)}: it takes {size / 2**30:.1f} GiB{told}")
+    """A float32 tensor, or a CaffeError where this machine cannot hold it."""
+    if where.type == "cpu":
+        require_memory(shape)
+    try:
+        return fill(shape, device=where)
+    except RuntimeError as e:
+        if not lacks_memory(e):
+            raise
+        raise _no_room(shape, 4 * math.prod(shape)) from e
+
+
+def require_memory(shape, copies=1) -> None:
+    """CaffeError where the host has no room for so many float32 arrays of `shape`: Linux would promise the memory at
+    first and kill the process later."""
+    size = 4 * copies * math.prod(shape)
+    if size >= 2**28 and size > (free := _free_memory()):
+        raise _no_room(shape, size, f"; {free / 2**30:.1f} GiB are free")
+
+
+def _no_room(shape, size, told=""):
+    return CaffeError(f"not enough memory for a blob of shape {tuple(shape)}: it takes {size / 2**30:.1f} GiB{told}")
 
 
 def lacks_memory(error) -> bool:

@@ -50,6 +50,8 @@ def make_python_layer(param):
     if _allowed is not None and module_name not in _allowed:
         raise PythonLayerError(f"layer '{param.name}' wants Python module '{module_name}', which is not allowed here "
                                f"(allowed: {', '.join(sorted(_allowed)) or 'none'})")  # fmt: skip
+    if "" in module_name.split("."):
+        raise PythonLayerError(f"layer '{param.name}': module is '{module_name}'; wanted the name of a Python module")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as embedded Python finds modules beside the prototxt
     try:
@@ -57,6 +59,9 @@ def make_python_layer(param):
     except ImportError as e:
         raise PythonLayerError(f"layer '{param.name}': cannot import Python module '{module_name}' ({e}); "
                                "is its folder in PYTHONPATH?") from e  # fmt: skip
+    except SystemExit as e:  # a script; its status would pass for that of the command
+        raise PythonLayerError(f"layer '{param.name}': Python module '{module_name}' ends the program ({e!r}); "
+                               "is it a script?") from e  # fmt: skip
     cls = getattr(module, layer_name, None)
     if cls is None:
         raise PythonLayerError(f"layer '{param.name}': module '{module_name}' has no layer '{layer_name}'")

@@ -1,6 +1,8 @@
 """Reading prototxt, caffemodel and solverstate files: any failure is one CaffeError; old files are upgraded."""
 
+import errno
 import os
+import stat
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
@@ -78,17 +80,30 @@ def read_binary(source, message_type):
     return message
 
 
+def open_file(path, most):
+    """The regular file `path` of `most` bytes at most, open for reading bytes; OSError: it is none, or longer.
+
+    A pipe would be waited for and a device read from without end."""
+    try:
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    except ValueError as e:  # a zero byte in the path
+        raise OSError(errno.EINVAL, str(e)) from e
+    about = os.fstat(file.fileno())
+    if stat.S_ISREG(about.st_mode) and about.st_size <= most:
+        return file
+    file.close()
+    told = f"it is longer than {most} bytes" if stat.S_ISREG(about.st_mode) else "it is no regular file"
+    raise OSError(errno.EINVAL, told)
+
+
 def _read_file(path, most):
     try:
-        with open(path, "rb") as f:
-            data = f.read(most + 1)
+        with open_file(path, most) as f:
+            return f.read()
     except FileNotFoundError as e:
         raise CaffeError(f"File not found: {path}") from e
-    except (OSError, ValueError) as e:  # ValueError: a zero byte in the path
-        raise CaffeError(f"Cannot read {path}: {getattr(e, 'strerror', None) or e}") from e
-    if len(data) > most:
-        raise CaffeError(f"Cannot read {path}: it is longer than {most} bytes")
-    return data
+    except OSError as e:
+        raise CaffeError(f"Cannot read {path}: {e.strerror}") from e
 
 
 def _name_of(source):

@@ -1,14 +1,17 @@
 """The command line behind eval-casiab.py, eval-outdoor.py, eval-szu.py and eval-walkers.py."""
 
 import argparse
+import reprlib
 import shlex
 import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 from eval import plots, provenance, tables
 from eval.compare import baselines, segmentation
-from eval.features import FeatureFileError, read_cache, read_original
+from eval.features import EXTRAS, FeatureFileError, read_cache, read_original
 from eval.protocol import evaluate
 from eval.report import write_report
 from eval.score import SIMILARITIES
@@ -17,6 +20,7 @@ from layers.datasets import DATASETS, data_root
 from layers.frames import DataError
 
 ROOT = provenance.ROOT
+MOST_SUBJECTS = 10**6  # that train
 MODEL_FOLDERS = {"casiab": "casiab-tr74", "outdoor": "outdoor-gait"}  # in models/; the others by their own name
 
 
@@ -86,6 +90,13 @@ def read_features(dataset, path):
             f"{path}: features of the {key.get('part')} subjects of {key.get('dataset')}, "
             f"wanted those of the test subjects of {dataset.name}"
         )
+    train_num, groups = key.get("train_num"), len(dataset.protocol.groups)
+    if type(train_num) is not int or not 1 <= train_num <= MOST_SUBJECTS:  # it becomes part of the names of files
+        raise FeatureFileError(f"{path}: its train_num is {reprlib.repr(train_num)}, wanted 1 to {MOST_SUBJECTS}")
+    if not np.isin(features.groups, np.arange(groups)).all() or not {"gallery", "probe"} <= set(features.roles):
+        raise FeatureFileError(f"{path}: wanted gallery and probe walks, of the groups 0..{groups - 1} alone")
+    if (extras or key.get("ground_truth")) and (lacking := EXTRAS.keys() - extras.keys()):
+        raise FeatureFileError(f"{path}: has no {', '.join(sorted(lacking))}")
     return features, extras, origin | key
 
 

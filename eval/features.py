@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import reprlib
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +14,10 @@ from eval.unpickle import UnsafePickleError, load_arrays
 
 FEATURE_DIM = 256
 MOST_BYTES = 2**30  # of a cache, unpacked; that of all of CASIA-B takes a tenth
+# What a cache holds: kind and axes of each array (N sequences, of which K are shown), as eval.extract explains them.
+FEATURES = dict(vectors="f N D", labels="i N", groups="i N", roles="U N", covariates="U N", names="U N")
+EXTRAS = dict(energy="f N 64 64", true_energy="f N 64 64", agreement="f N 3", frames="i N",
+              shown="u1 K 4 64 64", shown_mask="u1 K 64 64", shown_walks="i K")  # fmt: skip
 
 
 class FeatureFileError(ValueError):
@@ -104,6 +109,25 @@ def read_cache(path, key=None):
 
     key: a JSON-able dict of all that determines the features. extras: the arrays stored beside them.
     """
+    with arrays_of(path, "a feature file of this project", "; delete it to extract anew") as arrays:
+        found = json.loads(str(arrays.pop("key")))
+        if not isinstance(found, dict) or any(isinstance(value, (dict, list)) for value in found.values()):
+            raise ValueError(f"its key is {reprlib.repr(found)}")
+        require_fit(arrays, FEATURES | EXTRAS)
+        features = Features(*(arrays.pop(field.name) for field in fields(Features)))
+        frames, shown = (arrays.get(name, np.zeros(0)) for name in ("frames", "shown_walks"))
+        if (frames < 1).any() or not np.isin(shown, np.arange(len(features))).all():
+            raise ValueError("it tells of walks without frames, or shows one that it does not hold")
+    if key is not None and found != json.loads(json.dumps(key)):
+        differing = sorted(k for k in key.keys() | found.keys() if key.get(k) != found.get(k))
+        raise FeatureFileError(f"{path}: made with another {', '.join(differing)}; delete it to extract anew")
+    return features, arrays, found
+
+
+@contextlib.contextmanager
+def arrays_of(path, what, remedy=""):
+    """{name: array} of our .npz, which is `what`. Any exception, those of the `with` block too, is a FeatureFileError
+    that ends with the `remedy`."""
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as members:
@@ -113,28 +137,40 @@ def read_cache(path, key=None):
             file.seek(0)
             with np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-            found = json.loads(str(arrays.pop("key")))
-            features = Features(*(arrays.pop(field.name) for field in fields(Features)))
+            yield arrays
         except Exception as e:  # a damaged .npz raises nearly any exception
             reason = " ".join(f"{type(e).__name__}: {e}".split())[:300]
-            raise FeatureFileError(
-                f"{path}: not a feature file of this project ({reason}); delete it to extract anew"
-            ) from e
-    if key is not None and found != json.loads(json.dumps(key)):
-        differing = sorted(k for k in key.keys() | found.keys() if key.get(k) != found.get(k))
-        raise FeatureFileError(f"{path}: made with another {', '.join(differing)}; delete it to extract anew")
-    return features, arrays, found
+            raise FeatureFileError(f"{path}: not {what} ({reason}){remedy}") from e
+
+
+def require_fit(arrays, wanted):
+    """ValueError where an array that `wanted` describes (see FEATURES) is another, does not fit to those before, or
+    holds numbers that are not finite."""
+    lengths: dict[str, int] = {}
+    for name in [name for name in wanted if name in arrays]:
+        kind, *axes = wanted[name].split()
+        array = arrays[name]
+        shape = [lengths.setdefault(axis, int(axis) if axis.isdecimal() else n) for axis, n in zip(axes, array.shape)]
+        if not array.dtype.str[1:].startswith(kind) or array.ndim != len(axes) or list(array.shape) != shape:
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, wanted {kind} ({', '.join(axes)}) with {lengths}")
+        if kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
 
 
 def write_cache(path, features, key, extras):
     """Write `.npz`; the file appears whole or not at all."""
-    path = Path(path)
     arrays = {field.name: getattr(features, field.name) for field in fields(features)}
+    write_arrays(path, key=np.array(json.dumps(key, sort_keys=True)), **arrays, **extras)
+
+
+def write_arrays(path, **arrays):
+    """Write them as .npz; the file appears whole or not at all."""
+    path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            np.savez(file, key=np.array(json.dumps(key, sort_keys=True)), **arrays, **extras)
+            np.savez(file, **arrays)
         os.replace(temporary, path)
     except OSError as e:
         raise FeatureFileError(f"cannot write {path}: {e.strerror or e}") from e

@@ -5,14 +5,12 @@ Recognition, ch. 14): a *false alarm* is a stranger taken for someone enrolled.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
 
-from eval.features import FeatureFileError
+from eval.features import arrays_of, require_fit, write_arrays
 from eval.score import distance
 
 SLOPE_PENALTY = 1e-5  # keeps the fit finite where distances separate people perfectly
@@ -47,22 +45,20 @@ class People:
 
     @classmethod
     def read(cls, path):
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in ("names", "vectors", "walks")}
-                about = json.loads(str(stored["about"]))
-            calibration = about["calibration"] and Calibration(**about["calibration"])
+        with arrays_of(path, "a file of enrolled people") as arrays:
+            about = json.loads(str(arrays.pop("about")))
+            require_fit(arrays, {"names": "U N", "vectors": "f N D", "walks": "U N"})
+            known = about["calibration"]
+            if known is not None and not np.isfinite(list(known.values())).all():
+                raise ValueError("its calibration holds numbers that are not finite")
+            calibration = None if known is None else Calibration(**known)
             return cls(**arrays, weights_sha256=about["weights_sha256"], calibration=calibration)
-        except (KeyError, ValueError, TypeError, EOFError) as e:
-            raise FeatureFileError(f"{path}: not a file of enrolled people ({e})") from e
 
     def write(self, path):
         """The file appears whole or not at all."""
         about = {"weights_sha256": self.weights_sha256, "calibration": self.calibration and asdict(self.calibration)}
-        temporary = Path(f"{path}.tmp")
-        with open(temporary, "wb") as file:
-            np.savez(file, names=self.names, vectors=self.vectors, walks=self.walks, about=np.array(json.dumps(about)))
-        os.replace(temporary, path)
+        arrays = {"names": self.names, "vectors": self.vectors, "walks": self.walks}
+        write_arrays(path, about=np.array(json.dumps(about)), **arrays)
 
     def enrolled(self, name, vector, walk):
         """With one more walk."""

@@ -8,10 +8,12 @@ import io
 import math
 import pickle
 import pickletools
+from typing import Any
 
 import numpy as np
 
 NUMERIC_KINDS = "biuf"
+MOST_AXES, LONGEST_AXIS = 32, 2**31
 
 
 class UnsafePickleError(ValueError):
@@ -32,7 +34,7 @@ def load_arrays(path):
             raise UnsafePickleError(f"it holds a {type(value).__name__}, not a dict of arrays")
         return {str(name): as_array(name, item) for name, item in value.items()}
     except Exception as e:  # a damaged pickle raises nearly any exception
-        reason = " ".join(str(e).split())
+        reason = " ".join(str(e).split())[:300]
         raise UnsafePickleError(f"{path}: not a feature file that may be read: {reason}") from e
 
 
@@ -49,7 +51,43 @@ def as_array(name, item):
     return item.value
 
 
-class ArrayUnpickler(pickle.Unpickler):
+Unpickler: Any = vars(pickle)["_Unpickler"]  # the one written in Python, whose opcodes can be replaced
+
+
+class ArrayUnpickler(Unpickler):
+    """Knows no sets, and takes text alone as keys: a tuple of tuples of a few bytes may take years to hash."""
+
+    def load_setitem(self):
+        *_, key, _ = self.stack
+        require_text([key])
+        super().load_setitem()
+
+    def load_setitems(self):
+        require_text(self.stack[::2])  # what lies above the mark
+        super().load_setitems()
+
+    def load_dict(self):
+        require_text(self.stack[::2])
+        super().load_dict()
+
+    def load_build(self):
+        if not isinstance(self.stack[-2], (PickledType, PickledArray)):
+            raise UnsafePickleError(f"it sets the state of a {type(self.stack[-2]).__name__}")
+        super().load_build()
+
+    def load_set(self):
+        raise UnsafePickleError("it asks for a set")
+
+    dispatch = {
+        **Unpickler.dispatch,
+        pickle.EMPTY_SET[0]: load_set,
+        pickle.FROZENSET[0]: load_set,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.BUILD[0]: load_build,
+    }
+
     def find_class(self, module, name):
         try:
             return ADMITTED[module, name]
@@ -57,11 +95,19 @@ class ArrayUnpickler(pickle.Unpickler):
             raise UnsafePickleError(f"it asks for {module}.{name}; only NumPy arrays are admitted") from None
 
 
+def require_text(keys):
+    for key in keys:
+        if not isinstance(key, (str, bytes)):
+            raise UnsafePickleError(f"a dict with a {type(key).__name__} for a key")
+
+
 class PickledType:
     """Stands in for numpy.dtype: arguments as numpy.dtype pickles them, state (version, byte order, ...)."""
 
     def __init__(self, code, *_flags):
-        self.value = np.dtype(str(code)[:8])
+        if not isinstance(code, str):
+            raise UnsafePickleError(f"an array whose type is a {type(code).__name__}")
+        self.value = np.dtype(code[:8])
         if self.value.kind not in NUMERIC_KINDS:
             raise UnsafePickleError(f"array of type {self.value}; only numbers are admitted")
 
@@ -100,9 +146,13 @@ def build(content, pickled_type, shape, order):
         content = content.encode("latin1")
     if not isinstance(content, (bytes, bytearray)) or not isinstance(pickled_type, PickledType):
         raise UnsafePickleError("an array that is not plain bytes")
+    if not isinstance(shape, tuple) or len(shape) > MOST_AXES:
+        raise UnsafePickleError(f"an array of more than {MOST_AXES} axes")
+    if not all(type(n) is int and 0 <= n < LONGEST_AXIS for n in shape):
+        raise UnsafePickleError("an array whose shape is no row of sizes")
     wanted = math.prod(shape) * pickled_type.value.itemsize
-    if min(shape, default=0) < 0 or len(content) != wanted:
-        raise UnsafePickleError(f"an array of shape {tuple(shape)} takes {wanted} bytes, the file has {len(content)}")
+    if len(content) != wanted:
+        raise UnsafePickleError(f"an array of shape {shape} takes {wanted} bytes, the file has {len(content)}")
     return np.frombuffer(content, pickled_type.value).reshape(shape, order="F" if order == "F" else "C")
 
 

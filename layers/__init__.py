@@ -3,6 +3,11 @@
 Prototxts name this module and one of its three layers: `module: 'layers'  layer: 'GaitNet'`.
 """
 
+import os
+
+# As in `caffe`; OpenCV reads this when it is first imported. What `layers.frames` refuses is told in a better way.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27))
+
 __all__ = ["GaitNet", "GaitNet_Seg", "GaitNet_Sia"]
 
 

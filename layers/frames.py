@@ -16,6 +16,7 @@ from layers.datasets import SIZE
 
 PLANES = (4, SIZE, SIZE)  # B, G, R, mask
 MOST_BYTES, MOST_PIXELS = 2**28, 2**26  # of an image; a hundred bytes may claim to unpack to gigabytes
+MOST_SCANS = 100  # of a JPEG, each over all its pixels; encoders write ten or so
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 IMAGE_MEAN = 127.5
 _IMAGE_VALUES = np.arange(256, dtype=np.float32) - np.float32(IMAGE_MEAN)
@@ -155,6 +156,8 @@ def read_image(path, flags):
         raise MissingImage(f"{path}: is not there") from e
     except OSError as e:
         raise DataError(f"{path}: cannot be read ({e.strerror})") from e
+    if data[:3].tobytes() == b"\xff\xd8\xff" and (scans := data.tobytes().count(b"\xff\xda")) > MOST_SCANS:
+        raise DataError(f"{path}: is a JPEG of {scans} scans, wanted {MOST_SCANS} at most; remove it")
     width, height = _size_of(data)
     if width * height > MOST_PIXELS:
         raise DataError(f"{path}: says that it is {width}x{height}, wanted {MOST_PIXELS} pixels at most; remove it")
@@ -228,12 +231,13 @@ def _size_of(data):
         at = 2 if head.startswith(b"\xff\xd8\xff") else len(data)
         while at < len(data):
             mark, kind, length = struct.unpack_from(">BBH", data, at)
-            if mark != 0xFF:
+            if mark != 0xFF or kind == 0:  # decoders pass over what is no marker, and so may come elsewhere
                 break
             if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a frame header
                 height, width = struct.unpack_from(">HH", data, at + 5)
                 return width, height
-            at += 1 if kind == 0xFF else 2 + length
+            alone = kind == 0x01 or 0xD0 <= kind <= 0xD7  # without a length
+            at += 1 if kind == 0xFF else 2 if alone else 2 + length
     except struct.error:
         pass  # cut off
     return 0, 0

@@ -36,6 +36,7 @@ MAGIC = b"GaitPack"
 END = struct.Struct("<QI8s")
 HEAD = 1 << 17  # bytes: any page size's first two pages, which change with every transaction
 LONGEST = 1 << 26  # bytes of JSON: half a million sequences
+LONGEST_PATH = 500  # characters
 
 _open: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 _open_lock = threading.Lock()
@@ -53,7 +54,10 @@ def open_pack(folder):
         pack = _open.get(folder)
         if pack is None:
             pack = Pack(folder)
-            pack.require_fresh()
+            try:
+                pack.require_fresh()
+            except (OSError, ValueError) as e:  # ValueError: a zero byte in a path
+                raise DataError(f"{folder}: its source cannot be compared with it ({e}); {pack._remedy()}") from e
             _open[folder] = pack
     return pack
 
@@ -112,18 +116,22 @@ class Pack(Frames):
         if not (type(index["sequences"]) is dict and index["sequences"]):
             raise ValueError(f"its sequences are {reprlib.repr(index['sequences'])}")
         self.sequences = dict(sorted(index["sequences"].items()))
-        for path, entry in self.sequences.items():
-            numbers = [entry[key] for key in ("frames", "masks", "offset")]
-            if not all(type(n) is int and n >= 0 for n in numbers) or (
-                entry["offset"] + entry["frames"] * int(np.prod(PLANES)) > size
-            ):
-                raise ValueError(f"the entry of {path} is {reprlib.repr(entry)}")
         self.dataset = index["dataset"]
         if self.dataset not in DATASETS:
             raise DataError(
                 f"{self.folder}: holds dataset {reprlib.repr(self.dataset)}, which layers/datasets.py does not know "
                 f"({', '.join(DATASETS)})"
             )
+        levels = len(DATASETS[self.dataset].tree)
+        for path, entry in self.sequences.items():
+            if len(path) > LONGEST_PATH or len(path.split("/")) != levels:
+                wanted = f"wanted {levels} names, {LONGEST_PATH} characters at most"
+                raise ValueError(f"the path of a sequence is {reprlib.repr(path)}, {wanted}")
+            numbers = [entry[key] for key in ("frames", "masks", "offset")]
+            if not all(type(n) is int and n >= 0 for n in numbers) or (
+                entry["offset"] + entry["frames"] * int(np.prod(PLANES)) > size
+            ):
+                raise ValueError(f"the entry of {path} is {reprlib.repr(entry)}")
         self.im_path, self.gt_path = (
             os.path.realpath(os.path.join(self.folder, index[key])) for key in ("im_path", "gt_path")
         )

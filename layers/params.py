@@ -9,6 +9,7 @@ from layers.datasets import DATASETS
 from layers.frames import DataError, expand
 
 LONGEST = 5000  # characters
+MOST_CLIPS = 2**12  # or pairs, which are 800 MB of frames; four batches are held at a time
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def _check(layer, key, value):
     wanted = {
         "dataset": ("one of " + ", ".join(DATASETS), lambda v: isinstance(v, str) and v in DATASETS),
         "mode": ("TRAIN or TEST", lambda v: v in ("TRAIN", "TEST")),
-        "batch_size": ("a number of 1 or more", lambda v: _is_int(v) and v >= 1),
+        "batch_size": (f"a number from 1 to {MOST_CLIPS}", lambda v: _is_int(v) and 1 <= v <= MOST_CLIPS),
         "train_num": ("a number of 1 or more", lambda v: _is_int(v) and v >= 1),
         "seed": ("a number of 0 or more", lambda v: _is_int(v) and v >= 0),
     }.get(key, ("a path", lambda v: isinstance(v, str) and v != "" and "\0" not in v))

@@ -33,8 +33,9 @@ from eval.runtime import load_caffe
 from layers.datasets import MIN_FRAMES, SIZE
 from layers.frames import PLANES, DataError, image_names, read_image, read_video
 from tools.crop import crop
+from tools.work import only_writer
 
-MOST_BYTES = 2**31  # of the frames of a video, which are held together: half a minute of 720p, longer than a walk
+MOST_BYTES = 2**31  # of the frames of a walk, which are held together: half a minute of 720p, longer than a walk
 BACKGROUND_FRAMES = 50  # at most, for the picture without the person
 DIFFERENCE = 25  # grey levels from the background that make a pixel the person's
 
@@ -56,13 +57,14 @@ def main(argv=None):
 
 def run_calibrate(args):
     features, _, key = read_cache(args.features)
-    people = open_people(args, create=True)
-    if key.get("weights_sha256") != people.weights_sha256:
-        raise ValueError(f"{args.features}: features of other weights than those of {args.people}")
-    if key.get("part") != "test":
-        raise ValueError(f"{args.features}: features of {key.get('part')} subjects; wanted those of test subjects")
-    found = calibrate(features.gallery, features.probe, args.false_alarms)
-    replace(people, calibration=found).write(args.people)
+    with only_writer(args.people, f"{args.people}.lock"):
+        people = open_people(args, create=True)
+        if key.get("weights_sha256") != people.weights_sha256:
+            raise ValueError(f"{args.features}: features of other weights than those of {args.people}")
+        if key.get("part") != "test":
+            raise ValueError(f"{args.features}: features of {key.get('part')} subjects; wanted those of test subjects")
+        found = calibrate(features.gallery, features.probe, args.false_alarms)
+        replace(people, calibration=found).write(args.people)
     print(
         f"{args.people}: calibrated on {found.trials} trials of {found.people} people; unknown beyond distance "
         f"{found.threshold:.3f}, where {100 * found.false_alarm_rate:g}% of strangers are taken for someone and "
@@ -71,14 +73,15 @@ def run_calibrate(args):
 
 
 def run_enroll(args):
-    people = open_people(args, create=True)
     walks = [parse_walk(text) for text in args.walks]
-    net = build_net(args)
-    for name, path in walks:
-        vector, frames = feature(net, path, args.crop)
-        people = people.enrolled(name, vector, str(path))
-        print(f"{name}: {path}, {frames} frames")
-    people.write(args.people)
+    with only_writer(args.people, f"{args.people}.lock"):
+        people = open_people(args, create=True)
+        net = build_net(args)
+        for name, path in walks:
+            vector, frames = feature(net, path, args.crop)
+            people = people.enrolled(name, vector, str(path))
+            print(f"{name}: {path}, {frames} frames")
+        people.write(args.people)
     print(f"{args.people}: {len(people.names)} walks of {len(set(people.names.tolist()))} people")
 
 
@@ -154,11 +157,7 @@ def parse_walk(text):
 
 def feature(net, path, cropping):
     """(feature (256,), number of frames) of a walk: the mean over all its clips."""
-    frames = (
-        whole_video(path)
-        if path.is_file()
-        else [read_image(path / name, cv2.IMREAD_COLOR) for name in image_names(path)]
-    )
+    frames = whole_walk(path)
     total = len(frames)
     frames = cut_out(frames) if cropping else frames
     if len(frames) < MIN_FRAMES:
@@ -170,9 +169,14 @@ def feature(net, path, cropping):
     return net.features(window_sums(net.masks(planes))).mean(axis=0), len(frames)
 
 
-def whole_video(path):
+def whole_walk(path):
+    """The frames of a video or a folder."""
     frames, size = [], 0
-    for frame in read_video(path):
+    for frame in (
+        read_video(path)
+        if path.is_file()
+        else (read_image(path / name, cv2.IMREAD_COLOR) for name in image_names(path))
+    ):
         frames.append(frame)
         size += frame.nbytes
         if size > MOST_BYTES:

@@ -5,8 +5,9 @@ tools/import_weights.py gaitnet.pt gaitnet.caffemodel
 """
 
 import argparse
-import pickle
+import reprlib
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -40,14 +41,28 @@ def main(argv=None) -> int:
 def read_state(path):
     """{name: tensor} of the file; nothing in it is executed."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of damaged files
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as e:
         raise caffe.CaffeError(f"{path}: {e.strerror or e}") from e
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
+    except Exception as e:  # a damaged file raises nearly any exception
         raise caffe.CaffeError(f"{path}: not a PyTorch state dict, or damaged") from e
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise caffe.CaffeError(f"{path}: holds no state dict (a dict of names and tensors)")
+    for name, value in state.items():
+        if not is_plain(value):
+            raise caffe.CaffeError(
+                f"{path}: {reprlib.repr(name)} is no tensor of finite real numbers, stored one by one"
+            )
     return state
+
+
+def is_plain(value) -> bool:
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized or value.is_nested:
+        return False
+    stored = not value.is_meta and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    return stored and not value.is_complex() and bool(torch.isfinite(value.float()).all())
 
 
 if __name__ == "__main__":

@@ -51,16 +51,24 @@ class Progress:
 def only_run(folder):
     """Hold `folder`, made where it is missing: a second run that would write there gets a BlockingIOError."""
     os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, ".lock")
-    with open(path, "a") as lock:
+    with only_writer(folder, os.path.join(folder, ".lock")):
+        yield
+
+
+@contextlib.contextmanager
+def only_writer(path, lock_path):
+    """Hold `path` by locking the file `lock_path`: a second run that would write there gets a BlockingIOError."""
+    with open(lock_path, "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(lock.fileno()).st_nlink:  # the run that held it has just removed it: a third makes another
+                raise BlockingIOError
         except BlockingIOError:
-            raise BlockingIOError(f"{folder}: another run is writing there; wait for that one") from None
+            raise BlockingIOError(f"{path}: another run is writing there; wait for that one") from None
         try:
             yield
         finally:
-            os.unlink(path)
+            os.unlink(lock_path)
 
 
 def in_order(function, items, jobs, executor=ThreadPoolExecutor):

@@ -1,11 +1,20 @@
 """What the layers that read files share: a batch a forward pass, always the same items for the same batch number."""
 
+import io
+
 import numpy as np
 import torch
 
+from caffe.blob import Blob, require_memory
 from caffe.data_transformer import Transformer
+from caffe.errors import CaffeError
 from caffe.layer import Layer
 from caffe.parallel import solver_count, solver_rank
+from caffe.read import open_file
+
+MOST_ITEMS = 2**20  # of a batch: they are read one by one
+MOST_LIST_BYTES, MOST_IMAGE_BYTES = 2**30, 2**28
+COPIES = 3  # of a batch that are held at a time: its items, their array, the blob
 
 
 class BatchLayer(Layer):
@@ -21,9 +30,11 @@ class BatchLayer(Layer):
     def setup(self, bottom, top):
         self.transform = Transformer(self.param.transform_param, self.phase, self.fail)
         self.open(top)
-        if self.batch_size < 1:
-            self.fail(f"batch_size is {self.batch_size}; wanted at least 1")
+        if not 1 <= self.batch_size <= MOST_ITEMS:
+            self.fail(f"batch_size is {self.batch_size}; wanted at least 1 and at most {MOST_ITEMS}")
         self.seek(0)
+        for item in self.read([0], np.random.default_rng(0)):
+            self.require_memory(self.batch_size, *item.shape[1:])
         put(self.batch(np.random.default_rng(0)), top)  # for the shapes; the first forward reads it again
 
     def open(self, top):
@@ -44,6 +55,13 @@ class BatchLayer(Layer):
         rank, count = (solver_rank(), solver_count()) if self.phase == 0 else (0, 1)
         return self.read([k * count + rank for k in range(self.position, self.position + self.batch_size)], rng)
 
+    def require_memory(self, *shape):
+        """Fail where no blob can have this shape, or there is no room for a batch of it."""
+        try:
+            require_memory(Blob(shape).shape, COPIES)
+        except CaffeError as e:
+            self.fail(str(e))
+
     def skipped(self, most):
         """rand_skip: how many items are left out at the start, a random number below `most`."""
         return int(np.random.default_rng(self.random.fixed("skip").initial_seed()).integers(most)) if most else 0
@@ -60,13 +78,22 @@ class BatchLayer(Layer):
     def lines(self, path):
         """The lines of the text file `path` that are not empty; at least one."""
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as f:
-                lines = [line.rstrip("\n") for line in f if line.strip()]
+            with open_file(path, MOST_LIST_BYTES) as f:
+                text = io.TextIOWrapper(f, encoding="utf-8", errors="surrogateescape")
+                lines = [line.rstrip("\n") for line in text if line.strip()]
         except OSError as e:
             self.fail(f"cannot read source {path!r}: {e.strerror}")
         if not lines:
             self.fail(f"source {path!r} is empty")
         return lines
+
+    def image_file(self, path):
+        """The bytes of the image file `path`."""
+        try:
+            with open_file(path, MOST_IMAGE_BYTES) as f:
+                return f.read()
+        except OSError as e:
+            self.fail(f"Could not open or find file {path}: {e.strerror}")
 
 
 class Order:

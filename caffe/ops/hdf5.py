@@ -1,6 +1,7 @@
 """HDF5Data and HDF5Output: blobs from and to HDF5 files."""
 
 import bisect
+import sys
 from itertools import accumulate
 
 import h5py
@@ -10,6 +11,7 @@ from caffe.errors import CaffeError
 from caffe.layer import Layer, register
 from caffe.ops.axes import legacy_shape
 from caffe.ops.batches import BatchLayer, Order
+from caffe.read import open_file
 
 
 @register("HDF5Data")
@@ -43,19 +45,24 @@ class HDF5Data(BatchLayer):
     def dataset(self, path, name, take):
         """`take(data set)` of the file."""
         try:
-            with h5py.File(path, "r") as f:
+            with open_file(path, sys.maxsize), h5py.File(path, "r") as f:
                 found = f.get(name)
                 if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiu":
                     self.fail(f"Failed to find HDF5 dataset {name} of numbers in {path}; it holds {', '.join(f)}")
                 return take(found)
-        except OSError as e:
+        except (OSError, LookupError, TypeError, ValueError, RuntimeError) as e:  # h5py, of a damaged file
             self.fail(f"Failed opening HDF5 file: {path}: {e}")
+
+    def values(self, data):
+        """All of a data set, which compressed may claim any size, as float32."""
+        self.require_memory(*data.shape)
+        return data[()].astype(np.float32)
 
     def load(self, number):
         """The data sets of file `number`; the last one read is kept."""
         if self._loaded is None or self._loaded[0] != number:
             path = self.files[number]
-            self._loaded = number, [self.dataset(path, n, lambda d: d[()].astype(np.float32)) for n in self.names]
+            self._loaded = number, [self.dataset(path, n, self.values) for n in self.names]
         return self._loaded[1]
 
     def read(self, numbers, rng):
@@ -80,8 +87,9 @@ class HDF5Data(BatchLayer):
 
 @register("HDF5Output")
 class HDF5Output(Layer):
-    """Writes its two bottoms to the data sets "data" and "label" of `file_name`, each with four axes. The file is made
-    anew with the net; every forward pass appends its rows (BVLC Caffe fails at the second).
+    """Writes its two bottoms to the data sets "data" and "label" of `file_name`, each with four axes. The first forward
+    pass makes the file anew (BVLC Caffe: the net, whatever the file was), every other one appends its rows (BVLC Caffe
+    fails at the second). An existing file that is no HDF5 is left alone.
 
     Caffe: hdf5_output_layer.cpp."""
 
@@ -91,7 +99,8 @@ class HDF5Output(Layer):
 
     def setup(self, bottom, top):
         self.path = self.param.hdf5_output_param.file_name
-        self.write("w", lambda f: None)
+        self.write("a", lambda f: None)  # it can be written to, and is HDF5
+        self.mode = "w"
 
     def reshape(self, bottom, top):
         if bottom[0].num != bottom[1].num:
@@ -109,7 +118,8 @@ class HDF5Output(Layer):
                 rows.resize(len(rows) + shape[0], 0)
                 rows[len(rows) - shape[0] :] = blob.tensor().detach().to("cpu").reshape(shape).numpy()
 
-        self.write("a", append)
+        self.write(self.mode, append)
+        self.mode = "a"
 
     def write(self, mode, change):
         try:

@@ -24,6 +24,7 @@ class ImageData(BatchLayer):
         self.batch_size = p.batch_size
         if bool(p.new_height) != bool(p.new_width):
             self.fail("Current implementation requires new_height and new_width to be set at the same time.")
+        self.require_memory(self.batch_size, p.new_height, p.new_width)
         self.images = [self.entry(line) for line in self.lines(p.source)]
         if p.rand_skip >= len(self.images):
             self.fail(f"Not enough points to skip: rand_skip is {p.rand_skip}, {p.source!r} lists {len(self.images)}")
@@ -46,8 +47,7 @@ class ImageData(BatchLayer):
 
     def load(self, path):
         p = self.param.image_data_param
-        data = np.fromfile(path, np.uint8) if os.path.isfile(path) else b""
-        image = decode(data, cv2.IMREAD_COLOR if p.is_color else cv2.IMREAD_GRAYSCALE)
+        image = decode(self.image_file(path), cv2.IMREAD_COLOR if p.is_color else cv2.IMREAD_GRAYSCALE)
         if image is None:
             self.fail(f"Could not open or find file {path} (an image, listed in {p.source!r})")
         if p.new_height:

@@ -41,6 +41,7 @@ class WindowData(BatchLayer):
         self.foreground: list[Window] = []
         self.background: list[Window] = []
         self.parse(self.lines(p.source))
+        self.require_memory(self.batch_size, self.channels, self.crop, self.crop)
         self.num_foreground = int(self.batch_size * p.fg_fraction)
         for kind, windows in (("foreground", self.foreground), ("background", self.background)):
             wanted = self.num_foreground if kind == "foreground" else self.batch_size - self.num_foreground
@@ -57,6 +58,8 @@ class WindowData(BatchLayer):
                     raise ValueError(f"an image starts with a line '# index', not {head!r}")
                 path = os.path.join(p.root_folder, next(rows).strip())
                 self.channels, _, _, count = [int(next(rows)) for _ in range(4)]
+                if self.channels < 1:
+                    raise ValueError(f"it has {self.channels} channels; wanted at least 1")
                 for _ in range(count):
                     self.add(path, *next(rows).split())
         except (ValueError, TypeError) as e:
@@ -78,9 +81,9 @@ class WindowData(BatchLayer):
             self.background.append(Window(path, 0, box))
 
     def read(self, numbers, rng):
-        data = np.zeros((self.batch_size, self.channels, self.crop, self.crop), np.float32)
-        labels = np.zeros(self.batch_size, np.float32)
-        for i in range(self.batch_size):
+        data = np.zeros((len(numbers), self.channels, self.crop, self.crop), np.float32)
+        labels = np.zeros(len(numbers), np.float32)
+        for i in range(len(numbers)):
             among = self.background if i < self.batch_size - self.num_foreground else self.foreground
             window = among[rng.integers(len(among))]
             labels[i] = window.label
@@ -136,11 +139,7 @@ class WindowData(BatchLayer):
     def load(self, path):
         data = self.encoded.get(path)
         if data is None:
-            try:
-                with open(path, "rb") as f:
-                    data = f.read()
-            except OSError as e:
-                self.fail(f"Could not open or find file {path}: {e.strerror}")
+            data = self.image_file(path)
             if self.param.window_data_param.cache_images:
                 self.encoded[path] = data
         image = decode(data, cv2.IMREAD_COLOR)

@@ -265,6 +265,9 @@ def test_bottom_and_top_have_a_length_and_items(module, tmp_path):
 
 @pytest.mark.parametrize("module_name, layer, words", [
     ("no_such_module", "L", "cannot import Python module 'no_such_module'"),
+    ("", "L", "module is ''; wanted the name of a Python module"),
+    (".os", "L", "module is '.os'; wanted the name"),
+    ("os..path", "L", "module is 'os..path'; wanted the name"),
     ("os", "NoSuchLayer", "module 'os' has no layer 'NoSuchLayer'"),
     ("os", "getcwd", "os.getcwd is not a caffe.Layer"),
 ])  # fmt: skip
@@ -272,6 +275,14 @@ def test_a_layer_that_cannot_be_made_is_named(module_name, layer, words, tmp_pat
     with pytest.raises(caffe.CaffeError) as e:
         net_of(tmp_path, python_layer("mine", module_name, layer, top="y"))
     assert "layer 'mine'" in str(e.value) and words in str(e.value)
+
+
+def test_a_module_that_ends_the_program(tmp_path, monkeypatch):
+    """Its status 0 would say that the command did what it was told to."""
+    (tmp_path / "quits.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(caffe.CaffeError, match=r"layer 'mine': Python module 'quits' ends the program .SystemExit.0"):
+        net_of(tmp_path, python_layer("mine", "quits", "L", top="y"))
 
 
 def test_modules_can_be_limited(module, tmp_path, request):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from caffe import CaffeError, read
+from caffe.binaryproto import read_array
 from caffe.proto import caffe_pb2
 from caffe.read import parse_text, read_binary, read_net_binary, read_net_file, read_solver_file
 from caffe.text import message_to_text
@@ -104,10 +105,20 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
         read_net_file(GOLDEN / "small_net.prototxt")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs /dev/zero")
-def test_endless_file_is_refused():
-    with pytest.raises(CaffeError, match="it is longer than"):
-        read_net_file("/dev/zero")
+@pytest.mark.parametrize("kind", ["device", "pipe", "sparse"])
+def test_endless_file_is_refused(tmp_path, kind):
+    path = tmp_path / "endless"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 2**40)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(CaffeError, match="it is longer than" if kind == "sparse" else "it is no regular file"):
+        read_net_file(path)
+    with pytest.raises(CaffeError, match=f"Cannot read {path}: it is "):
+        read_array(path)
 
 
 def test_snapshot_prefix_is_completed(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from eval import command
+from eval.features import FeatureFileError, Features, write_cache
 from layers.datasets import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,6 +140,42 @@ def test_a_bad_file_gives_one_line(tmp_path, content, message):
     assert done.returncode == 1
     assert done.stderr.startswith("error: bad: ") and message in done.stderr and done.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
+
+
+def features_file(path, key=(), extras=(), **changes):
+    """Features of two walkers, one gallery walk and one probe each."""
+    features = Features(
+        np.eye(4, dtype=np.float32), np.array([1, 2, 1, 2]), np.zeros(4, int), np.repeat(["gallery", "probe"], 2),
+        np.full(4, ""), np.full(4, "001/nm-01/000"),
+    )  # fmt: skip
+    key = {"dataset": "walkers", "part": "test", "train_num": 36} | dict(key)
+    write_cache(path, replace(features, **changes), key, dict(extras))
+    return path
+
+
+@pytest.mark.parametrize(
+    "train_num", ["x/../../../out", "36", 0, -1, True, 1.5, None, 10**400], ids=lambda value: str(value)[:20]
+)
+def test_the_number_of_training_subjects_is_one(tmp_path, train_num):
+    """It becomes part of the names of the files that are written."""
+    file = features_file(tmp_path / "features.npz", key={"train_num": train_num})
+    with pytest.raises(FeatureFileError, match="features.npz: its train_num is .*, wanted 1 to 1000000"):
+        command.read_features(DATASETS["walkers"], file)
+
+
+def test_features_that_the_dataset_does_not_have(tmp_path):
+    def message(**changes):
+        with pytest.raises(FeatureFileError) as e:
+            command.read_features(DATASETS["walkers"], features_file(tmp_path / "features.npz", **changes))
+        return str(e.value)
+
+    for groups in (77, -1):
+        assert "wanted gallery and probe walks, of the groups 0..10" in message(groups=np.full(4, groups))
+    assert "wanted gallery and probe walks" in message(roles=np.full(4, "probe"))
+    assert "has no agreement, energy, shown, " in message(extras={"frames": np.full(4, 11)})
+    assert "has no agreement, energy, frames, " in message(key={"ground_truth": True})
+    features, extras, origin = command.read_features(DATASETS["walkers"], features_file(tmp_path / "features.npz"))
+    assert len(features) == 4 and not extras and origin["train_num"] == 36
 
 
 def test_a_missing_file(tmp_path):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def features():
 
 def test_cache_round_trip(tmp_path, features):
     key = {"weights": "abc", "clips": 20}
-    write_cache(tmp_path / "sub" / "f.npz", features, key, {"energy": np.ones((3, 2))})
+    write_cache(tmp_path / "sub" / "f.npz", features, key, {"energy": np.ones((3, 64, 64))})
     found, extras, stored_key = read_cache(tmp_path / "sub" / "f.npz", key)
     assert stored_key == key
     np.testing.assert_array_equal(found.vectors, features.vectors)
@@ -142,10 +143,39 @@ def test_a_cache_that_claims_much_is_refused(tmp_path, content):
     assert len(str(e.value)) < 1000
 
 
+MISFITS = [
+    {"vectors": np.zeros(5, np.float32)}, {"vectors": np.zeros((3, 2), "c8")}, {"vectors": np.zeros((2, 2), "f4")},
+    {"vectors": np.full((3, 2), np.nan)}, {"labels": np.zeros((3, 2), int)}, {"labels": np.array(["x"] * 3)},
+    {"labels": np.array(3)}, {"groups": np.zeros(3)}, {"roles": np.zeros(3)}, {"names": np.zeros(3, "S4")},
+]  # fmt: skip
+MISFITTING_EXTRAS = [
+    {"agreement": np.zeros(3)}, {"energy": np.zeros((3, 8, 8))}, {"energy": np.full((3, 64, 64), np.inf)},
+    {"frames": np.zeros(3)}, {"frames": np.array([11, 0, 11])}, {"shown": np.zeros((1, 4, 64, 64), "u8")},
+    {"shown": np.zeros((2, 4, 64, 64), "u1"), "shown_walks": np.arange(3)},
+    {"shown_walks": np.array([3])}, {"shown_walks": np.array([-1])},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("extras", [False, True])
+def test_arrays_that_do_not_fit_together_are_refused(tmp_path, features, extras):
+    for change in MISFITTING_EXTRAS if extras else MISFITS:
+        made = features if extras else replace(features, **change)
+        write_cache(tmp_path / "f.npz", made, {}, change if extras else {})
+        with pytest.raises(FeatureFileError, match="f.npz: not a feature file of this project .ValueError: "):
+            read_cache(tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize("key", [[], "text", {"train_num": [1]}, {"clips": {}}])
+def test_a_key_that_is_none_is_refused(tmp_path, features, key):
+    write_cache(tmp_path / "f.npz", features, key, {})
+    with pytest.raises(FeatureFileError, match="its key is "):
+        read_cache(tmp_path / "f.npz")
+
+
 def test_damaged_caches_are_refused_or_read(tmp_path, features):
     """600 files: bits flipped, bytes cut off."""
     whole = tmp_path / "whole.npz"
-    write_cache(whole, features, {"a": 1}, {"energy": np.zeros((3, 8, 8), np.float16)})
+    write_cache(whole, features, {"a": 1}, {"frames": np.arange(11, 14)})
     base, rng, taken = whole.read_bytes(), random.Random(1), 0
     file = tmp_path / "cache.npz"
     for n in range(600):
@@ -164,8 +194,8 @@ WRITER = """
 import sys
 import numpy as np
 from eval.features import Features, write_cache
-rows = np.array(["gallery", "probe", ""])
-features = Features(np.ones((3, 2), np.float32), np.arange(3), np.zeros(3, int), rows, rows, rows)
+rows = np.array(["probe"] * 40)
+features = Features(np.ones((40, 2), np.float32), np.arange(40), np.zeros(40, int), rows, rows, rows)
 print("ready", flush=True)
 for n in range(int(sys.argv[2])):
     write_cache(sys.argv[1], features, {"n": 1}, {"energy": np.full((40, 64, 64), 7.0)})

@@ -1,3 +1,6 @@
+import random
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,6 +85,48 @@ def test_one_person_cannot_calibrate(sides):
     one = [side.take(side.labels == 4) for side in sides]
     with pytest.raises(ValueError, match="two or more people"):
         calibrate(*one, 0.05)
+
+
+@pytest.fixture
+def enrolled():
+    calibration = Calibration(1, 2, 3, 0.05, 0.9, 2, 4)
+    return People(np.array(["a", "b"]), np.ones((2, 4), "f4"), np.array(["w", "x"]), "0" * 64, calibration)
+
+
+def test_damaged_files_are_refused_or_read(tmp_path, enrolled):
+    """400 files: a bit flipped, or cut off."""
+    file, rng, taken = tmp_path / "people.npz", random.Random(0), 0
+    enrolled.write(file)
+    whole = file.read_bytes()
+    for n in range(400):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        file.write_bytes(data[: rng.randrange(len(data))] if n % 2 else data)
+        try:
+            taken += len(People.read(file).names) == 2
+        except FeatureFileError as e:
+            assert len(str(e)) < 1000
+    assert 0 < taken < 200
+
+
+def test_a_file_that_unpacks_to_much(tmp_path, enrolled, monkeypatch):
+    replace(enrolled, vectors=np.zeros((2, 1000), "f4")).write(tmp_path / "people.npz")
+    monkeypatch.setattr("eval.features.MOST_BYTES", 2**12)
+    with pytest.raises(FeatureFileError, match="not a file of enrolled people .*it unpacks to"):
+        People.read(tmp_path / "people.npz")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"names": np.array(["a"])}, {"names": np.zeros(2)}, {"vectors": np.ones(2)}, {"vectors": np.full((2, 4), np.nan)},
+     {"walks": np.array("w")}, {"calibration": Calibration(1, np.inf, 3, 0.05, 0.9, 2, 4)},
+     {"calibration": Calibration(1, "2", 3, 0.05, 0.9, 2, 4)}],
+    ids=lambda change: repr(change)[:40],
+)  # fmt: skip
+def test_people_that_do_not_fit_together(tmp_path, enrolled, change):
+    replace(enrolled, **change).write(tmp_path / "people.npz")
+    with pytest.raises(FeatureFileError, match="people.npz: not a file of enrolled people"):
+        People.read(tmp_path / "people.npz")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02cos\nsystem\n(S'touch hacked'\ntR."])

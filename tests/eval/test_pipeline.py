@@ -98,8 +98,9 @@ def test_a_cache_serves_only_what_it_was_made_from(source, small_casiab, weights
 
     def compute(_source, _frames, chosen, key):
         made.append(key)
-        column = np.full(len(chosen), len(made))
-        return Features(np.full((len(chosen), 2), len(made), np.float32), *[column] * 5), key, {}
+        number, text = np.full(len(chosen), len(made)), np.full(len(chosen), "")
+        vectors = np.full((len(chosen), 2), len(made), np.float32)
+        return Features(vectors, number, number, text, text, text), key, {}
 
     monkeypatch.setattr(walks, "compute", compute)
     data = tmp_path / "copy"

@@ -90,6 +90,38 @@ def test_hostile_pickle_does_nothing_but_fail(tmp_path, name):
     assert "\n" not in str(error.value)
 
 
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01%scnumpy\ndtype\nX\x02\0\0\0f4\x85R\x89X\0\0\0\0tb"
+NESTED = b")" + b"2\x86" * 24  # pairs of pairs: 70 bytes that hold 2^24 tuples
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"}" + NESTED + b"K\x01s.", "a dict with a tuple for a key"),
+        (b"}(" + NESTED + b"K\x01u.", "a dict with a tuple for a key"),
+        (b"(" + NESTED + b"K\x01d.", "a dict with a tuple for a key"),
+        (b"\x8f(" + NESTED + b"\x90.", "it asks for a set"),
+        (b"(" + NESTED + b"\x91.", "it asks for a set"),
+        (b"cnumpy\ndtype\n" + NESTED + b"\x85R.", "an array whose type is a tuple"),
+        (ARRAY % b"(J\xff\xff\0\0K\0\x85t" + b".", "whose shape is no row of sizes"),  # 65535 times (0,)
+        (ARRAY % (b"(" + b"K\x01" * 33 + b"t") + b".", "of more than 32 axes"),
+        (b"c__builtin__\nbytes\n(N}X\1\0\0\0aK\1stb.", "it sets the state of a type"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_pickles_that_take_long(tmp_path, content, message):
+    (tmp_path / "hostile").write_bytes(b"\x80\x04" + content)
+    with pytest.raises(UnsafePickleError, match=message):
+        load_arrays(tmp_path / "hostile")
+
+
+def test_an_error_is_short(tmp_path):
+    (tmp_path / "hostile").write_bytes(b"c" + b"x" * 10**6 + b"\ny\n.")
+    with pytest.raises(UnsafePickleError, match="it asks for xxx") as e:
+        load_arrays(tmp_path / "hostile")
+    assert len(str(e.value)) < 1000
+
+
 def test_the_hostile_pickles_are_hostile(tmp_path):
     mark = tmp_path / "mark"
     pickle.loads(hostile(mark)["os.system"])

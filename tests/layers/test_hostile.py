@@ -65,6 +65,15 @@ def bmp(width, height):
     return bytes(whole)
 
 
+def scans(count, side=1024):
+    """A progressive JPEG that is nothing but empty scans over all its pixels."""
+    head = b"\xff\xdb" + struct.pack(">H", 67) + b"\0" + b"\1" * 64
+    head += b"\xff\xc2" + struct.pack(">HBHHB", 11, 8, side, side, 1) + b"\1\x11\0"
+    head += b"\xff\xc4" + struct.pack(">H", 20) + b"\x10\1" + bytes(15) + b"\xe0"  # one code: 2^14 and more blocks
+    scan = b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\1\0\1\x3f\0\0\0"
+    return b"\xff\xd8" + head + scan * count + b"\xff\xd9"
+
+
 IMAGES = {
     "png of 60000x60000 in 69 bytes": png(60000, 60000, 1),
     "png of 60000x60000, whole": png(60000, 60000, 60000),
@@ -80,6 +89,36 @@ IMAGES = {
     "another format": b"II*\0" + bytes(1000),
     "nothing": b"",
 }
+
+
+@pytest.mark.parametrize("kind", [0x00, 0x01, 0xD0, 0xD7])
+def test_a_jpeg_with_a_marker_that_has_no_length(tmp_path, kind):
+    """Whoever takes what follows for its length goes on in the midst of a comment, where this says that it is 8x8."""
+    decoy = b"\xff\xfe\xff\xff" + bytes(65530) + b"\xff\xc0\0" + b"\xff\xfe\0\x08\0\x08" + bytes(4)
+    whole = jpeg(9000, 9000)
+    (tmp_path / "x.jpg").write_bytes(whole[:2] + bytes([0xFF, kind]) + decoy + whole[2:])
+    with pytest.raises(DataError, match="is not a whole image" if kind == 0 else "says that it is 9000x9000"):
+        read_image(tmp_path / "x.jpg", cv2.IMREAD_COLOR)
+
+
+def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path):
+    """200 kB may take ten seconds. Photographs have up to a dozen, and some more in what is embedded in them."""
+    for count, message in ((2, None), (2000, "is a JPEG of 2000 scans, wanted 100 at most")):
+        (tmp_path / "x.jpg").write_bytes(scans(count))
+        if message:
+            with pytest.raises(DataError, match=message):
+                read_image(tmp_path / "x.jpg", cv2.IMREAD_COLOR)
+        else:
+            assert read_image(tmp_path / "x.jpg", cv2.IMREAD_COLOR).shape == (1024, 1024, 3)
+
+
+def test_opencv_has_a_bound_of_its_own():
+    """Should a head deceive: 2^27 pixels, unless the user said otherwise."""
+    says = "import os, layers.frames; print(os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'])"
+    for given, wanted in (({}, str(2**27)), ({"OPENCV_IO_MAX_IMAGE_PIXELS": "9"}, "9")):
+        environment = {k: v for k, v in os.environ.items() if k != "OPENCV_IO_MAX_IMAGE_PIXELS"} | given
+        done = subprocess.run([sys.executable, "-c", says], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == wanted, done.stderr
 
 
 @pytest.fixture
@@ -243,7 +282,7 @@ PARAM_STRS = [
     "[" * 5000, "{a: " * 2000, f"{{{GOOD}, seed: {'9' * 5000}}}", f"{{{GOOD}, seed: 1e999}}", f"{{{GOOD}, seed: .nan}}",
     f"{{{GOOD}, seed: 2001-13-45}}", "{[a]: 1}", "{? {a: b} : 1}", "\0", "\udc80", "x" * 10**7, "- " * 10**6,
     f'{{{GOOD}, gt_path: "a\\0b"}}', f"{{{GOOD}, seed: true}}", f"{{{GOOD}, {'x' * 4000}: 1}}",
-    "--- a\n--- b", "%YAML 9.9\n---\na",
+    f"{{{GOOD.replace('1', '4097')}}}", "--- a\n--- b", "%YAML 9.9\n---\na",
     f"{{{GOOD}, mode: !!binary 'a==b'}}", f"{{{GOOD}, mode: [{'[' * 500}{']' * 500}]}}", "", "null", "7",
 ]  # fmt: skip
 
@@ -315,6 +354,25 @@ def test_packs_of_hostile_contents(packed, tmp_path, index):
         for path in frames.sequences:
             frames.clip(path, 0, frames.length(path))
     assert len(str(e.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "path", ["/".join("a" * 5_000), "001/nm-01", f"{WALK}/1", f"001/nm-01/{'0' * 500}"], ids=reprlib.repr
+)
+def test_a_pack_of_a_path_that_no_tree_has(packed, tmp_path, path):
+    folder = write_pack(tmp_path / "pack", packed, {"sequences": {path: NUMBERS}})
+    with pytest.raises(DataError, match="the path of a sequence is .*, wanted 3 names, 500 characters at most"):
+        open_frames(folder)
+
+
+def test_a_pack_made_from_folders_that_may_not_be_listed(packed, tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    folder = write_pack(tmp_path / "pack", packed, {"im_path": "/", "gt_path": "/"})
+    monkeypatch.setattr("layers.datasets.os.scandir", refuse)
+    with pytest.raises(DataError, match="pack: its source cannot be compared with it .*Permission denied"):
+        open_frames(folder)
 
 
 @pytest.mark.parametrize("length", [1 << 20, 1 << 26, 1 << 63, (1 << 64) - 1])

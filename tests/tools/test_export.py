@@ -1,5 +1,6 @@
 """export and import_weights: GaitNet in onnxruntime, in plain PyTorch, and back, with the golden data's weights."""
 
+import random
 import re
 import subprocess
 import sys
@@ -120,6 +121,50 @@ def test_any_net_with_model(tmp_path, monkeypatch):
     back = caffe.Net("small.prototxt", caffe.TEST, weights="back.caffemodel")
     for blob, name, again in zip(net.params["c"], ("c.weight", "c.bias"), back.params["c"]):
         assert np.array_equal(blob.data, state[name].numpy()) and np.array_equal(blob.data, again.data)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        (1, lambda: torch.ones(1)),
+        ("c.bias", lambda: torch.zeros(4).to_sparse()),
+        ("c.bias", lambda: torch.zeros(4, device="meta")),
+        ("c.bias", lambda: torch.quantize_per_tensor(torch.zeros(4), 0.1, 0, torch.qint8)),
+        ("c.bias", lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(1)])),
+        ("c.bias", lambda: torch.zeros(4, dtype=torch.complex64)),
+        ("c.bias", lambda: torch.tensor([0, 0, float("nan"), 0])),
+        ("c.bias", lambda: torch.full((4,), 1e300, dtype=torch.float64)),
+        ("c.bias", lambda: torch.ones(1).expand(10**15)),
+        ("c.bias", lambda: [0.0] * 4),
+    ],
+    ids=["number", "sparse", "meta", "quantized", "nested", "complex", "nan", "too large", "expanded", "list"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of tensors that are rare
+def test_states_that_are_no_weights(tmp_path, capsys, name, value):
+    (tmp_path / "small.prototxt").write_text(SMALL)
+    torch.save({"c.weight": torch.ones(4, 3, 3, 3), "c.bias": torch.zeros(4), name: value()}, tmp_path / "s.pt")
+    words = [str(tmp_path / "s.pt"), str(tmp_path / "o.caffemodel"), "--model", str(tmp_path / "small.prototxt")]
+    assert import_weights.main(words) == 1
+    error = capsys.readouterr().err
+    told = "holds no state dict" if name == 1 else "'c.bias' is no tensor of finite real numbers"
+    assert error.startswith(f"error: {tmp_path}/s.pt: {told}") and error.count("\n") == 1
+    assert not (tmp_path / "o.caffemodel").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damaged_states_are_refused_or_read(tmp_path, zipped):
+    """200 files: a bit flipped, or cut off."""
+    torch.save({"c.weight": torch.ones(4, 3, 3, 3)}, tmp_path / "s.pt", _use_new_zipfile_serialization=zipped)
+    whole, rng, taken = (tmp_path / "s.pt").read_bytes(), random.Random(1), 0
+    for n in range(200):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        (tmp_path / "s.pt").write_bytes(data[: rng.randrange(len(data))] if n % 2 else data)
+        try:
+            taken += len(import_weights.read_state(tmp_path / "s.pt"))
+        except caffe.CaffeError as e:
+            assert len(str(e)) < 1000
+    assert 0 < taken < 120
 
 
 def test_mistakes(tmp_path, monkeypatch, capsys):

@@ -11,6 +11,8 @@ import pytest
 
 from eval.features import Features, write_cache
 from eval.provenance import sha256
+from tools import identify as tool
+from tools.work import only_writer
 
 pytestmark = pytest.mark.medium
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,6 +131,28 @@ def test_bad_input_gives_one_line(people, walks, weights, tmp_path, arguments, m
     errors = [line for line in done.stderr.splitlines() if not line.startswith("[")]  # OpenCV's own remarks
     assert done.returncode == 1 and len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0]
     assert people.read_bytes() == before
+
+
+def test_frames_that_fill_the_memory(walks, monkeypatch):
+    """A folder's as a video's: 200 kB may be an image of 200 MB."""
+    monkeypatch.setattr(tool, "MOST_BYTES", 5 * 64 * 64 * 3)
+    for walk in (walks / "a1", walks / "b2.avi"):
+        with pytest.raises(ValueError, match=f"{walk}: more than 61440 bytes of frames; cut the walk out of it"):
+            tool.whole_walk(walk)
+    monkeypatch.setattr(tool, "MOST_BYTES", FRAMES * 64 * 64 * 3)
+    assert len(tool.whole_walk(walks / "a1")) == len(tool.whole_walk(walks / "b2.avi")) == FRAMES
+
+
+def test_who_enrols_beside_another_is_refused(people, walks, weights):
+    """Else one of the two would write over what the other enrolled."""
+    before = people.read_bytes()
+    with only_writer(people, f"{people}.lock"):
+        for words in (["enroll", people, f"carl={walks / 'a2'}"],
+                      ["calibrate", people, "--features", people.parent / "features.npz"]):  # fmt: skip
+            done = identify(weights, *words)
+            assert done.returncode == 1
+            assert done.stderr == f"error: {people}: another run is writing there; wait for that one\n"
+    assert people.read_bytes() == before and not Path(f"{people}.lock").exists()
 
 
 def test_other_weights_are_refused(people, walks, weights, tmp_path):

@@ -1,5 +1,6 @@
 """Threads that keep order and do not run ahead; progress lines in a log."""
 
+import fcntl
 import importlib
 import threading
 import time
@@ -53,6 +54,19 @@ def test_one_run_in_a_folder(tmp_path):
     with work.only_run(folder):  # free again
         pass
     assert not list(folder.iterdir())
+
+
+def test_a_lock_that_its_last_holder_removed_meanwhile(tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def late(lock, how):
+        (tmp_path / "lock").unlink()
+        flock(lock, how)
+
+    monkeypatch.setattr(work.fcntl, "flock", late)
+    with pytest.raises(BlockingIOError, match="people: another run is writing there"):
+        with work.only_writer("people", tmp_path / "lock"):
+            pass
 
 
 @pytest.mark.parametrize("command", [

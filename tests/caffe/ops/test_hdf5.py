@@ -1,3 +1,6 @@
+import os
+import random
+
 import h5py
 import numpy as np
 import pytest
@@ -122,6 +125,48 @@ def test_sources_that_cannot_be_read(tmp_path, source):
             net_of(text)
 
 
+def test_a_file_that_claims_much_is_not_read(tmp_path, monkeypatch):
+    """Rows that were never written take no place: 22 GB in 2 kB."""
+    monkeypatch.setattr("caffe.blob._free_memory", lambda: 2**33)
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        f.create_dataset("x", (2**29, 2), "f4", chunks=(1000, 2))
+        f.create_dataset("y", (2**29,), "f4", chunks=(1000,))
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/a.h5\n")
+    with pytest.raises(CaffeError, match="layer 'h' .HDF5Data.: not enough memory .* 12.0 GiB; 8.0 GiB are free"):
+        net_of(layer(tmp_path / "list.txt"))
+
+
+def test_a_batch_that_is_too_large(source):
+    with pytest.raises(CaffeError, match="batch_size is 2000000000; wanted at least 1 and at most 1048576"):
+        net_of(layer(source, "batch_size: 2000000000"))
+
+
+def test_a_file_that_is_a_pipe(tmp_path, source):
+    os.mkfifo(tmp_path / "pipe")
+    source.write_text(f"{tmp_path}/pipe\n")
+    with pytest.raises(CaffeError, match="Failed opening HDF5 file: .*pipe: .*it is no regular file"):
+        net_of(layer(source))
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+def test_damaged_files_are_refused_or_read(tmp_path, source, version):
+    """200 files: a byte overwritten, or cut off. h5py raises nearly any exception."""
+    with h5py.File(tmp_path / "whole.h5", "w", libver=version) as f:
+        f.create_dataset("x", data=RNG.normal(size=(6, 2)), chunks=(2, 2), compression="gzip")
+        f["y"] = np.zeros(6)
+    whole, rng, taken = (tmp_path / "whole.h5").read_bytes(), random.Random(3), 0
+    source.write_text(f"{tmp_path}/damaged.h5\n")
+    for n in range(200):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] = rng.randrange(256)
+        (tmp_path / "damaged.h5").write_bytes(data[: rng.randrange(len(data))] if n % 5 == 0 else data)
+        try:
+            taken += forward(net_of(layer(source)), "x")[0].shape == (2, 2)
+        except CaffeError as e:
+            assert "damaged.h5" in str(e) or "INT_MAX" in str(e) or "not enough memory" in str(e)
+    assert 50 < taken < 195
+
+
 def output_net(path, label_rows=2):
     return net_of(
         f"""layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 3 dim: 4 }} }} }}
@@ -154,3 +199,19 @@ def test_output_that_cannot_be_written(tmp_path):
     net.blobs["x"].reshape(2, 5, 4)
     with pytest.raises(CaffeError, match=r"holds rows of shape \(3, 4, 1\) in 'data'; now they are \(5, 4, 1\)"):
         net.forward()
+
+
+def test_a_file_that_is_no_hdf5_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CaffeError, match="layer 'out' .HDF5Output.: Failed to open HDF5 file '.*notes.txt'"):
+        output_net(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_an_older_file_lasts_until_the_first_batch(tmp_path):
+    net = output_net(write(tmp_path / "out.h5", old=[1]))
+    with h5py.File(tmp_path / "out.h5") as f:
+        assert set(f) == {"old"}
+    net.forward()
+    with h5py.File(tmp_path / "out.h5") as f:
+        assert set(f) == {"data", "label"}

@@ -106,12 +106,43 @@ def test_images_of_several_sizes_want_one(folder):
     assert net_of(layer(folder, transform="crop_size: 3", listed="mixed.txt")).blobs["data"].shape == (2, 3, 3, 3)
 
 
-@pytest.mark.parametrize("content", ["png of 60000x60000", "pipe", "folder", "nothing"])
+@pytest.mark.parametrize(
+    "rest, transform, message",
+    [
+        ("batch_size: 2000000000", "", "batch_size is 2000000000; wanted at least 1 and at most 1048576"),
+        ("batch_size: 2 new_height: 60000 new_width: 60000", "", "blob size exceeds INT_MAX"),
+        ("batch_size: 1 new_height: 40000 new_width: 30000", "", r"not enough memory .* 13.4 GiB; 8.0 GiB are free"),
+        ("batch_size: 100000 new_height: 80 new_width: 80", "", r"not enough memory .*\(100000, 3, 80, 80\)"),
+    ],
+)
+def test_batches_that_no_memory_holds(folder, monkeypatch, rest, transform, message):
+    """Refused before more than one image is read."""
+    monkeypatch.setattr("caffe.blob._free_memory", lambda: 2**33)
+    with pytest.raises(CaffeError, match=f"layer 'i' .ImageData.: {message}"):
+        net_of(layer(folder, rest, transform))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_list_that_is_no_file(folder, kind):
+    if kind == "pipe":
+        os.mkfifo(folder / "endless.txt")
+    else:
+        (folder / "endless.txt").symlink_to("/dev/zero")
+    with pytest.raises(CaffeError, match="cannot read source .*endless.txt': it is no regular file"):
+        net_of(layer(folder, listed="endless.txt"))
+
+
+@pytest.mark.parametrize("content", ["png of 60000x60000", "pipe", "device", "sparse", "folder", "nothing"])
 def test_an_image_that_attacks_is_named(folder, content):
     """A PNG whose head claims 10 GB, a pipe that nobody writes to: refused at once."""
     bad = folder / "bad.png"
     if content == "pipe":
         os.mkfifo(bad)
+    elif content == "device":
+        bad.symlink_to("/dev/zero")
+    elif content == "sparse":
+        bad.touch()
+        os.truncate(bad, 2**40)
     elif content == "folder":
         bad.mkdir()
     else:

@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -147,3 +149,38 @@ def test_damaged_window_files(folder, text, message):
     (folder / "windows.txt").write_text(text)
     with pytest.raises(CaffeError, match=message):
         net_of(prototxt)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_an_image_that_is_no_file(folder, kind):
+    (folder / "a.png").unlink()
+    if kind == "pipe":
+        os.mkfifo(folder / "a.png")
+    else:
+        (folder / "a.png").symlink_to("/dev/zero")
+    with pytest.raises(CaffeError, match="Could not open or find file .*a.png: it is no regular file"):
+        one(folder, (0, 0, 3, 3))
+
+
+@pytest.mark.parametrize(
+    "transform, batch, message",
+    [
+        ("crop_size: 4", 2000000000, "blob size exceeds INT_MAX"),
+        ("crop_size: 1", 2**21, "batch_size is 2097152; wanted at least 1 and at most 1048576"),
+        ("crop_size: 2000000000", 1, "blob size exceeds INT_MAX"),
+        ("crop_size: 20000", 1, "not enough memory .* 13.4 GiB; 8.0 GiB are free"),
+    ],
+)
+def test_batches_that_no_memory_holds(folder, monkeypatch, transform, batch, message):
+    monkeypatch.setattr("caffe.blob._free_memory", lambda: 2**33)
+    with pytest.raises(CaffeError, match=f"layer 'w' .WindowData.: {message}"):
+        net_of(layer(folder, [(1, 1.0, 0, 0, 3, 3)], "fg_fraction: 1", transform, batch))
+
+
+@pytest.mark.parametrize("channels", ["-1", "999999999"])
+def test_channels_that_no_image_has(folder, channels):
+    text = layer(folder, [(1, 1.0, 0, 0, 3, 3)], "fg_fraction: 1")
+    file = folder / "windows.txt"
+    file.write_text(file.read_text().replace("\n3\n", f"\n{channels}\n", 1))
+    with pytest.raises(CaffeError, match="image number 0: it has -1 channels" if channels == "-1" else "INT_MAX"):
+        net_of(text)
