@@ -7,6 +7,7 @@ import glob
 import os
 import re
 import stat
+import sys
 import zlib
 
 from caffe.errors import CaffeError
@@ -60,19 +61,26 @@ def seal_of(path) -> bytes:
 @contextlib.contextmanager
 def _reading(path):
     try:
-        with open(path, "rb", opener=_regular) as f:
+        with open_file(path) as f:
             yield f
     except OSError as e:
         raise CaffeError(f"Cannot read {path}: {e.strerror or e}") from e
 
 
-def _regular(path, flags):
-    """For open(): a pipe is not waited for, and what has no end is not read."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file")
-    return descriptor
+def open_file(path, most=sys.maxsize):
+    """The regular file `path` of `most` bytes at most, open for reading bytes; OSError: it is none, or longer.
+
+    A pipe would be waited for and a device read from without end."""
+    try:
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    except ValueError as e:  # a zero byte in the path
+        raise OSError(errno.EINVAL, str(e)) from e
+    about = os.fstat(file.fileno())
+    if stat.S_ISREG(about.st_mode) and about.st_size <= most:
+        return file
+    file.close()
+    told = f"it is longer than {most} bytes" if stat.S_ISREG(about.st_mode) else "it is no regular file"
+    raise OSError(errno.EINVAL, told)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,13 @@
 """Reading prototxt, caffemodel and solverstate files: any failure is one CaffeError; old files are upgraded."""
 
-import errno
 import os
-import stat
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from caffe.errors import CaffeError
+from caffe.files import open_file
 from caffe.glog import info
 from caffe.proto import caffe_pb2
 from caffe.upgrade import upgrade_net, upgrade_solver
@@ -78,22 +77,6 @@ def read_binary(source, message_type):
     if problem:
         raise CaffeError(f"Failed to parse {message_type.DESCRIPTOR.name} file: {_name_of(source)}: {problem}")
     return message
-
-
-def open_file(path, most):
-    """The regular file `path` of `most` bytes at most, open for reading bytes; OSError: it is none, or longer.
-
-    A pipe would be waited for and a device read from without end."""
-    try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
-    except ValueError as e:  # a zero byte in the path
-        raise OSError(errno.EINVAL, str(e)) from e
-    about = os.fstat(file.fileno())
-    if stat.S_ISREG(about.st_mode) and about.st_size <= most:
-        return file
-    file.close()
-    told = f"it is longer than {most} bytes" if stat.S_ISREG(about.st_mode) else "it is no regular file"
-    raise OSError(errno.EINVAL, told)
 
 
 def _read_file(path, most):

@@ -8,9 +8,9 @@ import torch
 from caffe.blob import Blob, require_memory
 from caffe.data_transformer import Transformer
 from caffe.errors import CaffeError
+from caffe.files import open_file
 from caffe.layer import Layer
 from caffe.parallel import solver_count, solver_rank
-from caffe.read import open_file
 
 MOST_ITEMS = 2**20  # of a batch: they are read one by one
 MOST_LIST_BYTES, MOST_IMAGE_BYTES = 2**30, 2**28

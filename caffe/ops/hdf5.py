@@ -1,17 +1,16 @@
 """HDF5Data and HDF5Output: blobs from and to HDF5 files."""
 
 import bisect
-import sys
 from itertools import accumulate
 
 import h5py
 import numpy as np
 
 from caffe.errors import CaffeError
+from caffe.files import open_file
 from caffe.layer import Layer, register
 from caffe.ops.axes import legacy_shape
 from caffe.ops.batches import BatchLayer, Order
-from caffe.read import open_file
 
 
 @register("HDF5Data")
@@ -45,7 +44,7 @@ class HDF5Data(BatchLayer):
     def dataset(self, path, name, take):
         """`take(data set)` of the file."""
         try:
-            with open_file(path, sys.maxsize), h5py.File(path, "r") as f:
+            with open_file(path), h5py.File(path, "r") as f:
                 found = f.get(name)
                 if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiu":
                     self.fail(f"Failed to find HDF5 dataset {name} of numbers in {path}; it holds {', '.join(f)}")
