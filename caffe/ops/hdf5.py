@@ -7,7 +7,6 @@ from itertools import accumulate
 import h5py
 import numpy as np
 
-from caffe.errors import CaffeError
 from caffe.layer import Layer, register
 from caffe.ops.axes import legacy_shape
 from caffe.ops.batches import BatchLayer, Order
@@ -51,7 +50,7 @@ class HDF5Data(BatchLayer):
                     self.fail(f"Failed to find HDF5 dataset {name} of numbers in {path}; it holds {', '.join(f)}")
                 return take(found)
         except (OSError, LookupError, TypeError, ValueError, RuntimeError) as e:  # h5py, of a damaged file
-            self.fail(f"Failed opening HDF5 file: {path}: {e}")
+            self.fail(f"Failed opening HDF5 file: {path}: {' '.join(str(e).split())}")
 
     def values(self, data):
         """All of a data set, which compressed may claim any size, as float32."""
@@ -126,4 +125,4 @@ class HDF5Output(Layer):
             with h5py.File(self.path, mode) as f:
                 change(f)
         except OSError as e:
-            raise CaffeError(f"layer '{self.name}' ({self.type}): Failed to open HDF5 file {self.path!r}: {e}") from e
+            raise self.error(f"Failed to open HDF5 file {self.path!r}: {' '.join(str(e).split())}") from e

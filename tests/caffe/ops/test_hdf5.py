@@ -208,6 +208,13 @@ def test_a_file_that_is_no_hdf5_is_left_alone(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_a_pipe_is_not_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CaffeError, match="Failed to open HDF5 file '.*pipe'") as e:
+        output_net(tmp_path / "pipe")
+    assert "\n" not in str(e.value)
+
+
 def test_an_older_file_lasts_until_the_first_batch(tmp_path):
     net = output_net(write(tmp_path / "out.h5", old=[1]))
     with h5py.File(tmp_path / "out.h5") as f:
