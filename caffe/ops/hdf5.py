@@ -1,12 +1,12 @@
 """HDF5Data and HDF5Output: blobs from and to HDF5 files."""
 
 import bisect
+import os
 from itertools import accumulate
 
 import h5py
 import numpy as np
 
-from caffe.errors import CaffeError
 from caffe.files import open_file
 from caffe.layer import Layer, register
 from caffe.ops.axes import legacy_shape
@@ -50,7 +50,7 @@ class HDF5Data(BatchLayer):
                     self.fail(f"Failed to find HDF5 dataset {name} of numbers in {path}; it holds {', '.join(f)}")
                 return take(found)
         except (OSError, LookupError, TypeError, ValueError, RuntimeError) as e:  # h5py, of a damaged file
-            self.fail(f"Failed opening HDF5 file: {path}: {e}")
+            self.fail(f"Failed opening HDF5 file: {path}: {' '.join(str(e).split())}")
 
     def values(self, data):
         """All of a data set, which compressed may claim any size, as float32."""
@@ -88,7 +88,7 @@ class HDF5Data(BatchLayer):
 class HDF5Output(Layer):
     """Writes its two bottoms to the data sets "data" and "label" of `file_name`, each with four axes. The first forward
     pass makes the file anew (BVLC Caffe: the net, whatever the file was), every other one appends its rows (BVLC Caffe
-    fails at the second). An existing file that is no HDF5 is left alone.
+    fails at the second). An existing file that is neither HDF5 nor empty is left alone.
 
     Caffe: hdf5_output_layer.cpp."""
 
@@ -98,7 +98,8 @@ class HDF5Output(Layer):
 
     def setup(self, bottom, top):
         self.path = self.param.hdf5_output_param.file_name
-        self.write("a", lambda f: None)  # it can be written to, and is HDF5
+        empty = os.path.isfile(self.path) and not os.path.getsize(self.path)
+        self.write("w" if empty else "a", lambda f: None)  # it can be written to, and is HDF5
         self.mode = "w"
 
     def reshape(self, bottom, top):
@@ -125,4 +126,4 @@ class HDF5Output(Layer):
             with h5py.File(self.path, mode) as f:
                 change(f)
         except OSError as e:
-            raise CaffeError(f"layer '{self.name}' ({self.type}): Failed to open HDF5 file {self.path!r}: {e}") from e
+            raise self.error(f"Failed to open HDF5 file {self.path!r}: {' '.join(str(e).split())}") from e

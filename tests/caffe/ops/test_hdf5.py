@@ -206,6 +206,15 @@ def test_a_file_that_is_no_hdf5_is_left_alone(tmp_path):
     with pytest.raises(CaffeError, match="layer 'out' .HDF5Output.: Failed to open HDF5 file '.*notes.txt'"):
         output_net(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "mine"
+    (tmp_path / "new").touch()  # as tempfile makes a name
+    output_net(tmp_path / "new").forward()
+
+
+def test_a_pipe_is_not_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CaffeError, match="Failed to open HDF5 file '.*pipe'") as e:
+        output_net(tmp_path / "pipe")
+    assert "\n" not in str(e.value)
 
 
 def test_an_older_file_lasts_until_the_first_batch(tmp_path):
