@@ -254,6 +254,11 @@ COMMANDS: dict[str, Callable[..., int]] = {"train": train, "test": test, "time":
 # ---- helpers in call order
 
 
+# glog's, which old scripts give, and whether they stand alone. They change nothing: the log goes to stderr.
+GLOG_FLAGS = {"logtostderr": True, "alsologtostderr": True, "colorlogtostderr": True, "log_dir": False, "v": False,
+              "minloglevel": False, "stderrthreshold": False, "vmodule": False}  # fmt: skip
+
+
 def _parse(argv):
     """gflags' ways: -flag value, --flag value, -flag=value, --flag=value; the rest are words."""
     flags, words, rest = {name: default for name, (default, _) in FLAGS.items()}, [], list(argv)
@@ -266,6 +271,10 @@ def _parse(argv):
         name, equals, value = word.lstrip("-").partition("=")
         if name in ("help", "h"):
             flags["help"] = True
+            continue
+        if name in GLOG_FLAGS or name.removeprefix("no") in GLOG_FLAGS:
+            if not equals and name in GLOG_FLAGS and not GLOG_FLAGS[name]:
+                rest[:1] = []
             continue
         if name not in FLAGS:
             raise ValueError(f"unknown command line flag '{name}' (known: {', '.join(sorted(FLAGS))})")

@@ -92,7 +92,7 @@ def copy_from(net, path):
 
     sealed = check_seal(path)
     source = read_net_binary(path)
-    if not sealed and not any(saved.blobs for saved in source.layer):
+    if not sealed and any(layer.blobs for layer in net.layers) and not any(saved.blobs for saved in source.layer):
         raise CaffeError(f"{path}: holds no weights at all; it was emptied or cut off")
     copy_from_proto(net, source, path)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from eval import plots, provenance, tables
 from eval.compare import baselines, segmentation
+from eval.deploy import people_trained
 from eval.features import EXTRAS, FeatureFileError, read_cache, read_original
 from eval.protocol import evaluate
 from eval.report import write_report
@@ -115,6 +116,12 @@ def source_of(dataset, args):
     if not weights.is_file():
         raise ValueError(f"{weights}: no such file of weights; see --weights")
     print(f"weights {weights}", file=sys.stderr)
+    if (trained := people_trained(weights)) not in (None, args.train_num):
+        print(
+            f"warning: {weights} tells {trained} people apart (fc_id); here the first {args.train_num} count as those "
+            f"of its training: say --train-num {trained} if they are of this data set",
+            file=sys.stderr,
+        )
     return Source(
         dataset, args.train_num, im_path, gt_path, args.model, weights, args.clips, args.seed, args.gpu, args.cache
     )

@@ -82,7 +82,7 @@ def build(caffe, net, weights):
         built = caffe.Net(path, caffe.TEST)
     finally:
         os.unlink(path)
-    missing = sorted(set(built.params) - layers_with_weights(weights))
+    missing = sorted(set(built.params) - shapes_of_weights(weights).keys())
     if missing:
         raise ValueError(
             f"{weights}: no weights for {', '.join(missing)}; wanted those of a trained GaitNet, "
@@ -92,8 +92,14 @@ def build(caffe, net, weights):
     return built
 
 
-def layers_with_weights(path):
-    """Names of the layers that a weights file has parameters for."""
+def people_trained(weights):
+    """How many people the identity layer of a weights file tells apart; None where it has no such layer."""
+    shape = shapes_of_weights(weights).get("fc_id")
+    return shape[-2] if shape and len(shape) > 1 else None
+
+
+def shapes_of_weights(path):
+    """{name: shape of the first parameter} of the layers that a weights file has parameters for."""
     from google.protobuf.message import DecodeError
 
     from caffe.proto import caffe_pb2
@@ -102,14 +108,19 @@ def layers_with_weights(path):
         import h5py
 
         with h5py.File(path, "r") as file:
-            return {name for name, blobs in file["data"].items() if len(blobs)}
+            return {name: blobs["0"].shape for name, blobs in file["data"].items() if len(blobs)}
     net = caffe_pb2.NetParameter()
     try:
         with open(path, "rb") as file:
             net.ParseFromString(file.read())
     except DecodeError as e:
         raise ValueError(f"{path}: not a .caffemodel, or a damaged one ({e})") from e
-    return {layer.name for layers in (net.layer, net.layers) for layer in layers if len(layer.blobs)}
+    return {
+        layer.name: tuple(layer.blobs[0].shape.dim) or (layer.blobs[0].height, layer.blobs[0].width)
+        for layers in (net.layer, net.layers)
+        for layer in layers
+        if len(layer.blobs)
+    }
 
 
 def read_net(path):

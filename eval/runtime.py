@@ -8,6 +8,8 @@ def load_caffe(gpu=None):
     """The module `caffe`, on the CPU or on GPU number `gpu`."""
     root = os.environ.get("CAFFE_ROOT")
     if root and "caffe" not in sys.modules:
+        if not os.path.isdir(os.path.join(root, "python", "caffe")):
+            raise ValueError(f"CAFFE_ROOT is {root}, which has no folder python/caffe; wanted that of a built Caffe")
         sys.path.insert(0, os.path.join(root, "python"))
     import caffe
 

@@ -141,6 +141,12 @@ def training_sequences(params, frames):
         found = [seq for seq in dataset.sequences(params.im_path, subjects) if dataset.trains(seq)]
     except (ValueError, OSError) as e:
         raise DataError(f"im_path {params.im_path}: {e}") from e
+    if found and (most := max(seq.label for seq in found)) >= len(subjects):
+        logging.getLogger("layers").warning(
+            "%s: the largest label of a training subject is %d, but %d subjects train and fc_id has labels 0 to %d: "
+            "no id may be missing; run python tools/check_data.py %s",
+            params.im_path, most, len(subjects), len(subjects) - 1, params.dataset,
+        )  # fmt: skip
     lengths = {seq: frames.length(seq.path) for seq in found}
     usable = [seq for seq in found if lengths[seq] >= MIN_FRAMES and lengths[seq] == frames.num_masks(seq.path)]
     if not usable:

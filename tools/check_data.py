@@ -190,6 +190,13 @@ def judge(dataset, report, sequences, all_found):
             f"the largest label of a training subject is {max(labels)}, fc_id has room for "
             f"0..{report['subjects']['training'] - 1}: {dataset.title} labels are id - 1, so no id may be missing"
         )
+    whole = [found for found in all_found if found.trains and found.usable]
+    strange = [found for found in whole if len(found.without_mask) == found.frames]
+    if strange:
+        stops.append(
+            f"{len(strange)} training sequences have masks, but none of a frame's name, first {strange[0].path}, "
+            f"frame {strange[0].without_mask[0]}: a mask must be named as its frame is"
+        )
     broken = [sentence for found in all_found if found.trains for sentence in found.broken]
     if broken:
         stops.append(f"{len(broken)} files that training reads are broken, first {broken[0]}")

@@ -29,6 +29,8 @@ from caffe.net import Net
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_file
 from caffe.state_dict import state_dict
+from eval.deploy import shapes_of_weights
+from layers.frames import DataError
 
 LARGEST_DIFFERENCE = 1e-5  # of the largest value of an output: float32 in another order of summation
 
@@ -37,6 +39,8 @@ def main(argv=None) -> int:
     args = _arguments(argv)
     try:
         net = caffe.Net(args.model, caffe.TEST, weights=args.weights)
+        if missing := sorted(net.params.keys() - shapes_of_weights(args.weights).keys()):
+            raise caffe.CaffeError(f"{args.weights}: no weights for {', '.join(missing)} of {args.model}")
         if args.torch:
             state = state_dict(net)
             with atomic_path(args.torch) as temporary:
@@ -47,7 +51,7 @@ def main(argv=None) -> int:
             with atomic_path(args.onnx) as temporary:
                 difference = export_onnx(args.model, args.weights, temporary, outputs)
             print(f"{args.onnx}: checked in onnxruntime, largest difference {difference:.1e} of the largest value")
-    except caffe.CaffeError as e:
+    except (caffe.CaffeError, DataError, ValueError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
     return 0

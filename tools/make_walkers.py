@@ -3,7 +3,7 @@
     python tools/make_walkers.py                                      # data/Walkers, what `sh train_net.sh` trains on
     python tools/make_walkers.py --conditions nm-05 bg-01 cl-01 --contact-sheet walkers.png
     python tools/make_walkers.py --tree outdoor --subjects 5 --out /tmp/Outdoor-Gait
-    python tools/make_walkers.py --tree casiab --uncropped --subjects 2 --frames 30 --out /tmp/DatasetB
+    python tools/make_walkers.py --tree casiab --uncropped --subjects 2 --frames 25 --out /tmp/DatasetB
 
 Who walks is told by the shape of the body and by the way of walking, never by colour: clothes, skin, room, light and
 noise are drawn anew for every sequence. The pixels of a sequence depend only on seed, subject, condition, view, number

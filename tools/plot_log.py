@@ -37,7 +37,15 @@ def main(argv=None) -> int:
     parser.add_argument("--output", default="log.png", help="picture to write, .png, .svg or .pdf (default: log.png)")
     args = parser.parse_args(argv)
     try:
-        runs = {name: read(name) for name in args.logs}
+        runs = {}
+        for name in args.logs:
+            curves = read(name)
+            if curves:
+                runs[name] = curves
+            else:
+                print(f"warning: {name}: left out, no line of it tells of an iteration", file=sys.stderr)
+        if not runs:
+            raise CaffeError("no log tells of an iteration; wanted the log of a Caffe training (its stderr)")
         draw(runs, args.output)
     except CaffeError as e:
         print(f"error: {e}", file=sys.stderr)
@@ -66,8 +74,6 @@ def read(name):
             elif (found := OUTPUT.search(line)) and iteration is not None:
                 quantity = found[2] if found[1] == "Train" or not test_net else f"{found[2]} (#{test_net})"
                 curves.setdefault((quantity, found[1].lower()), {})[iteration] = float(found[3])
-    if not curves:
-        raise CaffeError(f"{name}: no line tells of an iteration; wanted the log of a Caffe training (its stderr)")
     return curves
 
 
@@ -109,7 +115,8 @@ def _place(quantity):
 
 
 def _label(name, phase):
-    return f"{'+'.join(Path(part).stem for part in name.split('+'))} {phase}"
+    first, *others = name.split("+")
+    return f"{Path(first).stem}{f' (+{len(others)})' if others else ''} {phase}"
 
 
 if __name__ == "__main__":

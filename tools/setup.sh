@@ -4,6 +4,7 @@
 #   sh tools/setup.sh                     with python3
 #   PYTHON=python3.12 sh tools/setup.sh   with another Python (3.10 or newer)
 set -eu
+case ${LC_ALL-} in C | POSIX) export LC_ALL=C.UTF-8 ;; esac # else Python cannot read paths beyond ASCII
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root"
 case ${1-} in

@@ -15,18 +15,19 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from layers.datasets import NUM_FRAMES
+from layers.datasets import DATASETS, NUM_FRAMES
 from layers.frames import DataError, open_frames
 
+FRAMES = {dataset.im_dir for dataset in DATASETS.values()}
 ZOOM = 2  # pictures of 64 x 64 are small
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n\n")[1],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("walks", nargs="+", help="sequences, as their path below crop-im")
+    parser.add_argument("walks", nargs="+", help="sequences, as their path below the folder of frames")
     parser.add_argument("--weights", required=True, help="a .caffemodel")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the dataset, with crop-im and crop-seg")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the dataset, with frames and masks")
     parser.add_argument("--start", type=int, default=0, help="first frame of each clip (default: %(default)s)")
     parser.add_argument("--out", required=True, help="the PNG to write")
     args = parser.parse_args(argv)
@@ -35,7 +36,10 @@ def main(argv=None):
 
     try:
         net = caffe.Net(str(ROOT / "eval/deploy_gaitnet.prototxt"), caffe.TEST, weights=args.weights)
-        frames = open_frames(str(args.data / "crop-im"), str(args.data / "crop-seg"))
+        names = [(d.im_dir, d.gt_dir) for d in DATASETS.values() if (args.data / d.im_dir).is_dir()]
+        if not names:
+            sys.exit(f"error: {args.data}: has none of the folders of frames {', '.join(sorted(FRAMES))}")
+        frames = open_frames(*(str(args.data / name) for name in names[0]))
         sheet = np.vstack([clip_rows(net, *frames.clip(walk, args.start, NUM_FRAMES)) for walk in args.walks])
     except (caffe.CaffeError, DataError, OSError) as e:
         sys.exit(f"error: {e}")

@@ -168,6 +168,7 @@ def test_a_net_without_weights_is_saved_and_read_back(make):
     net = make()
     net.save("w.caffemodel")
     net.copy_from("w.caffemodel")
+    net = make(("ip", 2))
     Path("w.caffemodel").write_bytes(b"")
     with pytest.raises(caffe.CaffeError, match="w.caffemodel: holds no weights at all"):
         net.copy_from("w.caffemodel")

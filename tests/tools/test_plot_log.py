@@ -68,9 +68,15 @@ def test_mistakes(tmp_path):
     (tmp_path / "empty.log").write_text("nothing here\n")
     for args, told in (
         (["absent.log"], "error: absent.log: No such file or directory"),
-        (["empty.log"], "error: empty.log: no line tells of an iteration"),
+        (["empty.log"], "warning: empty.log: left out, no line of it tells of an iteration\nerror: no log tells of"),
         ([LOGS / "train.log", "--output", "p.xyz"], "error: p.xyz: cannot draw .xyz"),
     ):
         made = run(*args, cwd=tmp_path)
         assert made.returncode == 1 and made.stderr.startswith(told) and "Traceback" not in made.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["empty.log"]
+
+
+def test_a_log_that_ended_early_is_left_out(tmp_path):
+    (tmp_path / "early.log").write_text("nothing here\n")
+    made = run("early.log", LOGS / "train.log", "--output", "p.png", cwd=tmp_path)
+    assert made.returncode == 0 and "early.log: left out" in made.stderr and (tmp_path / "p.png").exists()
