@@ -348,3 +348,13 @@ class Tell(caffe.Layer):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         assert Path("told").read_text() == (given or "glibc.malloc.hugetlb=1") + "\n"
+
+
+@pytest.mark.parametrize("words", ["--logtostderr", "-alsologtostderr=1", "--nologtostderr", "--log_dir logs", "-v 1"])
+def test_flags_of_glog_change_nothing(words, capfd):
+    """Old train.sh scripts give them."""
+    Path("net.prototxt").write_text(
+        'layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } } }'
+    )
+    status, _, log = run(capfd, "time", *words.split(), "--model=net.prototxt", "--iterations=1")
+    assert status == 0 and any("Average Forward pass" in line for line in log) and not Path("logs").exists()

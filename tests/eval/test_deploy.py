@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from eval.deploy import DeployNet, halves, literal_features, read_net
+from eval.deploy import DeployNet, halves, literal_features, people_trained, read_net
 from eval.extract import all_starts, group_walks, random_starts, window_sums
 from eval.runtime import load_caffe
 
@@ -87,3 +87,17 @@ def test_starts():
 
 def test_group_walks():
     assert group_walks("abcd", [4, 3, 9, 1], most=7) == [[("a", 4), ("b", 3)], [("c", 9)], [("d", 1)]]
+
+
+def test_people_that_a_net_was_trained_on(caffe, weights, tmp_path):
+    """The rows of fc_id, in all formats; a deploy net's weights do not tell."""
+    from models.gaitnet import gaitnet
+
+    assert people_trained(weights) is None
+    head = next(layer for layer in gaitnet("szu", "rec").layer if layer.name == "fc_id")
+    entry = f'name: "fea" type: "Input" top: "{head.bottom[0]}" input_param {{ shape {{ dim: 2 dim: 256 }} }}'
+    (tmp_path / "net.prototxt").write_text(f"layer {{ {entry} }} layer {{ {head} }}")
+    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TRAIN)
+    net.save(str(tmp_path / "w.caffemodel"))
+    net.save_hdf5(str(tmp_path / "w.caffemodel.h5"))
+    assert people_trained(tmp_path / "w.caffemodel") == people_trained(tmp_path / "w.caffemodel.h5") == 49

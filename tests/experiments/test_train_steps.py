@@ -288,3 +288,9 @@ def test_wrong_words_and_paths(experiment):
     nowhere = run(experiment, CAFFE_ROOT="/nowhere")
     assert nowhere.returncode == 1 and "error: /nowhere/build/tools/caffe not found" in nowhere.stderr
     assert "wanted an absolute path" in run(experiment, CAFFE_ROOT="caffe").stderr
+
+
+def test_the_weights_that_the_last_step_ends_with(experiment):
+    """What train_net.sh evaluates."""
+    done = run(experiment, "--weights")
+    assert (done.returncode, done.stdout) == (0, weights(experiment, "sia") + "\n")

@@ -107,9 +107,24 @@ def stray_folder(root):
     return "the folder 'old' should be the number of a subject"
 
 
+def masks_of_other_names(root):
+    for mask in list((root / "crop-seg").rglob("*.png")):
+        mask.rename(mask.with_suffix(".bmp"))
+    return "masks, but none of a frame's name, first 001/nm-01/000, frame .*png: a mask must be named as its frame is"
+
+
 @pytest.mark.parametrize(
     "spoil",
-    [break_frame, stray_file, mask_of_another_size, only_one_subject_left, missing_id, too_few_ids, stray_folder],
+    [
+        masks_of_other_names,
+        break_frame,
+        stray_file,
+        mask_of_another_size,
+        only_one_subject_left,
+        missing_id,
+        too_few_ids,
+        stray_folder,
+    ],
 )
 def test_what_stops_training(root, spoil):
     message = spoil(root)

@@ -183,3 +183,16 @@ def test_mistakes(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):  # nothing to do
         export.main(["--weights", "w.caffemodel"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.pt", "short.pt"]  # nothing half-written
+
+
+def test_a_net_that_the_weights_fill_in_part_is_not_exported(tmp_path, capsys):
+    """As those of step seg do: the rest would come from the fillers."""
+    net = tmp_path / "half.prototxt"
+    one = 'layer { name: "%s" type: "InnerProduct" bottom: "x" top: "%s" inner_product_param { num_output: 2 } } '
+    head = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } } '
+    net.write_text(head + one % ("a", "a"))
+    caffe.Net(str(net), caffe.TEST).save(str(tmp_path / "a.caffemodel"))
+    net.write_text(head + one % ("a", "a") + one % ("b", "b"))
+    words = ["--model", str(net), "--weights", str(tmp_path / "a.caffemodel"), "--torch", str(tmp_path / "o.pt")]
+    assert export.main(words) == 1 and not (tmp_path / "o.pt").exists()
+    assert f"a.caffemodel: no weights for b of {net}" in capsys.readouterr().err
