@@ -59,7 +59,7 @@ class Net:
         self.debug_info = param.debug_info
         self.layers, self.layer_names = [], []
         self.bottoms, self.tops, self.bottom_ids, self.top_ids = [], [], [], []
-        self.blob_list, self.blob_names, self.blob_index, self.anonymous_tops = [], [], {}, 0
+        self.blob_list, self.blob_names, self.blob_index = [], [], {}
         self.loss_weights = []  # for every layer, a weight for every top
         self.inputs, self.outputs = [], []
         self.learnable_params: list[Blob] = []

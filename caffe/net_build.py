@@ -67,10 +67,8 @@ def _add_layer(net, index, param, available, needs):
     tops = [_add_top(net, param, i, top, available) for i, top in enumerate(param.top)]
     wanted = 0 if not layer.auto_top else layer.num_top if isinstance(layer.num_top, int) else layer.num_top[0]
     while len(tops) < wanted:  # a loss makes its own top
-        net.anonymous_tops += 1
-        top = f"(automatic)_{net.anonymous_tops}"
         log.info("net.cpp:382", f"{name} -> (automatic)")
-        tops.append(net.add_blob(top))
+        tops.append(net.add_blob("(automatic)"))
 
     net.layers.append(layer)
     net.layer_names.append(name)
