@@ -117,9 +117,20 @@ class Dataset:
         return Sequence(level["subject"], labels[level["subject"]], level["condition"], level.get("view", ""), path)
 
 
+HERE = Path(__file__).resolve().parent.parent / "data"
+
+
 def data_root():
     """The folder that holds the datasets: $GAITNET_DATA, or data/ of this repository."""
-    return Path(os.environ.get("GAITNET_DATA") or Path(__file__).resolve().parent.parent / "data")
+    return Path(os.environ.get("GAITNET_DATA") or HERE)
+
+
+def under_data_root(path):
+    """The prototxts say ../../data/...: where $GAITNET_DATA is set, the same path below that."""
+    moved, absolute = os.environ.get("GAITNET_DATA"), os.path.abspath(path)
+    if not moved or os.path.commonpath([absolute, HERE]) != str(HERE):
+        return path
+    return os.path.join(moved, os.path.relpath(absolute, HERE))
 
 
 def _folders(root, path=""):
