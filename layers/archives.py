@@ -124,30 +124,39 @@ def letters(name):
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def unpack(archive, home, dataset, trees, tell):
+def unpack(archive, home, dataset, trees, tell, nested=False):
     """Write the images that `archive` has of the `trees` into the staging folder of `home`, and nothing else."""
     try:
         with members_of(archive) as members:
             wanted = [
                 (member, place) for member in members if (place := place_of(member.name, archive, dataset, trees))
             ]
+            if not wanted and not nested:  # an archive of archives: those are unpacked first
+                wanted = [(member, PurePosixPath(member.name.replace("\\", "/")).name)
+                          for member in members if member.name.lower().endswith(ARCHIVES)]  # fmt: skip
+                wanted = [(member, name) for member, name in wanted if not name.startswith(".")]
             size = sum(member.size for member, _ in wanted)
             home.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(home).free
             if size > free - SPARE:
                 raise DataError(f"{archive}: unpacks to {size} bytes, and the disk has {free} free; make room")
+            inside = []
             if wanted:
-                tell(f"{archive}: unpacking {len(wanted)} images, {size / 2**20:.0f} MB")
+                tell(f"{archive}: unpacking {len(wanted)} files, {size / 2**20:.0f} MB")
             for member, place in wanted:
-                if member.size > LARGEST_IMAGE:
-                    raise DataError(f"{archive}: {member.name} has {member.size} bytes, too many for an image")
                 path = home / STAGING / place
+                inside += [path] if path.name.lower().endswith(ARCHIVES) else []
+                if not inside and member.size > LARGEST_IMAGE:
+                    raise DataError(f"{archive}: {member.name} has {member.size} bytes, too many for an image")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with member.open() as source, open(path, "wb") as target:
                     shutil.copyfileobj(source, target)
+        for path in inside:
+            unpack(path, home, dataset, trees, tell, nested=True)
+            path.unlink()
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError, OSError) as e:
         raise DataError(
-            f"{archive}: cannot be unpacked ({type(e).__name__}: {e}); is the download complete? Fetch it again, or "
+            f"{archive}: cannot be unpacked ({' '.join(str(e).split())}); is the download complete? Fetch it again, or "
             f"unpack it yourself into {home}"
         ) from e
 
@@ -159,7 +168,7 @@ class members_of:
         self.path = path
 
     def __enter__(self):
-        if zipfile.is_zipfile(self.path):
+        if self.path.name.lower().endswith(".zip"):
             self.archive = zipfile.ZipFile(self.path)
             infos = self.archive.infolist()
             require_few(self.path, infos)

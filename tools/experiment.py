@@ -27,8 +27,9 @@ from caffe.read import read_net_file, read_text
 from layers import people
 from layers.data_layers import training_sequences
 from layers.datasets import DATASETS, NUM_FRAMES
-from layers.frames import DataError, open_frames
+from layers.frames import DataError
 from layers.params import Params, parse
+from layers.sources import open_frames
 from models.gaitnet import STEPS
 from models.summary import fed
 
@@ -59,6 +60,7 @@ class Step:
 def main(argv=None):
     args = parse_arguments(argv)
     try:
+        os.chdir(args.folder)  # where the paths in its files begin
         args.run(args)
     except (DataError, CaffeError, ValueError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
@@ -229,14 +231,7 @@ def read_step(folder, name):
     net = read_net_file(str(path))
     data = data_layer(net, caffe_pb2.TRAIN)
     params = parse(data.python_param.param_str, f"{path}: {data.name}") if data is not None else None
-    if params:
-        params = Params(**{**vars(params), **{k: at(folder, getattr(params, k)) for k in ("im_path", "gt_path")}})
     return Step(name, folder, path, net, solver.max_iter, params)
-
-
-def at(folder, path):
-    """A path of a prototxt, which is relative to the experiment's folder."""
-    return os.path.normpath(folder / path) if path else path
 
 
 def data_layer(net, phase):
@@ -273,7 +268,9 @@ def parse_arguments(argv):
         if name == "record":
             command.add_argument("step", choices=STEPS, help="whose snapshots")
             command.add_argument("--since", type=float, default=0, metavar="T", help="written after T, seconds of 1970")
-            command.add_argument("--started-from", nargs="*", default=[], metavar="FILE", help="its first weights")
+            command.add_argument(
+                "--started-from", nargs="*", default=[], metavar="FILE", help="its first weights, in DIR"
+            )
     return parser.parse_args(argv)
 
 
