@@ -19,7 +19,7 @@ NAMES = """
     Net Layer Blob SGDSolver NesterovSolver AdaGradSolver RMSPropSolver AdaDeltaSolver AdamSolver get_solver NCCL Timer
     set_mode_cpu set_mode_gpu set_device set_random_seed set_multiprocess set_solver_count set_solver_rank solver_count
     solver_rank layer_type_list init_log log TRAIN TEST __version__ layers params NetSpec to_proto Classifier Detector
-    io net_spec draw coord_map proto pycaffe
+    has_nccl io net_spec draw coord_map proto pycaffe
 """.split()
 
 
@@ -87,6 +87,26 @@ def test_log_and_init_log():
         "import caffe, sys; sys.stderr = sys.stdout; caffe.init_log(); caffe.log('x')", GLOG_minloglevel="1"
     )
     assert silenced == ""
+
+
+@pytest.mark.parametrize("level, code, heard", [
+    ("", "", "WE"),
+    ("0", "", "IWE"),  # as Caffe's scripts are
+    ("2", "", "E"),
+    ("no number", "", "WE"),
+    ("", "caffe.init_log(0, True);", "IWE"),
+    ("", "caffe.init_log(1, True);", "WE"),
+    ("", "caffe.init_log(0, False);", "E"),
+])  # fmt: skip
+def test_what_a_script_shows(level, code, heard):
+    said = python(f"import caffe, sys; sys.stderr = sys.stdout; from caffe import glog; {code} "
+                  "caffe.log('x'); glog.warning('y', 'z'); glog.error('y', 'z')", GLOG_minloglevel=level)  # fmt: skip
+    assert "".join(line[0] for line in said.splitlines()) == heard
+
+
+def test_has_nccl():
+    """NCCL works wherever this holds; its ids are bytes, which Caffe's own test wants on Python 3."""
+    assert caffe.has_nccl() is True and isinstance(caffe.NCCL.new_uid(), bytes)
 
 
 # ---- nets from NetSpec
@@ -198,7 +218,7 @@ if solver.param.layer_wise_reduce:
 solver.step(6)
 print(hashlib.sha256(b"".join(p.data.tobytes() for p in solver.net.params["ip"])).hexdigest())
 """
-    uid = caffe.NCCL.new_uid()
+    uid = caffe.NCCL.new_uid().decode()  # as a word of the command line
     environment = dict(os.environ, PYTHONPATH=f"{REPO}:{tmp_path}", OMP_NUM_THREADS="1")
     jobs = [subprocess.Popen([sys.executable, "-c", script, str(rank), uid], cwd=tmp_path, env=environment, text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in range(2)]  # fmt: skip
