@@ -234,3 +234,25 @@ def ranked_net():
     n.ip = L.InnerProduct(n.x, num_output=4, weight_filler=dict(type="xavier"))
     n.loss = L.SoftmaxWithLoss(n.ip, n.label)
     return n
+
+
+# ---- a GPU where there is none
+
+ASKS = "import caffe, sys; sys.stderr = sys.stdout; caffe.set_device(0); caffe.set_mode_gpu(); caffe.set_mode_gpu();"
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.mark.medium
+def test_a_script_that_asks_for_a_gpu_goes_on_without():
+    """As most public scripts do. One warning, and nets compute on the CPU."""
+    said = python(ASKS + "print(caffe.device.current())", **NO_GPU).splitlines()
+    assert len(said) == 2 and said[1] == "cpu"
+    assert said[0].startswith("W") and "torch finds none: computing on the CPU (CAFFE_REQUIRE_GPU=1" in said[0]
+
+
+@pytest.mark.parametrize("call", ["set_device(0)", "set_mode_gpu()"])
+def test_who_wants_an_error_gets_one(monkeypatch, call):
+    monkeypatch.setenv("CAFFE_REQUIRE_GPU", "1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(caffe.CaffeError, match="a GPU is asked for, and torch finds none; unset CAFFE_REQUIRE_GPU"):
+        eval(f"caffe.{call}")
