@@ -141,7 +141,7 @@ def deploy(clips=1):
     frames = [f"im{i}" for i in range(NUM_FRAMES)]
     for frame in frames:
         n[frame] = L.Input()
-    masks = segmentation(n, frames, seg_dropout=0)
+    masks = segmentation(n, frames)
     recognition(n, masks, clips, use_global_stats=True)
     net = caffe_pb2.NetParameter(name="gaitnet")
     for frame in frames:  # the old-style fields, which every Caffe reads
