@@ -13,6 +13,7 @@ from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
 from eval.extract import CLIPS, Extraction, all_starts, extract, random_starts
 from eval.features import Features, read_cache, write_cache
 from eval.runtime import load_caffe
+from eval.weights import read_weights
 from layers.datasets import MIN_FRAMES
 from layers.sources import open_frames
 
@@ -53,7 +54,7 @@ def features_of(source, part="test"):
         "dataset": source.dataset.name,
         "train_num": source.train_num,
         "part": part,
-        "weights_sha256": provenance.sha256(source.weights),
+        "weights_sha256": read_weights(source.weights).sha256,
         "prototxt_sha256": provenance.sha256(source.prototxt),
         "data_sha256": data_fingerprint(source, frames, walks),
         "ground_truth": source.gt_path is not None,
