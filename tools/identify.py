@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from eval import provenance
-from eval.command import default_weights
+from eval.cli import default_weights
 from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
 from eval.extract import window_sums
 from eval.features import read_cache
