@@ -21,9 +21,9 @@ LONGEST_NAME = 4096  # bytes, as long as a path may be on Linux
 def save(solver):
     """Write both files of `solver`; the state last, so that a state on disk always has its weights."""
     param = solver.param
-    for name, layer in zip(solver.net.layer_names, solver.net.layers):
-        if not all(bool(blob.tensor().isfinite().all()) for blob in layer.blobs):
-            raise CaffeError(f"Iteration {solver.iter}: layer '{name}' holds weights that are not finite; "
+    for node in solver.net.nodes:
+        if not all(bool(blob.tensor().isfinite().all()) for blob in node.layer.blobs):
+            raise CaffeError(f"Iteration {solver.iter}: layer '{node.name}' holds weights that are not finite; "
                              "they are not saved, earlier snapshots stay")  # fmt: skip
     stem = f"{param.snapshot_prefix}_iter_{solver.iter}"
     if param.snapshot_format == param.HDF5:
