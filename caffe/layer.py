@@ -45,6 +45,8 @@ class Layer:
         __caffe_pack__()             in place of `forward`, where tops travel to a GPU: a list of arrays that hold what
                                      the tops will, in a smaller form
         __caffe_unpack__(*tensors)   the tops' values, in order, from what `__caffe_pack__` gave, now on the device
+        __caffe_saved__(path, came_from)   weights have been written to `path`, of a net that was loaded from the files
+                                     `came_from`: something may be written beside them
     """
 
     __slots__ = ("__caffe_blobs__", "__dict__", "__weakref__")

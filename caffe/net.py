@@ -55,6 +55,7 @@ class Net:
         seeds = Seeds(next_seed() if seed is None else seed)
         self.wiring = wiring = net_build.build(param, seeds)
         self.executor = Executor(wiring, seeds, param.debug_info)
+        self.loaded_from: list[str] = []  # files of weights
         self.name = param.name
 
     # ---- pycaffe's views
@@ -254,6 +255,7 @@ class Net:
     def copy_from(self, path):
         """Copy weights by layer name from a .caffemodel, or from HDF5 when the name ends in .h5."""
         weights.copy_from(self, str(path))
+        self.loaded_from.append(str(path))
 
     def save(self, path, write_diff=False):
         """Write all layers and their weights as a .caffemodel (binary NetParameter)."""
@@ -261,6 +263,7 @@ class Net:
 
     def load_hdf5(self, path):
         weights.copy_from_hdf5(self, str(path))
+        self.loaded_from.append(str(path))
 
     def save_hdf5(self, path, write_diff=False):
         weights.save_hdf5(self, str(path), write_diff)

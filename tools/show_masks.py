@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from layers.datasets import DATASETS, NUM_FRAMES
-from layers.frames import DataError, open_frames
+from layers.frames import DataError
+from layers.sources import open_frames
 
 ZOOM = 2  # pictures of 64 x 64 are small
 
