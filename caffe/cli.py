@@ -13,6 +13,7 @@ from collections.abc import Callable
 from caffe import glog as log
 from caffe.errors import CaffeError, PythonLayerError
 from caffe.python_layer import allow_python_modules
+from caffe.user_layer import load_layers
 
 FATAL_EXIT = 134  # Caffe aborts; a shell shows that as 128 + SIGABRT
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # environment: transparent huge pages, from glibc 2.35 on
@@ -34,6 +35,7 @@ FLAGS = {
     "gpu": ("", "Optional; run in GPU mode on given device IDs separated by ','.Use '-gpu all' to run on all "
                 "available GPUs. The effective training batch size is multiplied by the number of devices."),
     "iterations": (50, "The number of iterations to run."),
+    "layers": ("", "Optional; Python modules that declare layer types (@caffe.layer), separated by ','."),
     "level": (0, "Optional; network level."),
     "model": ("", "The model definition protocol buffer text file."),
     "phase": ("", "Optional; network phase (TRAIN or TEST). Only used for 'time'."),
@@ -74,6 +76,8 @@ def main(argv=None) -> int:
             raise CaffeError(f"Unknown action: {words[0]}")
         if modules := flags.pop("python_modules"):
             allow_python_modules([] if modules == "none" else modules.split(","))
+        if modules := flags.pop("layers"):
+            load_layers(modules.split(","))
         return command(**flags, typed=shlex.join(["caffe", *argv]))
     except PythonLayerError as e:
         print(f"error: {e}", file=sys.stderr)
