@@ -17,12 +17,13 @@ import numpy as np
 
 import caffe
 from layers.datasets import DATASETS, MIN_FRAMES, NUM_FRAMES, SIZE
-from layers.frames import IMAGE_MEAN, MASK_VALUES, PLANES, DataError, fill_image_blob, fill_mask_blob, open_frames
+from layers.frames import IMAGE_MEAN, MASK_VALUES, PLANES, DataError, fill_image_blob, fill_mask_blob
 from layers.pack import Pack
 from layers.pack import fingerprint as times_of
 from layers.params import parse
 from layers.prefetch import Prefetcher
 from layers.sampling import ClipSampler, PairSampler
+from layers.sources import open_frames
 
 IMAGES = tuple(f"im{k}" for k in range(NUM_FRAMES))
 MASKS = tuple(f"gt{k}" for k in range(NUM_FRAMES))
@@ -137,8 +138,8 @@ def training_sequences(params, frames):
     As in the original, `mode` makes no difference: phase TEST draws from the training subjects too."""
     dataset = DATASETS[params.dataset]
     try:
-        subjects, _ = dataset.split(dataset.subjects(params.im_path), params.train_num)
-        found = [seq for seq in dataset.sequences(params.im_path, subjects) if dataset.trains(seq)]
+        subjects, _ = dataset.split(dataset.subjects(frames), params.train_num)
+        found = [seq for seq in dataset.sequences(frames, subjects) if dataset.trains(seq)]
     except (ValueError, OSError) as e:
         raise DataError(f"im_path {params.im_path}: {e}") from e
     if found and (most := max(seq.label for seq in found)) >= len(subjects):

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from layers import names
+
 NUM_FRAMES, SIZE = 6, 64  # frames a clip, pixels
 MIN_FRAMES = 11  # a sequence counts when it has more than 10 frames
 
@@ -70,7 +72,7 @@ class Dataset:
     source: str  # where to get it
 
     def subjects(self, root):
-        """Sorted ids found in `root`: a tree of frames or of masks, or a pack."""
+        """Sorted ids found in `root`: the folder of a tree, or what `layers.sources.open_frames` gives."""
         return _folders(root)
 
     def split(self, subjects, train_num=None):
@@ -97,7 +99,7 @@ class Dataset:
         return {subject: int(subject) - 1 for subject in subjects}
 
     def sequences(self, root, subjects):
-        """Every sequence of `subjects` in the tree or pack `root`, sorted, whatever its condition and length."""
+        """Every sequence of `subjects` in `root`, sorted, whatever its condition and length."""
         labels = self.labels(self.subjects(root))
         return [self._sequence(path, labels) for path in self.paths(root, subjects)]
 
@@ -123,12 +125,7 @@ def data_root():
 
 
 def _folders(root, path=""):
-    from layers import pack  # here, not above: it needs this module
-
-    if pack.is_pack(root):
-        return pack.open_pack(root).folders(path)
-    with os.scandir(os.path.join(root, path)) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    return names.folders(root, path) if isinstance(root, (str, os.PathLike)) else root.folders(path)
 
 
 _VIEWS = tuple(f"{view:03d}" for view in range(0, 181, 18))
