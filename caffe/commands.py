@@ -178,6 +178,8 @@ COMMANDS: dict[str, Callable[..., int]] = {"train": train, "test": test, "time":
 
 
 def _choose_device(gpus, exactness, solver_param, source):
+    import torch
+
     from caffe import device, precision
 
     rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -186,9 +188,10 @@ def _choose_device(gpus, exactness, solver_param, source):
             f"process {rank} of this machine has no GPU in --gpu={','.join(map(str, gpus))}; "
             f"name one for each process, or start {len(gpus)} of them"
         )
+    if gpus and not torch.cuda.is_available():
+        raise CaffeError(f"--gpu={','.join(map(str, gpus))}, but torch finds no CUDA device; "
+                         "leave out --gpu to compute on the CPU")  # fmt: skip
     if not gpus and solver_param is not None and solver_param.solver_mode == solver_param.GPU:
-        import torch
-
         if torch.cuda.is_available():
             gpus = [solver_param.device_id + n for n in range(rank + 1)]
         else:

@@ -51,8 +51,9 @@ def parse_text(text: bytes, message_type, name):
 
     What forks of Caffe say in other words is understood (fork_words.py), and options that users declared
     (options.py). All unknown words are told at once."""
-    # Bytes that are not UTF-8 do no harm in comments; anywhere else the parser refuses them.
-    decoded = text.decode("utf-8", "surrogateescape")
+    # Bytes that are not UTF-8 do no harm in comments; anywhere else the parser refuses them. Editors on Windows begin
+    # a file with a byte order mark.
+    decoded = text.decode("utf-8-sig", "surrogateescape")
     message, problem = _parsed(decoded, message_type)
     if problem:
         ours, unknown = in_our_words(decoded, message_type.DESCRIPTOR)

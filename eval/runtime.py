@@ -21,6 +21,7 @@ def load_caffe(gpu=None):
     if gpu is None:
         caffe.set_mode_cpu()
     else:
+        os.environ["CAFFE_REQUIRE_GPU"] = "1"  # who names a GPU wants no other; the bundled Caffe would go on without
         caffe.set_device(gpu)
         caffe.set_mode_gpu()
     return caffe
