@@ -5,7 +5,6 @@ import os
 import sys
 from typing import Any
 
-from caffe import options
 from caffe.errors import CaffeError, PythonLayerError
 from caffe.layer import REGISTRY, register
 
@@ -29,7 +28,8 @@ def layer(type_name, number=None, **declared):
         raise CaffeError(f'@caffe.layer wants the name of a layer type, as in @caffe.layer("Mish"), not {type_name!r}')
     if len(declared) > 1:
         raise CaffeError(f"layer type {type_name} declares {', '.join(declared)}; wanted one message of options")
-    from caffe.torch_layer import TorchLayer  # torch, which `import caffe` does without
+    from caffe import options  # protobuf and torch, which `import caffe` does without
+    from caffe.torch_layer import TorchLayer
 
     def add(cls):
         if not isinstance(cls, type) or not callable(getattr(cls, "compute", None)):
