@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError, Message
 
 from caffe import fork_words, options, words
 from caffe.errors import CaffeError
-from caffe.files import open_file
+from caffe.files import check_seal, open_file
 from caffe.glog import info
 from caffe.proto import caffe_pb2
 from caffe.upgrade import upgrade_net, upgrade_solver
@@ -114,6 +114,7 @@ def _all_unknown(unknown, most=20):
 def read_binary(source, message_type):
     """A message of `message_type` from the binary file `source` (a path, or bytes), as it stands there."""
     data = source if isinstance(source, bytes) else _read_file(source, MAX_BINARY_BYTES)
+    check_seal(data, _name_of(source))
     message = message_type()
     try:
         message.ParseFromString(data)
