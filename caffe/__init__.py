@@ -19,6 +19,7 @@ from caffe.ranks import set_solver_count as set_solver_count
 from caffe.ranks import set_solver_rank as set_solver_rank
 from caffe.ranks import solver_count as solver_count
 from caffe.ranks import solver_rank as solver_rank
+from caffe.user_layer import layer as layer  # the module caffe.layer is imported already
 
 # OpenCV reads this when it is first imported: an image of a hundred bytes may claim to unpack to gigabytes.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27))

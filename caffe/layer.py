@@ -54,6 +54,7 @@ class Layer:
     blobs = property(lambda self: self.__caffe_blobs__, doc="parameters, which the net learns and saves")
     phase: int
     param_str: str
+    param_str_: str
     __caffe_blobs__: BlobVec
 
     def __new__(cls, *args, **kwargs):
@@ -62,7 +63,8 @@ class Layer:
         return layer
 
     def __init__(self, param):
-        self.phase, self.param_str = param.phase, param.python_param.param_str
+        self.phase = param.phase
+        self.param_str = self.param_str_ = param.python_param.param_str  # with a line below: as Caffe of 2015 had it
 
     def setup(self, bottom, top):
         """Once, when the net is built."""
