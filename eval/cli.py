@@ -14,7 +14,7 @@ from eval.features import EXTRAS, FeatureFileError, read_cache, read_original
 from eval.protocol import evaluate
 from eval.references import baselines, segmentation
 from eval.report import write_report
-from eval.runtime import choose_caffe
+from eval.runtime import BUNDLED, import_caffe, which_caffe
 from eval.score import SIMILARITIES
 from eval.seen import UNSEEN, require_unseen, unknown
 from eval.walks import CLIPS, Source, features_of
@@ -121,7 +121,8 @@ def training_of(origin):
 
 
 def source_of(dataset, args):
-    choose_caffe()
+    if which_caffe() != BUNDLED:  # what is wrong with it is told before anything is read
+        import_caffe()
     folder = data_root() / dataset.folder
     if not (args.im_path or args.gt_path):
         settle(dataset, lambda told: print(told, file=sys.stderr))

@@ -12,7 +12,7 @@ from eval import provenance
 from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
 from eval.extract import CLIPS, Extraction, all_starts, extract, random_starts
 from eval.features import Features, read_cache, write_cache
-from eval.runtime import load_caffe
+from eval.runtime import load_caffe, which_caffe
 from eval.seen import judge, require_unseen
 from eval.weights import read_weights
 from layers.datasets import MIN_FRAMES
@@ -60,6 +60,7 @@ def features_of(source, part="test"):
             require_unseen(training, source.weights)
     key = {
         "version": VERSION,
+        "caffe": which_caffe(),
         "dataset": source.dataset.name,
         "train_num": source.train_num,
         "part": part,
