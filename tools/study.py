@@ -13,6 +13,7 @@ docs/STUDY.md tells of arms, figures and what came out.
 
 import argparse
 import multiprocessing
+import os
 import re
 import shlex
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from caffe.process import LARGE_PAGES
 from eval.tables import write_text
 from tools.ablation import folder, nets, picture, unit
 from tools.ablation.plan import ARMS, PEOPLE, QUICK, QUICK_SEEDS, SEEDS, Size
@@ -116,6 +118,7 @@ def with_parents(arms):
 def run(one):
     """Make one result in a process of its own; the exit status that ends the study, or 0."""
     # A server that has imported everything already starts each process, which so begins with no threads.
+    os.environ.setdefault(*next(iter(LARGE_PAGES.items())))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tools.ablation.unit", "caffe.solver"])
     child = context.Process(target=unit.run, args=(one,))
