@@ -22,7 +22,7 @@ PYCAFFE = set(
     Net SGDSolver NesterovSolver AdaGradSolver RMSPropSolver AdaDeltaSolver AdamSolver NCCL Timer init_log log
     set_mode_cpu set_mode_gpu set_device Layer get_solver layer_type_list set_random_seed solver_count set_solver_count
     solver_rank set_solver_rank set_multiprocess TRAIN TEST Classifier Detector io layers params NetSpec to_proto
-    __version__ proto net_spec draw coord_map classifier detector pycaffe
+    __version__ __file__ proto net_spec draw coord_map classifier detector pycaffe
 """.split()
 )
 NET = set(
