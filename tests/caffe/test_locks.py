@@ -75,7 +75,8 @@ for module in pkgutil.walk_packages(caffe.__path__, "caffe."):
     if module.name not in ("caffe.__main__", "caffe.tensorboard"):
         importlib.import_module(module.name)
 from caffe import cli, files
-open("net.prototxt", "w").write('layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 1 dim: 1 } } }'
+open("net.prototxt", "w").write('layer { name: "x" type: "DummyData" top: "x" '
+    'dummy_data_param { shape { dim: 1 dim: 1 } } }'
     'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 1 } }'
     'layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "x" top: "loss" }')
 open("solver.prototxt", "w").write('net: "net.prototxt" lr_policy: "fixed" base_lr: 1 max_iter: 1 snapshot_prefix: "r" '
