@@ -135,7 +135,7 @@ def require_net(step):
 
 
 def require_same_people(steps):
-    first = next((step for step in steps if step.data), None)
+    first = next((step for step in steps if step.data), steps[0])
     for step in steps:
         if step.data and (step.data.dataset, step.data.train_num) != (first.data.dataset, first.data.train_num):
             raise ValueError(
