@@ -12,7 +12,7 @@ from eval import provenance
 from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
 from eval.extract import CLIPS, Extraction, all_starts, extract, random_starts
 from eval.features import Features, read_cache, write_cache
-from eval.runtime import load_caffe, which_caffe
+from eval.runtime import load_caffe, told, which_caffe
 from eval.seen import judge, require_unseen
 from eval.weights import read_weights
 from layers.datasets import MIN_FRAMES
@@ -83,9 +83,9 @@ def features_of(source, part="test"):
 
 def compute(source, frames, walks, key):
     """(Features, key, extras) by running the net."""
-    net = DeployNet(
-        load_caffe(source.gpu), source.prototxt, source.weights, CPU_BATCH if source.gpu is None else GPU_BATCH
-    )
+    caffe = load_caffe(source.gpu)
+    print(told(caffe), file=sys.stderr)
+    net = DeployNet(caffe, source.prototxt, source.weights, CPU_BATCH if source.gpu is None else GPU_BATCH)
     starts = all_starts if source.clips == "all" else random_starts(source.seed)
     found = extract(net, frames, [walk.path for walk in walks], starts, f"{key['part']} subjects")
     groups = [source.dataset.protocol.group(walk) for walk in walks]
