@@ -7,6 +7,7 @@ clip. Every BatchNorm of the deploy net uses global statistics, which is why a b
 
 import os
 import tempfile
+from typing import Any
 
 import numpy as np
 
@@ -16,20 +17,25 @@ from layers.frames import fill_image_blob
 
 # Frames, clips a forward pass. More than 32 clips do not fit into a CPU's cache: 128 take three times as long each.
 CPU_BATCH, GPU_BATCH = (64, 32), (512, 1024)
+PARTS = ("segmentation", "recognition")
 
 
 class DeployNet:
     """Masks of frames and features of clips, by the weights of a trained net.
 
     caffe: the module. prototxt: a deploy net. weights: a .caffemodel or .caffemodel.h5. batch: (frames, clips) a
-    forward pass. Raises ValueError where the file is no such net, or the weights lack one of its layers.
+    forward pass. parts: of PARTS those that are wanted; the weights need not hold the other. Raises ValueError where
+    the file is no such net, or the weights lack one of its layers.
     """
 
-    def __init__(self, caffe, prototxt, weights, batch=CPU_BATCH):
+    segmentation: Any
+    recognition: Any
+
+    def __init__(self, caffe, prototxt, weights, batch=CPU_BATCH, parts=PARTS):
         self.frames, self.clips = batch
-        front, back = halves(read_net(prototxt), prototxt, *batch)
-        self.segmentation = build(caffe, front, weights)
-        self.recognition = build(caffe, back, weights)
+        for name, half in zip(PARTS, halves(read_net(prototxt), prototxt, *batch)):
+            if name in parts:
+                setattr(self, name, build(caffe, half, weights))
 
     def masks(self, planes):
         """planes (n, 4, 64, 64) uint8, see layers.frames -> (n, 64, 64) float32, probability of the person."""
