@@ -88,16 +88,20 @@ def compute(source, frames, walks, key):
     net = DeployNet(caffe, source.prototxt, source.weights, CPU_BATCH if source.gpu is None else GPU_BATCH)
     starts = all_starts if source.clips == "all" else random_starts(source.seed)
     found = extract(net, frames, [walk.path for walk in walks], starts, f"{key['part']} subjects")
-    groups = [source.dataset.protocol.group(walk) for walk in walks]
-    features = Features(
+    return described(found, source.dataset, walks), key, few_shown(found)
+
+
+def described(found: Extraction, dataset, walks):
+    """The Features of walks, of which `found` was made."""
+    groups = [dataset.protocol.group(walk) for walk in walks]
+    return Features(
         found.vectors,
         np.array([walk.label for walk in walks]),
-        np.array([source.dataset.protocol.groups.index(group) if group else -1 for group in groups]),
-        np.array([source.dataset.protocol.role(walk) or "" for walk in walks]),
-        np.array([source.dataset.protocol.covariate(walk) or "" for walk in walks]),
+        np.array([dataset.protocol.groups.index(group) if group else -1 for group in groups]),
+        np.array([dataset.protocol.role(walk) or "" for walk in walks]),
+        np.array([dataset.protocol.covariate(walk) or "" for walk in walks]),
         np.array([walk.path for walk in walks]),
     )
-    return features, key, few_shown(found)
 
 
 def few_shown(found: Extraction):
