@@ -11,7 +11,7 @@ import torch
 from caffe import glog as log
 from caffe import packed, weights
 from caffe.errors import CaffeError
-from caffe.files import atomic_path, check_seal, seal, seal_of
+from caffe.files import atomic_path, bears_seal, seal_of, write_sealed
 from caffe.proto import caffe_pb2
 from caffe.read import read_binary
 
@@ -21,21 +21,30 @@ LONGEST_NAME = 4096  # bytes, as long as a path may be on Linux
 def save(solver):
     """Write both files of `solver`; the state last, so that a state on disk always has its weights."""
     param = solver.param
-    for name, layer in zip(solver.net.layer_names, solver.net.layers):
-        if not all(bool(blob.tensor().isfinite().all()) for blob in layer.blobs):
-            raise CaffeError(f"Iteration {solver.iter}: layer '{name}' holds weights that are not finite; "
+    for node in solver.net.nodes:
+        if not all(bool(blob.tensor().isfinite().all()) for blob in node.layer.blobs):
+            raise CaffeError(f"Iteration {solver.iter}: layer '{node.name}' holds weights that are not finite; "
                              "they are not saved, earlier snapshots stay")  # fmt: skip
     stem = f"{param.snapshot_prefix}_iter_{solver.iter}"
     if param.snapshot_format == param.HDF5:
         model = f"{stem}.caffemodel.h5"
         log.info("solver.cpp:472", f"Snapshotting to HDF5 file {model}")
         weights.save_hdf5(solver.net, model, param.snapshot_diff)
+        _tell_layers(solver, model)
         _save_state_hdf5(solver, f"{stem}.solverstate.h5", model)
     else:
         model = f"{stem}.caffemodel"
         log.info("solver.cpp:464", f"Snapshotting to binary proto file {model}")
         weights.save(solver.net, model, param.snapshot_diff)
+        _tell_layers(solver, model)
         _save_state(solver, f"{stem}.solverstate", model)
+
+
+def _tell_layers(solver, model):
+    """Users' layers that ask for it (`__caffe_saved__`, see caffe.layer) may write beside the weights."""
+    for layer in solver.net.layers:
+        if told := getattr(layer, "__caffe_saved__", None):
+            told(model, solver.net.loaded_from)
 
 
 def restore_newest_good(solver, path):
@@ -87,10 +96,10 @@ def _weights_of(state, path):
     beside = os.path.join(os.path.dirname(path), os.path.basename(state.learned_net))
     present = [model for model in (state.learned_net, beside) if os.path.exists(model)]
     for model in present:
-        if not state.weights_seal or seal_of(model) == state.weights_seal:
+        if not state.weights_seal or bears_seal(model, state.weights_seal):
             return model
     if present:
-        raise CaffeError(f"{present[0]}: its end is missing, or it is not the file that {path} was saved with; "
+        raise CaffeError(f"{present[0]}: it is not the file that {path} was saved with, or its beginning is damaged; "
                          "use an older snapshot")  # fmt: skip
     return state.learned_net
 
@@ -101,8 +110,7 @@ def _save_state(solver, path, model):
                                   random_seed=solver.seed, weights_seal=seal_of(model))  # fmt: skip
     for blob in solver.history:
         weights.blob_to_proto(blob, state.history.add())
-    with atomic_path(path) as temporary, open(temporary, "wb") as f:
-        f.write(seal(state.SerializeToString()))
+    write_sealed(path, state.SerializeToString())
 
 
 def _check_history(solver, path, shapes):
@@ -116,7 +124,6 @@ def _check_history(solver, path, shapes):
 
 def _read_state(solver, path):
     try:
-        check_seal(path)
         state = read_binary(path, caffe_pb2.SolverState)
     except CaffeError as e:
         raise CaffeError(f"{path}: cannot read the solver state: {e}") from e

@@ -53,7 +53,7 @@ def insert_splits(net):
 def _tell(layer, number, split):
     """Warn of what becomes of the loss weights of `layer` when its top of this number is split, among others."""
     lost = [name for k, (name, w) in enumerate(zip(layer.top, layer.loss_weight)) if w and k not in split]
-    if layer.type in REGISTRY and REGISTRY[layer.type].is_loss:
+    if getattr(REGISTRY.get(layer.type), "is_loss", False):
         effect = "the logged loss counts this layer once more, with weight 1; gradients are not affected"
     elif lost:
         effect = f"the loss_weight of {', '.join(map(repr, lost))} is lost"

@@ -114,14 +114,33 @@ class Dataset:
         """Is `seq` of a condition that training uses? (CASIA-B and walkers: nm-01..nm-06.)"""
         return re.fullmatch(self.training, seq.path) is not None
 
+    def knows(self, path):
+        """Does training, gallery, probe or a further table use a sequence of this path?"""
+        protocol = self.protocol
+        patterns = (self.training, protocol.gallery, protocol.probe, *(probes for _, probes in protocol.covariates))
+        return any(re.fullmatch(pattern, path) for pattern in patterns)
+
     def _sequence(self, path, labels):
         level = dict(zip(self.tree, path.split("/")))
         return Sequence(level["subject"], labels[level["subject"]], level["condition"], level.get("view", ""), path)
 
 
+# The authors' trained nets, one .caffemodel for each of CASIA-B, Outdoor-Gait and SZU; models/README.md says where to.
+RELEASED_WEIGHTS = "https://pan.baidu.com/s/111N5wcsZ09jjA9rpMrM1Qw (extract code ne65)"
+HERE = Path(__file__).resolve().parent.parent / "data"
+
+
 def data_root():
     """The folder that holds the datasets: $GAITNET_DATA, or data/ of this repository."""
-    return Path(os.environ.get("GAITNET_DATA") or Path(__file__).resolve().parent.parent / "data")
+    return Path(os.environ.get("GAITNET_DATA") or HERE)
+
+
+def under_data_root(path):
+    """The prototxts say ../../data/...: where $GAITNET_DATA is set, the same path below that."""
+    moved, absolute = os.environ.get("GAITNET_DATA"), os.path.abspath(path)
+    if not moved or os.path.commonpath([absolute, HERE]) != str(HERE):
+        return path
+    return os.path.join(moved, os.path.relpath(absolute, HERE))
 
 
 def _folders(root, path=""):
@@ -173,8 +192,9 @@ DATASETS = {
                 probe=r".*_(nm|cl|bg)_L_090_0?[34]",
                 grouped_by=r".*_(nm|cl|bg)_L_090_\d+",
             ),
-            source="by application to the authors of the GaitNet paper "
-            "(Song, Huang, Huang, Jia, Wang: Pattern Recognition 96, 2019)",
+            source="direct download: "
+            "https://drive.google.com/drive/folders/1XRWq40G3Zk03YaELywxuVKNodul4TziG?usp=sharing or "
+            " https://pan.baidu.com/s/1oW6u9olOZtQTYOW_8wgLow (extract code tjw0)",
         ),
         Dataset(
             name="szu",
@@ -188,7 +208,7 @@ DATASETS = {
             training=".*",
             label_is_id=False,
             protocol=Protocol(groups=("all",), gallery=r"[^/]+/[1-4]", probe=r"[^/]+/[5-8]"),
-            source="by application to Shenzhen University (SZU RGB-D Gait Dataset)",
+            source="by application: https://faculty.sustech.edu.cn/yusq/ (SZU RGB-D Gait Dataset)",
         ),
         Dataset(
             name="walkers",

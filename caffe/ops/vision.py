@@ -132,7 +132,7 @@ class Convolution(_Learned):
         return self.window_sizes(shape)
 
     def forward(self, bottom, top):
-        if self.axes == 2 and not self.keep_graph and not self._covers(bottom[0].shape):
+        if self.axes == 2 and not self.duty.keep and not self._covers(bottom[0].shape):
             memory, form = self.blobs[0].memory, torch.channels_last
             own = memory.tensor().dim() == 4  # shared as PERMISSIVE it may have another layer's shape
             if own and not memory.exposed and not memory.tensor().is_contiguous(memory_format=form):

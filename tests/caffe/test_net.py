@@ -291,7 +291,7 @@ def test_the_logged_loss_where_another_layer_reads_a_loss(tmp_path):
     net = net_of(tmp_path, text)
     net.blobs["x"].data[...], net.blobs["y"].data[...] = 1, 5
     # As in Caffe: the loss_weight has moved to the split, so the loss counts again with its own weight, 1 by default,
-    # which is kept in its diff; and there the first backward leaves the sum of what comes from its readers, 2 + 0.5 * 2.
+    # which is kept in its diff; there the first backward leaves the sum of its readers' gradients, 2 + 0.5 * 2.
     for own in (1, 3):
         net.clear_param_diffs()
         loss = net._forward(0, len(net.layers) - 1)
