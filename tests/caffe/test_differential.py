@@ -1,4 +1,4 @@
-"""Random nets: the runtime against NumPy's loops and finite differences, in child processes (tests/fuzz/differential.py).
+"""Random nets: the runtime against NumPy, in child processes (tests/fuzz/differential.py).
 
 The default run tries 250 nets; `pytest -m slow tests/caffe/test_differential.py` 20,000 (some ten minutes).
 """
