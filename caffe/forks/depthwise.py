@@ -6,7 +6,7 @@ from caffe.ops.vision import Convolution
 
 @register("DepthwiseConvolution")
 class DepthwiseConvolution(Convolution):
-    """A Convolution with the `group` that the prototxt gives. Caffe: DepthwiseConvolution's depthwise_conv_layer.cpp."""
+    """A Convolution with the `group` that the prototxt gives. DepthwiseConvolution: depthwise_conv_layer.cpp."""
 
 
 @register("ConvolutionDepthwise")

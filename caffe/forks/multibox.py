@@ -56,8 +56,8 @@ class MultiBoxLoss(TorchLayer):
         self.places = 1 if p.share_location else p.num_classes
         self.count = priors[-1] // 4 if len(priors) == 3 and priors[1] == 2 else 0
         if math.prod(loc[1:]) != self.count * self.places * 4 or math.prod(conf[1:]) != self.count * p.num_classes:
-            self.fail(f"bottoms have shapes {tuple(loc)}, {tuple(conf)}, {tuple(priors)}; wanted (N, {4 * self.places} P), "
-                      f"(N, {p.num_classes} P), (1, 2, 4 P)")  # fmt: skip
+            self.fail(f"bottoms have shapes {tuple(loc)}, {tuple(conf)}, {tuple(priors)}; wanted "
+                      f"(N, {4 * self.places} P), (N, {p.num_classes} P), (1, 2, 4 P)")  # fmt: skip
         if not truth or truth[-1] != 8:
             self.fail(f"bottom[3] has shape {tuple(truth)}; wanted (1, 1, G, 8)")
         return [()]
@@ -157,7 +157,7 @@ class MultiBoxLoss(TorchLayer):
         return cost + (cost.clamp(max=-math.log(FLT_MIN)) - cost).detach()
 
     def _mined(self, loc, conf, made, variances, truths, matches, overlaps):
-        """(positive, negative): lists of (item, prior, place) that are matched, of (item, prior) that are background."""
+        """(positive, negative): (item, prior, place) of what is matched, (item, prior) of what is background."""
         p = self.param.multibox_loss_param
         positive = [(n, int(i), k) for n in range(len(matches)) for k in range(self.places)
                     for i in np.flatnonzero(matches[n, k] > FREE)]  # fmt: skip
@@ -191,5 +191,10 @@ class MultiBoxLoss(TorchLayer):
         if self.mining == P.NONE:
             return self._costs(conf, wanted).sum()
         rows = [(n, i) for n, i, _ in positive] + negative
-        n, prior = (np.array(axis, np.int64) for axis in zip(*rows)) if rows else np.zeros((2, 0), np.int64)
+        n, prior = _columns(rows, 2)
         return self._costs(conf[n, prior], wanted[n, prior]).sum()
+
+
+def _columns(rows, count):
+    """The `count` columns of a list of tuples, as arrays of indices."""
+    return np.array(rows, np.int64).reshape(-1, count).T

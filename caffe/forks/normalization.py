@@ -28,7 +28,7 @@ class _Scaled(torch.autograd.Function):
 @register("Normalize")
 class Normalize(TorchLayer):
     """scale x / n, n = sqrt(sum x^2 + eps) over all of an item, or over the channels of each place with
-    across_spatial: false. One blob, the scale: a number, or (C,) with channel_shared: false; 1 where no filler is given.
+    across_spatial: false. One blob, the scale: a number, or (C,) with channel_shared: false; 1 without a filler.
 
     With scales that differ between channels the gradient for x is SSD's, not exact. SSD: normalize_layer.cpp."""
 

@@ -53,7 +53,9 @@ class Reverse(_Moved):
 
 @register("ShuffleChannel")
 class ShuffleChannel(_Moved):
-    """Channel j group + i of the top is channel i (C / group) + j of the bottom. ShuffleNet: shuffle_channel_layer.cpp."""
+    """Channel j group + i of the top is channel i (C / group) + j of the bottom.
+
+    ShuffleNet: shuffle_channel_layer.cpp."""
 
     def top_shapes(self, shape):
         group = self.param.shuffle_channel_param.group

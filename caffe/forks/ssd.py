@@ -18,7 +18,9 @@ class PriorBox(TorchLayer):
     the variances. bottom[0] is the map, bottom[1] the image (only their sizes count).
 
     For each min_size in whole pixels: a square; a square of sqrt(min max) where there are max_sizes; and for each
-    aspect_ratio other than 1 (with `flip` its inverse, too) a box of the area of the first. SSD: prior_box_layer.cpp."""
+    aspect_ratio other than 1 (with `flip` its inverse, too) a box of the area of the first.
+
+    SSD: prior_box_layer.cpp."""
 
     num_bottom, num_top = 2, 1
     differentiable = False
@@ -67,7 +69,7 @@ class PriorBox(TorchLayer):
         half = widths / 2.0, heights / 2.0
         corners = [(c - h) / s for c, h, s in zip(centres, half, image[::-1])]
         corners += [(c + h) / s for c, h, s in zip(centres, half, image[::-1])]
-        made = np.stack(corners, -1).astype(np.float32).reshape(-1, 4)
+        made: np.ndarray = np.stack(corners, -1).astype(np.float32).reshape(-1, 4)
         if p.clip:
             made = made.clip(0, 1)
         variance = list(p.variance) or [0.1]
@@ -117,8 +119,8 @@ class DetectionOutput(Rows):
         self.places = 1 if p.share_location else p.num_classes
         count = priors[-1] // 4 if len(priors) > 2 else priors[0]
         if len(priors) < 3 or priors[1] != 2 or math.prod(loc[1:]) != count * self.places * 4:
-            self.fail(f"bottom[0] has shape {tuple(loc)}, bottom[2] {tuple(priors)}; wanted (N, {self.places * 4} P) and "
-                      "(1, 2, 4 P)")  # fmt: skip
+            self.fail(f"bottom[0] has shape {tuple(loc)}, bottom[2] {tuple(priors)}; wanted "
+                      f"(N, {self.places * 4} P) and (1, 2, 4 P)")  # fmt: skip
         if math.prod(conf[1:]) != count * p.num_classes or conf[0] != loc[0]:
             self.fail(f"bottom[1] has shape {tuple(conf)}; wanted ({loc[0]}, {count * p.num_classes}): "
                       f"{p.num_classes} classes for each of {count} priors")  # fmt: skip
