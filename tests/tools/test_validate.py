@@ -17,8 +17,9 @@ from tools import validate
 CONDITIONS, VIEWS, SUBJECTS = ("nm-01", "nm-02", "nm-05"), ("000", "090"), 6
 NET = """
 layer {{ name: "data" type: "Python" top: "im0" python_param {{ module: "layers" layer: "GaitNet" param_str:
-  "{{'dataset': 'casiab', 'batch_size': 2, 'train_num': {train_num}, 'im_path': '../CASIA-B/crop-im', 'gt_path': '../CASIA-B/crop-seg'}}" }} }}
+  "{{'dataset': 'casiab', 'batch_size': 2, 'train_num': {train_num}, {paths}}}" }} }}
 """
+PATHS = "'im_path': '../CASIA-B/crop-im', 'gt_path': '../CASIA-B/crop-seg'"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def run(data, tmp_path, weights):
     folder = tmp_path / "run"
     folder.mkdir()
     for step in ("seg", "rec", "joint", "sia"):
-        (folder / f"gaitnet-{step}.prototxt").write_text(NET.format(train_num=1))
+        (folder / f"gaitnet-{step}.prototxt").write_text(NET.format(train_num=1, paths=PATHS))
         (folder / f"solver-{step}.prototxt").write_text("max_iter: 20\n")
     for name in ("seg_iter_7", "joint_iter_10", "joint_iter_20"):
         snapshot(folder, name, weights)
