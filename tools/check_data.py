@@ -36,7 +36,8 @@ def main(argv=None):
     args = parse_args(argv)
     dataset = DATASETS[args.dataset]
     try:
-        source = open_trees(*trees_of(dataset, args), args.mask_max or 255)
+        im_path, gt_path = trees_of(dataset, args)
+        source = open_trees(im_path, gt_path, args.mask_max or 255)
         report = check(dataset, source, args)
         if args.json:
             write_json(report, args.json)

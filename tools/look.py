@@ -43,8 +43,8 @@ class Found:
         """Frames in which the box, or the person in it, jumps against the frames around."""
         if len(self.people) < 3:
             return []
-        names, side, height, width, centre = zip(*self.people)
-        side, height, width, centre = (np.array(column, float) for column in (side, height, width, centre))
+        names, *columns = zip(*self.people)
+        side, height, width, centre = (np.array(column, float) for column in columns)
         off = np.zeros(len(names), bool)
         for values, most in ((side, OFF_HEIGHT), (height / width, OFF_PROPORTION)):
             off |= np.abs(np.log(values / running_median(values))) > np.log(most)

@@ -5,8 +5,9 @@ import torch
 
 from caffe import glog
 from caffe.blob import Blob
+from caffe.builtin_layer import BuiltinLayer
 from caffe.fillers import fill
-from caffe.layer import Layer, register
+from caffe.layer import register
 from caffe.proto import caffe_pb2
 
 
@@ -19,7 +20,7 @@ def one_or_each(layer, values, tops, what, zero=False):
 
 
 @register("Input")
-class Input(Layer):
+class Input(BuiltinLayer):
     """Tops that the user fills, of the shapes in input_param. Caffe: input_layer.cpp."""
 
     num_bottom, num_top = 0, (1, None)
@@ -31,7 +32,7 @@ class Input(Layer):
 
 
 @register("DummyData")
-class DummyData(Layer):
+class DummyData(BuiltinLayer):
     """Tops filled by fillers: constants once, everything else anew in each forward. Caffe: dummy_data_layer.cpp."""
 
     num_bottom, num_top = 0, (1, None)
@@ -62,7 +63,7 @@ class DummyData(Layer):
 
 
 @register("Parameter")
-class Parameter(Layer):
+class Parameter(BuiltinLayer):
     """A learned blob of shape parameter_param.shape as the top. Caffe: parameter_layer.hpp."""
 
     num_bottom, num_top = 0, 1
@@ -76,9 +77,9 @@ class Parameter(Layer):
 
 
 @register("MemoryData")
-class MemoryData(Layer):
-    """Tops: data (N, C, H, W) and labels (N), N = batch_size, from the arrays given to Net.set_input_arrays: batch
-    after batch, again and again. Caffe: memory_data_layer.cpp."""
+class MemoryData(BuiltinLayer):
+    """Tops: data (N, C, H, W) and labels (N), from the first batch on (N, 1, 1, 1), N = batch_size, from the arrays
+    given to Net.set_input_arrays: batch after batch, again and again. Caffe: memory_data_layer.cpp."""
 
     num_bottom, num_top = 0, 2
 
@@ -90,8 +91,6 @@ class MemoryData(Layer):
                       f"found {self.shape}")  # fmt: skip
         self.data = self.labels = None
         self.position = 0
-
-    def reshape(self, bottom, top):
         for blob, shape in zip(top, (self.shape, self.shape[:1])):
             blob.reshape(*shape)
 
@@ -109,7 +108,7 @@ class MemoryData(Layer):
             self.fail(f"first dimension {len(data)} must be a multiple of batch size {self.shape[0]}")
         if self.param.HasField("transform_param"):
             glog.warning("memory_data_layer.cpp:90", "MemoryData does not transform array data on Reset()")
-        self.data, self.labels, self.position = data, labels.reshape(-1), 0
+        self.data, self.labels, self.position = data, labels.reshape(-1, 1, 1, 1), 0
 
     def seek(self, batch):
         """Let the next forward give batch number `batch`, from 0."""
@@ -119,6 +118,7 @@ class MemoryData(Layer):
         if self.data is None:
             self.fail("MemoryDataLayer needs to be initialized by calling Reset: call net.set_input_arrays")
         start = self.position % len(self.data)
+        top[1].reshape(self.shape[0], 1, 1, 1)
         for blob, rows in zip(top, (self.data, self.labels)):
             blob.memory.assign(torch.from_numpy(rows[start : start + self.shape[0]].copy()))
         self.position += self.shape[0]

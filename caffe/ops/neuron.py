@@ -5,7 +5,9 @@ import math
 import torch
 import torch.nn.functional as F
 
+from caffe import bvlc
 from caffe.layer import register
+from caffe.ops.axes import warn_of_axes
 from caffe.proto import caffe_pb2
 from caffe.torch_layer import TorchLayer
 
@@ -28,11 +30,11 @@ class ReLU(Neuron):
         x, slope = bottom[0].tensor(), self.param.relu_param.negative_slope
         if slope:
             y = F.leaky_relu(x, slope)
-        elif self.may_overwrite and not bottom[0].memory.exposed:
+        elif self.duty.overwrite and not bottom[0].memory.exposed:
             y = x.relu_()
         else:
             y = x.relu()
-        self._signs = (x if slope < 0 and not self.in_place else y) if self.need_backward else None
+        self._signs = (x if slope < 0 and not self.in_place else y) if self.duty.backward else None
         top[0].memory.assign(y)
 
     def backward(self, top, propagate_down, bottom):
@@ -41,12 +43,12 @@ class ReLU(Neuron):
             g = diff.tensor()
             if slope:
                 dx = aten.leaky_relu_backward(g, self._signs, slope, False)
-            elif self.in_place and not self.keep_graph and not diff.exposed and 0 not in g.stride():
+            elif self.in_place and not self.duty.keep and not diff.exposed and 0 not in g.stride():
                 dx = aten.threshold_backward.grad_input(g, self._signs, 0, grad_input=g)  # nobody reads it any more
             else:
                 dx = aten.threshold_backward(g, self._signs, 0)
             bottom[0].grad.assign(dx)
-        if not self.keep_graph:
+        if not self.duty.keep:
             self._signs = None
 
 
@@ -94,6 +96,7 @@ class PReLU(Neuron):
     def top_shapes(self, shape):
         if self.blobs[0].shape not in ((), shape[1:2]):
             self.fail(f"bottom has shape {shape}; wanted {self.blobs[0].shape[0]} channels on axis 1")
+        warn_of_axes(self, shape)
         return [shape]
 
     def compute(self, x):
@@ -111,6 +114,10 @@ class ELU(Neuron):
 @register("AbsVal")
 class AbsVal(Neuron):
     """|x|; at 0 the gradient is 0. Caffe: absval_layer.cpp."""
+
+    def configure(self, bottom):
+        if self.in_place:
+            bvlc.refuses(self, "AbsVal in place")
 
     def compute(self, x):
         return x.abs()
@@ -189,16 +196,14 @@ class Threshold(Neuron):
 
 @register("Clip")
 class Clip(Neuron):
-    """x kept between min and max, ends included in the gradient. Caffe: clip_layer.cpp."""
-
-    def configure(self, bottom):
-        p = self.param.clip_param
-        if p.min > p.max:
-            self.fail(f"min {p.min} is larger than max {p.max}")
+    """x kept between min and max, ends included in the gradient. Where min is above max the top is min, as it is for a
+    NaN. Caffe: clip_layer.cpp."""
 
     def compute(self, x):
         p = self.param.clip_param
-        return x.clamp(p.min, p.max)
+        if p.min > p.max:
+            return torch.full_like(x, p.min)
+        return torch.where(x.isnan(), p.min, x.clamp(p.min, p.max))
 
 
 @register("Dropout")
@@ -208,8 +213,8 @@ class Dropout(Neuron):
 
     def configure(self, bottom):
         ratio = self.param.dropout_param.dropout_ratio
-        if not 0 < ratio < 1:
-            self.fail(f"dropout_ratio is {ratio}; wanted a value between 0 and 1")
+        if not 0 <= ratio < 1:
+            self.fail(f"dropout_ratio is {ratio}; wanted at least 0 and less than 1")
 
     def compute(self, x):
         if self.phase == 1:
