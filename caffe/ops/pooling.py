@@ -105,6 +105,7 @@ class Pooling(TorchLayer):
 
     num_bottom = 1
     saves_output = False
+    keeps_own = True
 
     @property
     def num_top(self):  # type: ignore[override]  # a constant elsewhere
@@ -163,6 +164,7 @@ class SPP(TorchLayer):
 
     num_bottom = num_top = 1
     saves_output = False
+    keeps_own = True
 
     def configure(self, bottom):
         self.levels = self.param.spp_param.pyramid_height
