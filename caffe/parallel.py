@@ -41,8 +41,9 @@ def launch(ordinals, arguments) -> int:
             if child.poll() is None:
                 child.send_signal(number)
 
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, pass_on)
+    for name in ("SIGINT", "SIGHUP", "SIGTERM"):
+        if number := getattr(signal, name, None):  # Windows has no SIGHUP
+            signal.signal(number, pass_on)
     while True:
         states = [c.poll() for c in children]
         failed = next((rank for rank, s in enumerate(states) if s), None)

@@ -79,7 +79,12 @@ def summary(step, dataset="casiab"):
 
 def step_costs(step, dataset="casiab"):
     """The Cost of every layer, forward and backward, and of the update."""
-    param = fed(gaitnet(dataset, step))
+    return net_costs(gaitnet(dataset, step))
+
+
+def net_costs(param):
+    """The same of the NetParameter of any net that GaitNet's data layers feed."""
+    param = fed(param)
     param.state.phase = TRAIN
     net = Net.from_proto(param)
     costs = [layer_cost(node) for node in net.nodes if node.type not in VIEWS]
