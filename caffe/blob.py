@@ -83,7 +83,10 @@ class Memory:
         return self._host.numpy()
 
     def assign(self, value: torch.Tensor) -> None:
-        """Take `value` as the new contents; copied only where the user holds the array."""
+        """Take `value` as the new contents; copied only where the user holds the array. A parameter shared as
+        PERMISSIVE may come in another shape, and is taken in flat order."""
+        if value.shape != self._shape:
+            value = value.reshape(self._shape)
         if self._host is not None and device.shares_host():
             if self._host is not value:
                 self._host.copy_(value)
@@ -119,7 +122,10 @@ class Memory:
         self._host_is_newer = False
 
     def add(self, value: torch.Tensor) -> None:
-        """Accumulate; `value` must not be changed by its owner afterwards."""
+        """Accumulate; `value` must not be changed by its owner afterwards. Another shape (of a parameter shared as
+        PERMISSIVE) is taken in flat order."""
+        if value.shape != self._shape:
+            value = value.reshape(self._shape)
         if self.is_zero:
             self._tensor = value
         else:

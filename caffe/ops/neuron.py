@@ -6,7 +6,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from caffe import bvlc
 from caffe.layer import register
+from caffe.ops.axes import warn_of_axes
 from caffe.proto import caffe_pb2
 from caffe.torch_layer import TorchLayer
 
@@ -139,6 +141,7 @@ class PReLU(Neuron):
     def top_shapes(self, shape):
         if self.blobs[0].shape not in ((), shape[1:2]):
             self.fail(f"bottom has shape {shape}; wanted {self.blobs[0].shape[0]} channels on axis 1")
+        warn_of_axes(self, shape)
         return [shape]
 
     def compute(self, x):
@@ -159,6 +162,10 @@ class ELU(Neuron):
 @register("AbsVal")
 class AbsVal(Neuron):
     """|x|; at 0 the gradient is 0. Caffe: absval_layer.cpp."""
+
+    def configure(self, bottom):
+        if self.in_place:
+            bvlc.refuses(self, "AbsVal in place")
 
     def compute(self, x):
         return x.abs()
@@ -261,18 +268,16 @@ class Threshold(Neuron):
 
 @register("Clip")
 class Clip(Neuron):
-    """x kept between min and max, ends included in the gradient. Caffe: clip_layer.cpp."""
+    """x kept between min and max, ends included in the gradient. Where min is above max the top is min, as it is for a
+    NaN. Caffe: clip_layer.cpp."""
 
     rereads = True
 
-    def configure(self, bottom):
-        p = self.param.clip_param
-        if p.min > p.max:
-            self.fail(f"min {p.min} is larger than max {p.max}")
-
     def compute(self, x):
         p = self.param.clip_param
-        return x.clamp(p.min, p.max)
+        if p.min > p.max:
+            return torch.full_like(x, p.min)
+        return torch.where(x.isnan(), p.min, x.clamp(p.min, p.max))
 
     def slope(self, x, y):
         p = self.param.clip_param
@@ -288,8 +293,8 @@ class Dropout(Neuron):
 
     def configure(self, bottom):
         ratio = self.param.dropout_param.dropout_ratio
-        if not 0 < ratio < 1:
-            self.fail(f"dropout_ratio is {ratio}; wanted a value between 0 and 1")
+        if not 0 <= ratio < 1:
+            self.fail(f"dropout_ratio is {ratio}; wanted at least 0 and less than 1")
 
     def compute(self, x):
         if self.phase == 1:

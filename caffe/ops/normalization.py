@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from caffe import bvlc
 from caffe.layer import register
 from caffe.ops.axes import legacy_shape
 from caffe.proto import caffe_pb2
@@ -28,6 +29,8 @@ class BatchNorm(TorchLayer):
         if not bottom[0].shape:
             self.fail("bottom has shape (); wanted at least one axis")
         self.channels = _channels(bottom[0].shape)
+        if len(bottom[0].shape) == 1:
+            bvlc.refuses(self, "BatchNorm of a blob with one axis")
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_blob(shape, caffe_pb2.FillerParameter(value=0))
         for i in range(3):  # statistics are not learned
