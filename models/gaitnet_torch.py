@@ -32,9 +32,7 @@ class GaitNet(nn.Module):
                 setattr(self, f"bn{k}_scale{s}", nn.BatchNorm2d(32, affine=False))
         self.fc_fea = nn.Linear(96 * 7 * 7, 256)
         for conv in (self.conv1_0, self.conv2_0, self.conv3_0, self.conv4_0, self.conv5_0):
-            conv.to(
-                memory_format=torch.channels_last
-            )  # a pixel's channels side by side: faster on a CPU
+            conv.to(memory_format=torch.channels_last)  # a pixel's channels side by side: faster on a CPU
 
     def masks(self, frames):
         """(N, 3, 64, 64) -> (N, 1, 64, 64): how likely each pixel shows the person."""
