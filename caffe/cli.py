@@ -8,7 +8,7 @@ from caffe import flags
 from caffe import glog as log
 from caffe.commands import COMMANDS
 from caffe.errors import CaffeError, PythonLayerError
-from caffe.process import on_large_pages
+from caffe.process import end_in_time, on_large_pages
 from caffe.python_layer import allow_python_modules
 from caffe.user_layer import load_layers
 
@@ -17,15 +17,21 @@ FATAL_EXIT = 134  # Caffe aborts; a shell shows that as 128 + SIGABRT
 
 def main(argv=None) -> int:
     """Run one command; the exit status: 0, 1 (wrong flags, or an exception in a Python layer), 134 (Caffe's abort)."""
-    if argv is None:
-        on_large_pages()
-        argv = sys.argv[1:]
+    if argv is not None:
+        return _run(argv)
+    on_large_pages()
+    status = _run(sys.argv[1:])
+    end_in_time(status)
+    return status
+
+
+def _run(argv):
     try:
         given, words = flags.parse(argv)
     except ValueError as e:
         print(f"ERROR: {e}", file=sys.stderr)
         return 1
-    if len(words) != 1 or given.pop("help"):
+    if given.pop("help") or (len(words) != 1 and words[:1] != ["check"]):
         print(flags.usage(), end="")
         return 0
     log.init_log()
@@ -40,7 +46,7 @@ def main(argv=None) -> int:
             allow_python_modules([] if modules == "none" else modules.split(","))
         if modules := given.pop("layers"):
             load_layers(modules.split(","))
-        return command(**given, typed=shlex.join(["caffe", *argv]))
+        return command(**given, files=words[1:], typed=shlex.join(["caffe", *argv]))
     except PythonLayerError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

@@ -70,7 +70,6 @@ def without(name, globals=None, *rest, **more):
 import caffe
 builtins.__import__ = without
 del signal.SIGHUP
-del os.O_NONBLOCK
 for module in pkgutil.walk_packages(caffe.__path__, "caffe."):
     if module.name not in ("caffe.__main__", "caffe.tensorboard"):
         importlib.import_module(module.name)
@@ -81,7 +80,9 @@ open("net.prototxt", "w").write('layer { name: "x" type: "DummyData" top: "x" '
     'layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "x" top: "loss" }')
 open("solver.prototxt", "w").write('net: "net.prototxt" lr_policy: "fixed" base_lr: 1 max_iter: 1 snapshot_prefix: "r" '
                                    'solver_mode: CPU')
-sys.exit(cli.main(["train", "--solver=solver.prototxt"]) or files.open_file("r_iter_1.caffemodel").close())
+status = cli.main(["train", "--solver=solver.prototxt"])
+del os.O_NONBLOCK  # filelock needs it on Unix
+sys.exit(status or files.open_file("r_iter_1.caffemodel").close())
 """
 
 

@@ -159,7 +159,7 @@ def test_who_enrols_beside_another_is_refused(people, walks, weights):
 
 def test_other_weights_are_refused(people, walks, weights, tmp_path):
     other = tmp_path / "other.caffemodel"
-    other.write_bytes(weights.read_bytes() + b"x")
+    other.write_bytes(weights.read_bytes() + b"\x9a\x3e\x00")
     done = identify(other, "query", people, walks / "a1")
     assert done.returncode == 1 and "made with other weights" in done.stderr
 

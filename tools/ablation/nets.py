@@ -159,11 +159,9 @@ def forward_flop():
     """(of a frame in the segmentation branch, of a clip in the recognition branch), as evaluation runs them."""
     single = fed(deploy())
     single.state.phase = caffe_pb2.TEST
-    net = Net.from_proto(single)
-    flops = {name: flop(net, i) for i, name in enumerate(net.layer_names)}
-    names = list(flops)
-    cut = names.index("temporal_fusion")
-    return sum(flops[name] for name in names[:cut]) / NUM_FRAMES, sum(flops[name] for name in names[cut:])
+    nodes = Net.from_proto(single).nodes
+    cut = [node.name for node in nodes].index("temporal_fusion")
+    return sum(map(flop, nodes[:cut])) / NUM_FRAMES, sum(map(flop, nodes[cut:]))
 
 
 def digest(size):
