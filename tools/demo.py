@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from eval import provenance
-from eval.command import default_weights
+from eval.cli import default_weights
 from eval.deploy import DeployNet
 from eval.features import read_cache
 from eval.people import People
