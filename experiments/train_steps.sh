@@ -3,7 +3,7 @@
 #
 #   sh train_net.sh              all steps; those already done are skipped, an interrupted one is resumed
 #   sh train_net.sh rec sia      these steps
-#   sh train_net.sh --weights    trains nothing: prints the file that the last step ends with
+#   sh train_net.sh --weights [rec]    trains nothing: prints the file that this step ends with (the last step)
 #   CAFFE_ROOT=/path/to/caffe sh train_net.sh    with that Caffe instead of the bundled one
 #
 # A step logs to gaitnet-<step>-<date>.log and snapshots to gaitnet-<step>_iter_<n>.caffemodel and .solverstate.
@@ -13,7 +13,7 @@ root=$(CDPATH= cd -- ../.. && pwd)
 main() {
     case ${1-} in
         -h | --help) sed -n '4,10s/^# \{0,1\}//p' "$root/experiments/train_steps.sh"; return ;;
-        --weights) final_weights sia; return ;;
+        --weights) final_weights "${2:-sia}"; return ;;
     esac
     find_caffe
     for step in ${*:-seg rec joint sia}; do

@@ -22,7 +22,7 @@ from layers.pack import Pack
 from layers.pack import fingerprint as times_of
 from layers.params import parse
 from layers.prefetch import Prefetcher
-from layers.sampling import ClipSampler, PairSampler
+from layers.sampling import ClipSampler, PairSampler, ScatteredSampler
 
 IMAGES = tuple(f"im{k}" for k in range(NUM_FRAMES))
 MASKS = tuple(f"gt{k}" for k in range(NUM_FRAMES))
@@ -32,6 +32,7 @@ class DataLayer(caffe.Layer):
     """Clips of six frames with their masks; what its subclasses share."""
 
     tops: tuple[str, ...] = ()
+    can_scatter = False  # may a clip's frames come from several sequences?
 
     def setup(self, bottom, top):
         name = type(self).__name__
@@ -50,6 +51,9 @@ class DataLayer(caffe.Layer):
                 f"{name}: all training sequences in {params.im_path} are of one subject, {sequences[0].subject}; "
                 "identification needs two or more"
             )
+        if params.scattered and not self.can_scatter:
+            raise DataError(f"{name}: param_str has scattered True, which is for GaitNet_Seg alone; leave it out")
+        self.scattered = params.scattered
         self.given_seed = params.seed
         self.seed = seed = self._seed()
         self.shuffled = lambda seed: self.sampler(sequences, lengths, params.batch_size, (seed, int(self.phase)))
@@ -68,7 +72,7 @@ class DataLayer(caffe.Layer):
         return stream.fixed("clips").initial_seed() if stream else int(np.random.randint(2**31))
 
     def sampler(self, sequences, lengths, num, seed):
-        return ClipSampler(lengths, num, seed)
+        return (ScatteredSampler if self.scattered else ClipSampler)(lengths, num, seed)
 
     def reshape(self, bottom, top):
         """Draw the next batch. Caffe calls this before each forward, and once when the net is built.
@@ -112,6 +116,7 @@ class GaitNet_Seg(DataLayer):
     """top: im0..im5 (N, 3, 64, 64) BGR minus 127.5; gt0..gt5 (N, 1, 64, 64) in 0..1."""
 
     tops = (*IMAGES, *MASKS)
+    can_scatter = True
 
 
 class GaitNet(DataLayer):
@@ -199,9 +204,11 @@ class Loader:
     def __call__(self, number):
         # Solvers that share the work take every count-th batch each: together one big batch, no clip twice.
         index, start = self.sampler.batch(number * self.count + self.rank)
-        planes = np.empty((len(index), NUM_FRAMES, *PLANES), np.uint8)
+        run = self.sampler.consecutive
+        planes = np.empty((len(index), run, *PLANES), np.uint8)
         self.frames.read_clips([self.paths[i] for i in index], start, planes)
-        return Batch(planes, self.labels[index])
+        clips = planes.reshape(-1, NUM_FRAMES, *PLANES)
+        return Batch(clips, self.labels[index[:: NUM_FRAMES // run]])
 
 
 @dataclass(frozen=True)

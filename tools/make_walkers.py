@@ -89,12 +89,12 @@ def parse_args(argv):
     parser.add_argument("--contact-sheet", metavar="FILE.png", help="also draw some of the sequences side by side")
     args = parser.parse_args(argv)
     tree = TREES[args.tree]
-    for option, usual, known in (("conditions", tree.usual, tree.conditions), ("views", tree.views, tree.views)):
-        wanted = getattr(args, option) or usual
-        for name in wanted:
+    for option in ("conditions", "views"):
+        wanted, known = getattr(args, option), getattr(tree, option)
+        for name in wanted or ():
             if name not in known:
                 parser.error(f"argument --{option}: {args.tree} has no {name!r} (known: {' '.join(known)})")
-        setattr(args, option, list(dict.fromkeys(wanted)))
+        setattr(args, option, wanted and list(dict.fromkeys(wanted)))
     if args.frames > MAX_FRAMES:
         parser.error(f"argument --frames: {args.frames} is more than {MAX_FRAMES}, the camera would be run over")
     if args.seed < 0:
