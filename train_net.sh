@@ -3,7 +3,9 @@
 #
 #   sh train_net.sh                    on walkers, which are rendered here: minutes
 #   sh train_net.sh casiab             on CASIA-B (or outdoor, szu) with the published settings: days on a GPU
+#   sh train_net.sh experiments/NAME   on an experiment that tools/make_prototxt.py made: another split, other batches
 #   sh train_net.sh walkers --fresh    anew; what was trained before is moved aside
+#   sh train_net.sh casiab --gpu=0,1 --precision=tf32 --tensorboard=runs    other options go on to `caffe train`
 #
 # Interrupted or killed at any point, the same command goes on. CAFFE_ROOT=/path/to/caffe uses that Caffe instead of
 # the bundled one; GAITNET_DATA=/path is where the datasets lie when not in data/.
@@ -11,26 +13,41 @@ set -eu
 case ${GAITNET_DATA:-/} in /*) ;; *) export GAITNET_DATA="$PWD/$GAITNET_DATA" ;; esac
 cd -- "$(dirname -- "$0")"
 
-usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,12s/^# \{0,1\}//p' "$0"; }
 fail() { echo "error: $1" >&2; exit "${2:-1}"; }
 
-dataset=walkers
+name=walkers # of the folder in experiments/
 fresh=no
-for word in "$@"; do
+gpu=
+words=$#
+while [ "$words" -gt 0 ]; do # what is for caffe goes to the end of the line
+    word=$1
+    shift
+    words=$((words - 1))
     case $word in
-        walkers | casiab | outdoor | szu) dataset=$word ;;
         --fresh) fresh=yes ;;
         -h | --help) usage; exit 0 ;;
-        *) echo "error: what is '$word'?" >&2; usage >&2; exit 2 ;;
+        -*solver* | -*snapshot* | -*weights*) fail "$word: each step chooses its own" 2 ;;
+        -*)
+            case $word in
+                -*=*) ;;
+                *)
+                    [ "$words" -gt 0 ] || { echo "error: what is '$word'?" >&2; usage >&2; exit 2; }
+                    word=$word=$1
+                    shift
+                    words=$((words - 1))
+                    ;;
+            esac
+            case $word in -gpu=* | --gpu=*) gpu=${word#*=} ;; esac
+            set -- "$@" "$word"
+            ;;
+        *) name=$(basename -- "$word") ;;
     esac
 done
-case $dataset in
-    walkers) folder=Walkers ;;
-    casiab) folder=CASIA-B ;;
-    outdoor) folder=Outdoor-Gait ;;
-    szu) folder=SZU-Gait ;;
-esac
-experiment=experiments/$dataset
+experiment=experiments/$name
+[ -f "$experiment/train_net.sh" ] || fail "no data set or experiment '$name' (known: $(ls experiments |
+    sed '/[.]sh$/d' | tr '\n' ' ')). A data set of your own goes into layers/datasets.py, as data/README.md shows; its \
+nets, and any experiment, are made by: .venv/bin/python tools/make_prototxt.py DATASET --out $experiment" 2
 python=.venv/bin/python
 times=
 
@@ -45,64 +62,63 @@ stage() { # title, command...: runs it and keeps its wall time for the summary
 }
 
 set_aside() { # what an earlier training left
-    ls $experiment/gaitnet-*_iter_* >/dev/null 2>&1 || return 0
+    ls "$experiment"/gaitnet-*_iter_* >/dev/null 2>&1 || return 0
     aside=$experiment/before-$(date +%Y%m%d-%H%M%S)
     mkdir "$aside"
-    find $experiment -maxdepth 1 \( -name 'gaitnet-*_iter_*' -o -name 'gaitnet-*.log' \) -exec mv {} "$aside" \;
+    find "$experiment" -maxdepth 1 \( -name 'gaitnet-*_iter_*' -o -name 'gaitnet-*.log' \) -exec mv {} "$aside" \;
     echo "Earlier training moved to $aside; delete it when you do not need it"
 }
 
-link_data() { # the prototxts say ../../data, so GAITNET_DATA is made visible there
-    [ -n "${GAITNET_DATA:-}" ] || return 0
-    [ $dataset = walkers ] || [ -d "$GAITNET_DATA/$folder" ] ||
-        fail "GAITNET_DATA is $GAITNET_DATA, which has no folder $folder; data/README.md says what goes there"
-    if [ ! -e "data/$folder" ]; then
-        mkdir -p data "$GAITNET_DATA"
-        rm -f "data/$folder" # a link to what is gone
-        ln -s "$(cd -- "$GAITNET_DATA" && pwd)/$folder" "data/$folder"
-    elif [ "$(cd -P -- "data/$folder" && pwd)" != "$(cd -P -- "$GAITNET_DATA/$folder" 2>/dev/null && pwd)" ]; then
-        fail "data/$folder is not $GAITNET_DATA/$folder; remove the one that you do not mean, or unset GAITNET_DATA"
-    fi
+told() { # name: what the experiment's files say of it
+    echo "$facts" | sed -n "s/^$1=//p"
 }
 
 get_data() {
-    if [ $dataset = walkers ]; then
+    if [ "$dataset" = walkers ]; then
         $python tools/make_walkers.py
     else
-        $python tools/check_data.py $dataset --quick --train-num "$train_num"
+        $python tools/unpack.py "$dataset" &&
+            $python tools/check_data.py "$dataset" --quick --train-num "$train_num"
     fi
 }
 
 pack() {
-    if [ -w "data/$folder" ]; then
-        $python tools/pack_frames.py $dataset
+    if [ -w "${GAITNET_DATA:-data}/$folder" ]; then
+        $python tools/pack_frames.py "$dataset"
     else
-        echo "data/$folder cannot be written to: training reads the single files, which takes longer"
+        echo "${GAITNET_DATA:-data}/$folder cannot be written to: training reads the single files, which takes longer"
     fi
 }
 
-evaluate() {
-    set -- --report --weights "$weights" --train-num "$train_num"
-    [ $dataset != walkers ] || set -- "$@" --clips all # all windows of a walk: few walks, and nothing random in the table
-    if [ -z "${CAFFE_ROOT:-}" ] && $python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-        set -- "$@" --gpu 0
-    fi
-    $python eval/eval-$dataset.py "$@"
+evaluate() { # gpu or nothing
+    set -- --report --weights "$weights" --train-num "$train_num" --out "$results" ${1:+--gpu "${1%%,*}"}
+    [ "$dataset" != walkers ] || set -- "$@" --clips all # all windows of a walk: few walks, nothing random in the table
+    $python -m eval "$dataset" "$@"
+}
+
+any_gpu() { # the first that torch finds, for the bundled Caffe
+    [ -n "${CAFFE_ROOT:-}" ] || ! $python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || echo 0
 }
 
 sh tools/setup.sh
 [ $fresh = no ] || set_aside
-link_data
-train_num=$(sed -n "s/.*'train_num': \([0-9]*\).*/\1/p" $experiment/gaitnet-sia.prototxt | head -n 1)
+facts=$(env -u CAFFE_ROOT $python tools/experiment.py show "$experiment")
+dataset=$(told dataset)
+folder=$(told folder)
+train_num=$(told train_num)
+results=results/$dataset-tr$train_num
+[ "$name" = "$dataset" ] || results=results/$name
 stage data get_data
+env -u CAFFE_ROOT $python tools/experiment.py check "$experiment"
 stage pack pack
 trap '' INT # Ctrl-C is for Caffe, which writes a snapshot and stops
 for step in seg rec joint sia; do
-    stage $step sh $experiment/train_net.sh $step
+    stage $step env CHECKED=yes sh "$experiment/train_net.sh" $step "$@"
 done
 trap - INT
-weights=$experiment/$(sh $experiment/train_net.sh --weights)
-stage evaluation evaluate
+weights=$experiment/$(sh "$experiment/train_net.sh" --weights)
+case $gpu in '' | all) gpu=$(any_gpu) ;; esac
+stage evaluation evaluate "$gpu"
 
 cat <<END
 
@@ -110,6 +126,6 @@ Wall time of this run:
 $times
 logs       $experiment/gaitnet-<step>-<date>.log
 weights    $weights
-tables     results/$dataset-tr$train_num, with the pictures
-report     results/$dataset-tr$train_num/report.html
+tables     $results, with the pictures
+report     $results/report.html
 END

@@ -37,7 +37,7 @@ _HOMES = {
     "random": ("set_random_seed",),
     "net_build": ("layer_type_list",),
     "timer": ("Timer",),
-    "nccl": ("NCCL",),
+    "nccl": ("NCCL", "has_nccl"),
     "net_spec": ("NetSpec", "layers", "params", "to_proto"),
     "torch_net": ("to_torch",),
     "classifier": ("Classifier",),

@@ -168,9 +168,8 @@ class CudaEngine:
     device = "cuda"
 
     def __init__(self):
-        self._stream = (
-            torch.cuda.Stream()
-        )  # of one solver: cuBLAS has a workspace for each stream, in the graph's memory
+        # Each solver has its own: cuBLAS has a workspace for each stream, which lies in the memory of a graph.
+        self._stream = torch.cuda.Stream()
 
     def capture(self, work, generators):
         """(function that repeats the kernels of `work`, what `work` gave); `generators` are those it draws from."""

@@ -1,14 +1,16 @@
 """Where the nets compute: the mode (CPU or GPU) and device number, global as in Caffe."""
 
 import contextlib
+import os
 
 import torch
 
-from caffe import precision
+from caffe import glog, precision
 from caffe.errors import CaffeError
 
 _current = torch.device("cpu")
 _ordinal = 0
+_told = False  # that there is no GPU
 
 
 def current() -> torch.device:
@@ -39,18 +41,24 @@ def set_mode_cpu() -> None:
 
 
 def set_mode_gpu() -> None:
-    """Compute on the CUDA device chosen by `set_device` (number 0 at first)."""
+    """Compute on the CUDA device chosen by `set_device` (number 0 at first); on the CPU where there is none.
+
+    That is told once. With CAFFE_REQUIRE_GPU=1 in the environment it is a CaffeError."""
     global _current
-    if not torch.cuda.is_available():
-        raise CaffeError("GPU mode asked for, but torch finds no CUDA device; use CPU mode (leave out --gpu)")
+    if not _has_gpu():
+        return
     torch.cuda.set_device(_ordinal)
     _current = torch.device("cuda", _ordinal)
     precision.apply()
 
 
 def set_device(ordinal: int) -> None:
-    """Choose CUDA device number `ordinal`; takes effect at once when in GPU mode."""
+    """Choose CUDA device number `ordinal`; at once when in GPU mode. Where there is none: see `set_mode_gpu`.
+
+    Raises CaffeError where there are others, and not this one."""
     global _ordinal
+    if not _has_gpu():
+        return
     count = torch.cuda.device_count()
     if not 0 <= ordinal < count:
         raise CaffeError(f"no GPU {ordinal}: torch sees {count} CUDA device(s)")
@@ -58,3 +66,17 @@ def set_device(ordinal: int) -> None:
     torch.cuda.set_device(ordinal)
     if _current.type == "cuda":
         set_mode_gpu()
+
+
+def _has_gpu():
+    """False, and a warning the first time, where torch finds no GPU: scripts that ask for one run without it, too."""
+    global _told
+    if torch.cuda.is_available():
+        return True
+    if os.environ.get("CAFFE_REQUIRE_GPU", "0") not in ("", "0"):
+        raise CaffeError("a GPU is asked for, and torch finds none; unset CAFFE_REQUIRE_GPU to compute on the CPU")
+    if not _told:
+        _told = True
+        glog.warning(glog.here(), "a GPU is asked for and torch finds none: computing on the CPU "
+                                  "(CAFFE_REQUIRE_GPU=1 makes this an error)")  # fmt: skip
+    return False

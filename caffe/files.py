@@ -100,7 +100,7 @@ def only_run(prefix):
             lock.seek(0)
             raise CaffeError(f"another run (process {lock.read().strip() or 'unknown'}) is writing snapshots named "
                              f"'{prefix}'; wait for it, or give this another snapshot_prefix") from None  # fmt: skip
-        if not (os.path.exists(path) and os.path.samestat(os.fstat(lock.fileno()), os.stat(path))):
+        if not os.fstat(lock.fileno()).st_nlink:  # the run that held it has removed it since; a third may hold another
             raise CaffeError(
                 f"another run that writes '{prefix}' began or ended this very moment; start this one again"
             )

@@ -1,6 +1,7 @@
 """Caffe's log: glog's line prefix on stderr, so that people's log parsers read it.
 
-Silent (but for warnings and errors) until `init_log`, which the command line calls; GLOG_minloglevel is obeyed.
+A script is silent, but for warnings and errors, until it calls `init_log` (the command does) or GLOG_minloglevel=0 is
+in the environment, which is obeyed everywhere.
 """
 
 import contextlib
@@ -11,15 +12,25 @@ import time
 from collections.abc import Callable
 
 INFO, WARNING, ERROR, FATAL = range(4)
-_level = WARNING
+
+
+def _least(default: int) -> int:
+    """The level that GLOG_minloglevel names, or the default."""
+    told = os.environ.get("GLOG_minloglevel", "")
+    return int(told) if told.isdecimal() else default
+
+
+_level = _least(WARNING)
 # Entered while a line is written: a progress line steps aside.
 around_line: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
 
 
-def init_log(level: int = INFO) -> None:
-    """Show messages of `level` (0 INFO, 1 WARNING, 2 ERROR) and above."""
+def init_log(level: int = INFO, stderr: bool = True) -> None:
+    """Show messages of `level` (0 INFO, 1 WARNING, 2 ERROR) and above, on stderr.
+
+    stderr: False leaves errors alone there, as glog does, whose log files for the rest are not written here."""
     global _level
-    _level = max(level, int(os.environ.get("GLOG_minloglevel") or 0))
+    _level = max(level, INFO if stderr else ERROR, _least(INFO))
 
 
 def log(text: str) -> None:

@@ -89,12 +89,21 @@ def decode(data, flag):
 
 
 def load_image(filename, color=True):
-    """The image file as (height, width, 3) RGB, or with `color` False as (height, width, 1) grey; float32 in 0..1."""
-    if not os.path.isfile(filename):
+    """The image as (height, width, 3) RGB, or with `color` False as (height, width, 1) grey; float32 in 0..1.
+
+    filename: a path, or a file object open for reading bytes, such as an io.BytesIO."""
+    if hasattr(filename, "read"):
+        content, told = filename.read(), getattr(filename, "name", f"a {type(filename).__name__}")
+        if not isinstance(content, bytes):
+            raise CaffeError(f"Could not decode image file: {told} gives {type(content).__name__}; "
+                             "open it for reading bytes, as io.BytesIO or open(..., 'rb') do")  # fmt: skip
+    elif os.path.isfile(filename):
+        content, told = np.fromfile(filename, np.uint8), filename
+    else:
         raise CaffeError(f"File not found: {filename}")
-    pixels = decode(np.fromfile(filename, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = decode(content, cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise CaffeError(f"Could not decode image file: {filename}")
+        raise CaffeError(f"Could not decode image file: {told}")
     largest = np.iinfo(pixels.dtype.name).max if pixels.dtype.kind in "iu" else 1
     pixels = np.atleast_3d(pixels).astype(np.float32) / largest
     rgb = pixels[:, :, 2::-1] if pixels.shape[2] >= 3 else np.tile(pixels[:, :, :1], (1, 1, 3))  # alpha is dropped

@@ -11,21 +11,28 @@ solver.step(100)
 
 import socket
 
+import torch
+
 from caffe import parallel
+
+
+def has_nccl() -> bool:
+    """Whether `NCCL` can be used here: wherever torch has its distributed part, with a GPU or without."""
+    return torch.distributed.is_available()
 
 
 class NCCL:
     """Joins the processes that were given the same `uid`; on the CPU they talk through gloo."""
 
     @staticmethod
-    def new_uid() -> str:
-        """Where the processes of one job on this machine meet."""
+    def new_uid() -> bytes:
+        """Where the processes of one job on this machine meet; bytes, as pycaffe has it on Python 3."""
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
-            return f"tcp://127.0.0.1:{s.getsockname()[1]}"
+            return f"tcp://127.0.0.1:{s.getsockname()[1]}".encode()
 
     def __init__(self, solver, uid):
-        parallel.join(uid)
+        parallel.join(uid.decode() if isinstance(uid, bytes) else uid)
         self._solver = solver
 
     def bcast(self) -> None:

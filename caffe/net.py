@@ -69,6 +69,7 @@ class Net:
         self.bottom_need_backward, self.layer_need_backward = [], []
         moments = ("before_forward", "after_forward", "before_backward", "after_backward")
         self._callbacks: dict[str, list] = {moment: [] for moment in moments}
+        self.loaded_from: list[str] = []  # files of weights
         net_build.build(self, param)
         self.name = param.name
         self.params_lr = [1.0 if v is None else v for v in self.params_lr]
@@ -305,6 +306,7 @@ class Net:
     def copy_from(self, path):
         """Copy weights by layer name from a .caffemodel, or from HDF5 when the name ends in .h5."""
         weights.copy_from(self, str(path))
+        self.loaded_from.append(str(path))
 
     def save(self, path, write_diff=False):
         """Write all layers and their weights as a .caffemodel (binary NetParameter)."""
@@ -312,6 +314,7 @@ class Net:
 
     def load_hdf5(self, path):
         weights.copy_from_hdf5(self, str(path))
+        self.loaded_from.append(str(path))
 
     def save_hdf5(self, path, write_diff=False):
         weights.save_hdf5(self, str(path), write_diff)

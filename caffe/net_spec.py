@@ -76,7 +76,7 @@ class Function:
     def __init__(self, type_name, inputs, params):
         for index, bottom in enumerate(inputs):
             if not isinstance(bottom, Top):
-                raise TypeError(f"{type_name} input {index} is not a Top (type is {type(bottom).__name__})")
+                raise TypeError(f"{type_name} input {index} is not a Top (type is {type(bottom)})")
         params = dict(params)
         self.type_name = type_name
         self.inputs = inputs

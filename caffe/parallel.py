@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 from caffe import glog as log
 from caffe.errors import CaffeError
@@ -94,8 +95,6 @@ def join(address=None) -> None:
         rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if count == 1:
         return
-    from datetime import timedelta
-
     import torch.distributed as dist
 
     from caffe import device
@@ -119,8 +118,6 @@ class Averaging:
     """Keeps the ranks of one solver together: equal parameters at the start, averaged gradients in each iteration."""
 
     def __init__(self, solver):
-        from datetime import timedelta
-
         import torch.distributed as dist
 
         self.dist, self.solver = dist, solver

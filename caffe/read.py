@@ -48,8 +48,9 @@ def read_text(path, message_type):
 def parse_text(text: bytes, message_type, name):
     """A message of `message_type` from `text`; errors call it `name`."""
     message = message_type()
-    # Bytes that are not UTF-8 do no harm in comments; anywhere else the parser refuses them.
-    decoded = text.decode("utf-8", "surrogateescape")
+    # Bytes that are not UTF-8 do no harm in comments; anywhere else the parser refuses them. Editors on Windows begin
+    # a file with a byte order mark.
+    decoded = text.decode("utf-8-sig", "surrogateescape")
     try:
         text_format.Parse(decoded, message)
         problem = _missing_fields(message)

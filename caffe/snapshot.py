@@ -30,12 +30,21 @@ def save(solver):
         model = f"{stem}.caffemodel.h5"
         log.info("solver.cpp:472", f"Snapshotting to HDF5 file {model}")
         weights.save_hdf5(solver.net, model, param.snapshot_diff)
+        _tell_layers(solver, model)
         _save_state_hdf5(solver, f"{stem}.solverstate.h5", model)
     else:
         model = f"{stem}.caffemodel"
         log.info("solver.cpp:464", f"Snapshotting to binary proto file {model}")
         weights.save(solver.net, model, param.snapshot_diff)
+        _tell_layers(solver, model)
         _save_state(solver, f"{stem}.solverstate", model)
+
+
+def _tell_layers(solver, model):
+    """Python layers that have a method `caffe_snapshot_written(weights, started_from)` may write beside the weights."""
+    for layer in solver.net.layers:
+        if told := getattr(layer, "caffe_snapshot_written", None):
+            told(model, solver.net.loaded_from)
 
 
 def restore_newest_good(solver, path):

@@ -16,7 +16,7 @@ import numpy as np
 
 import caffe
 from layers.datasets import DATASETS, data_root
-from layers.frames import open_frames
+from layers.sources import open_frames
 
 if not hasattr(sys, "ps1"):  # no one is looking: run as a script
     matplotlib.use("Agg")

@@ -10,6 +10,7 @@ import tempfile
 
 import numpy as np
 
+from eval.runtime import choose_caffe
 from layers.datasets import NUM_FRAMES, SIZE
 from layers.frames import fill_image_blob
 
@@ -100,6 +101,7 @@ def people_trained(weights):
 
 def shapes_of_weights(path):
     """{name: shape of the first parameter} of the layers that a weights file has parameters for."""
+    choose_caffe()
     from google.protobuf.message import DecodeError
 
     from caffe.proto import caffe_pb2
@@ -108,7 +110,7 @@ def shapes_of_weights(path):
         import h5py
 
         with h5py.File(path, "r") as file:
-            return {name: blobs["0"].shape for name, blobs in file["data"].items() if len(blobs)}
+            return {name: next(iter(blobs.values())).shape for name, blobs in file["data"].items() if len(blobs)}
     net = caffe_pb2.NetParameter()
     try:
         with open(path, "rb") as file:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.unpickle import UnsafePickleError, load_arrays
+from layers.unpickle import UnsafePickleError, load_arrays
 
 FEATURE_DIM = 256
 MOST_BYTES = 2**30  # of a cache, unpacked; that of all of CASIA-B takes a tenth

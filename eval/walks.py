@@ -14,7 +14,7 @@ from eval.extract import CLIPS, Extraction, all_starts, extract, random_starts
 from eval.features import Features, read_cache, write_cache
 from eval.runtime import load_caffe
 from layers.datasets import MIN_FRAMES
-from layers.frames import open_frames
+from layers.sources import open_frames
 
 SHOWN = 12  # walks of which the cache keeps a frame and its mask
 VERSION = 1  # of what the cache holds: raise it when extraction changes
@@ -95,11 +95,11 @@ def few_shown(found: Extraction):
 def choose(source, frames, part):
     """The walks of the test subjects that the protocol uses, or those of the training subjects that train."""
     dataset = source.dataset
-    training, test = dataset.split(dataset.subjects(source.im_path), source.train_num)
+    training, test = dataset.split(dataset.subjects(frames), source.train_num)
     if part == "train":
-        walks = [walk for walk in dataset.sequences(source.im_path, training) if dataset.trains(walk)]
+        walks = [walk for walk in dataset.sequences(frames, training) if dataset.trains(walk)]
     else:
-        walks = [walk for walk in dataset.sequences(source.im_path, test) if used(dataset.protocol, walk)]
+        walks = [walk for walk in dataset.sequences(frames, test) if used(dataset.protocol, walk)]
     long = [walk for walk in walks if frames.length(walk.path) >= MIN_FRAMES]  # as in the original: more than 10
     if len(long) < len(walks):
         short = sorted({walk.path for walk in walks} - {walk.path for walk in long})

@@ -3,7 +3,8 @@
 #
 #   sh train_net.sh              all steps; those already done are skipped, an interrupted one is resumed
 #   sh train_net.sh rec sia      these steps
-#   sh train_net.sh --weights [rec]    trains nothing: prints the file that this step ends with (the last step)
+#   sh train_net.sh --gpu=0,1 --precision=tf32 --tensorboard=runs    options go on to `caffe train`
+#   sh train_net.sh --weights [rec]    trains nothing: prints the file that this step, or the last one, ends with
 #   CAFFE_ROOT=/path/to/caffe sh train_net.sh    with that Caffe instead of the bundled one
 #
 # A step logs to gaitnet-<step>-<date>.log and snapshots to gaitnet-<step>_iter_<n>.caffemodel and .solverstate.
@@ -12,20 +13,58 @@ root=$(CDPATH= cd -- ../.. && pwd)
 
 main() {
     case ${1-} in
-        -h | --help) sed -n '4,10s/^# \{0,1\}//p' "$root/experiments/train_steps.sh"; return ;;
+        -h | --help) sed -n '4,11s/^# \{0,1\}//p' "$root/experiments/train_steps.sh"; return ;;
         --weights) final_weights "${2:-sia}"; return ;;
     esac
+    read_words "$@"
     find_caffe
-    for step in ${*:-seg rec joint sia}; do
-        case $step in
-            seg) before= ;;
-            rec) before=seg ;;
-            joint) before=rec ;;
-            sia) before=joint ;;
-            *) fail "no step '$step' (known: seg rec joint sia)" 2 ;;
-        esac
-        train "$step" "$before"
+    check
+    for step in $steps; do
+        train "$step" "$(step_before "$step")"
     done
+}
+
+read_words() { # word...: sets steps, and flags, one a line, for caffe
+    steps=
+    flags=
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -*solver* | -*snapshot* | -*weights*) fail "$1: a step chooses its own; max_iter and snapshots say which" 2 ;;
+            -*=*) flags="$flags$1
+" ;;
+            -*)
+                [ $# -gt 1 ] || fail "$1 wants a value, such as --gpu=0" 2
+                flags="$flags$1=$2
+"
+                shift
+                ;;
+            *)
+                step_before "$1" >/dev/null
+                steps="$steps $1"
+                ;;
+        esac
+        shift
+    done
+    steps=${steps:-seg rec joint sia}
+}
+
+step_before() { # step -> the one that it starts from
+    case $1 in
+        seg) ;;
+        rec) echo seg ;;
+        joint) echo rec ;;
+        sia) echo joint ;;
+        *) fail "no step '$1' (known: seg rec joint sia)" 2 ;;
+    esac
+}
+
+check() { # all nets are built, and weights lying here looked at, before the first step starts
+    [ -z "${CHECKED:-}" ] && [ -f "$root/tools/experiment.py" ] || return 0 # train_net.sh has done it for all steps
+    if [ -x "$root/.venv/bin/python" ]; then
+        experiment check . $steps || exit 1
+    else
+        echo "not checked beforehand: that takes $root/.venv, which sh tools/setup.sh makes"
+    fi
 }
 
 find_caffe() {
@@ -68,18 +107,42 @@ train() { # step, the step before
     shift
     log=gaitnet-$step-$(date +%Y%m%d-%H%M%S).log
 
-    set -- "$caffe" train --solver="solver-$step.prototxt" "$@"
+    words=$IFS
+    IFS='
+'
+    set -f
+    set -- "$caffe" train --solver="solver-$step.prototxt" "$@" $flags
+    set +f
+    IFS=$words
+    since=$(date +%s)
     [ -z "${CAFFE_ROOT:-}" ] || describe "$@" >"$log" # the bundled one does that itself
     trap '' INT # Ctrl-C is for Caffe, which writes a snapshot and stops
     exec 4>&1
     # The log outlives the terminal, as Caffe does: that writes a snapshot on SIGHUP and goes on.
     status=$({ { "$@" 2>&1 && echo 0 >&3 || echo $? >&3; } | (trap '' HUP PIPE; exec tee -a "$log" >&4); } 3>&1)
     trap - INT
-    [ "$status" = 0 ] || fail "step $step: caffe ended with exit status $status; see $PWD/$log; where the loss \
-diverged, lower base_lr or delete the newest gaitnet-${step}_iter_<n>.* before you run it again" "$status"
+    record "$step" "$since" "$snapshot" "$start"
+    [ "$status" = 0 ] || fail "step $step: caffe ended with exit status $status; see $PWD/$log$(advice "$step" "$log")" \
+        "$status"
     weights=$(final_weights "$step")
     [ -f "$weights" ] || fail "step $step: stopped before $weights was written; run the same command again to go on" 130
     [ "${prune:-no}" = no ] || prune_snapshots "$step"
+}
+
+advice() { # step, log: what to do where the loss diverged
+    ! grep -Eiq 'loss (is|=) -?(nan|inf)|not finite' "$2" || echo "; the loss diverged: lower base_lr, or delete the \
+newest gaitnet-$1_iter_<n>.* before you run it again"
+}
+
+record() { # step, when it began, the snapshot or the weights that it began with: a Caffe of one's own cannot
+    [ -n "${CAFFE_ROOT:-}" ] && [ -f "$root/tools/experiment.py" ] && [ -x "$root/.venv/bin/python" ] || return 0
+    from=$4
+    [ -z "$3" ] || from=$(echo "$3" | sed 's/\.solverstate/.caffemodel/')
+    experiment record . "$1" --since "$2" ${from:+--started-from "$from"} || :
+}
+
+experiment() { # word...: tools/experiment.py, by the bundled Caffe
+    env -u CAFFE_ROOT PYTHONPATH= "$root/.venv/bin/python" "$root/tools/experiment.py" "$@"
 }
 
 warn_if_newer() { # step, what it starts from, what it made
@@ -122,7 +185,7 @@ newest_snapshot() { # step -> its state
 
 prune_snapshots() { # step: the newest one stays, from which a raised max_iter goes on
     snapshots "$1" | sed '$d' | while read -r state model; do
-        rm -f -- "$state" "$model"
+        rm -f -- "$state" "$model" "${model%.caffemodel*}.people.json"
     done
 }
 

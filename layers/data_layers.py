@@ -16,13 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 
 import caffe
+from layers import people
 from layers.datasets import DATASETS, MIN_FRAMES, NUM_FRAMES, SIZE
-from layers.frames import IMAGE_MEAN, MASK_VALUES, PLANES, DataError, fill_image_blob, fill_mask_blob, open_frames
+from layers.frames import IMAGE_MEAN, MASK_VALUES, PLANES, DataError, fill_image_blob, fill_mask_blob
 from layers.pack import Pack
 from layers.pack import fingerprint as times_of
 from layers.params import parse
 from layers.prefetch import Prefetcher
 from layers.sampling import ClipSampler, PairSampler, ScatteredSampler
+from layers.sources import open_frames
 
 IMAGES = tuple(f"im{k}" for k in range(NUM_FRAMES))
 MASKS = tuple(f"gt{k}" for k in range(NUM_FRAMES))
@@ -54,6 +56,7 @@ class DataLayer(caffe.Layer):
         if params.scattered and not self.can_scatter:
             raise DataError(f"{name}: param_str has scattered True, which is for GaitNet_Seg alone; leave it out")
         self.scattered = params.scattered
+        self.people = {params.dataset: sorted({seq.subject for seq in sequences})}
         self.given_seed = params.seed
         self.seed = seed = self._seed()
         self.shuffled = lambda seed: self.sampler(sequences, lengths, params.batch_size, (seed, int(self.phase)))
@@ -104,6 +107,14 @@ class DataLayer(caffe.Layer):
             tops.append((first == second).float())
         return tops
 
+    def caffe_snapshot_written(self, weights, started_from):
+        """The bundled Caffe has written `weights`, of a net that was loaded from the files `started_from`: tell beside
+        them who trained them. Under another Caffe, experiments/train_steps.sh does that."""
+        try:
+            people.write(weights, self.people, started_from)
+        except OSError as e:
+            _log(f"{type(self).__name__}: cannot write {people.record_path(weights)}: {e.strerror or e}")
+
     def seek(self, batch):
         """The next reshape draws batch number `batch`, where 0 is the first one after the net was built."""
         if (seed := self._seed()) != self.seed:
@@ -142,8 +153,8 @@ def training_sequences(params, frames):
     As in the original, `mode` makes no difference: phase TEST draws from the training subjects too."""
     dataset = DATASETS[params.dataset]
     try:
-        subjects, _ = dataset.split(dataset.subjects(params.im_path), params.train_num)
-        found = [seq for seq in dataset.sequences(params.im_path, subjects) if dataset.trains(seq)]
+        subjects, _ = dataset.split(dataset.subjects(frames), params.train_num)
+        found = [seq for seq in dataset.sequences(frames, subjects) if dataset.trains(seq)]
     except (ValueError, OSError) as e:
         raise DataError(f"im_path {params.im_path}: {e}") from e
     if found and (most := max(seq.label for seq in found)) >= len(subjects):

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from layers import names
+
 NUM_FRAMES, SIZE = 6, 64  # frames a clip, pixels
 MIN_FRAMES = 11  # a sequence counts when it has more than 10 frames
 
@@ -70,7 +72,7 @@ class Dataset:
     source: str  # where to get it
 
     def subjects(self, root):
-        """Sorted ids found in `root`: a tree of frames or of masks, or a pack."""
+        """Sorted ids found in `root`: the folder of a tree, or what `layers.sources.open_frames` gives."""
         return _folders(root)
 
     def split(self, subjects, train_num=None):
@@ -97,7 +99,7 @@ class Dataset:
         return {subject: int(subject) - 1 for subject in subjects}
 
     def sequences(self, root, subjects):
-        """Every sequence of `subjects` in the tree or pack `root`, sorted, whatever its condition and length."""
+        """Every sequence of `subjects` in `root`, sorted, whatever its condition and length."""
         labels = self.labels(self.subjects(root))
         return [self._sequence(path, labels) for path in self.paths(root, subjects)]
 
@@ -117,18 +119,26 @@ class Dataset:
         return Sequence(level["subject"], labels[level["subject"]], level["condition"], level.get("view", ""), path)
 
 
+# The authors' trained nets, one .caffemodel for each of CASIA-B, Outdoor-Gait and SZU; models/README.md says where to.
+RELEASED_WEIGHTS = "https://pan.baidu.com/s/111N5wcsZ09jjA9rpMrM1Qw (extract code ne65)"
+HERE = Path(__file__).resolve().parent.parent / "data"
+
+
 def data_root():
     """The folder that holds the datasets: $GAITNET_DATA, or data/ of this repository."""
-    return Path(os.environ.get("GAITNET_DATA") or Path(__file__).resolve().parent.parent / "data")
+    return Path(os.environ.get("GAITNET_DATA") or HERE)
+
+
+def under_data_root(path):
+    """The prototxts say ../../data/...: where $GAITNET_DATA is set, the same path below that."""
+    moved, absolute = os.environ.get("GAITNET_DATA"), os.path.abspath(path)
+    if not moved or os.path.commonpath([absolute, HERE]) != str(HERE):
+        return path
+    return os.path.join(moved, os.path.relpath(absolute, HERE))
 
 
 def _folders(root, path=""):
-    from layers import pack  # here, not above: it needs this module
-
-    if pack.is_pack(root):
-        return pack.open_pack(root).folders(path)
-    with os.scandir(os.path.join(root, path)) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    return names.folders(root, path) if isinstance(root, (str, os.PathLike)) else root.folders(path)
 
 
 _VIEWS = tuple(f"{view:03d}" for view in range(0, 181, 18))
@@ -176,8 +186,9 @@ DATASETS = {
                 probe=r".*_(nm|cl|bg)_L_090_0?[34]",
                 grouped_by=r".*_(nm|cl|bg)_L_090_\d+",
             ),
-            source="by application to the authors of the GaitNet paper "
-            "(Song, Huang, Huang, Jia, Wang: Pattern Recognition 96, 2019)",
+            source="direct download: "
+            "https://drive.google.com/drive/folders/1XRWq40G3Zk03YaELywxuVKNodul4TziG?usp=sharing or "
+            " https://pan.baidu.com/s/1oW6u9olOZtQTYOW_8wgLow (extract code tjw0)",
         ),
         Dataset(
             name="szu",
@@ -191,7 +202,7 @@ DATASETS = {
             training=".*",
             label_is_id=False,
             protocol=Protocol(groups=("all",), gallery=r"[^/]+/[1-4]", probe=r"[^/]+/[5-8]"),
-            source="by application to Shenzhen University (SZU RGB-D Gait Dataset)",
+            source="by application: https://faculty.sustech.edu.cn/yusq/ (SZU RGB-D Gait Dataset)",
         ),
         Dataset(
             name="walkers",

@@ -1,7 +1,7 @@
-"""The one place that reads frames and masks, and turns them into what blobs hold (paper, section 4).
+"""Reading frames and masks, and turning them into what blobs hold (paper, section 4).
 
 Inside, frames travel as planes: uint8 of shape (n, 4, 64, 64), the channels B, G, R and mask. A tree of images and a
-pack (`layers/pack.py`) give the same planes, bit by bit.
+pack of it (`layers/pack.py`) give the same planes, bit by bit; `layers/sources.py` opens either.
 """
 
 import os
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from layers.datasets import SIZE
+from layers.names import folders, is_noise
 
 PLANES = (4, SIZE, SIZE)  # B, G, R, mask
 MOST_BYTES, MOST_PIXELS = 2**28, 2**26  # of an image; a hundred bytes may claim to unpack to gigabytes
@@ -32,28 +33,8 @@ class MissingImage(DataError):
     """There is no such file; for a mask that is no fault."""
 
 
-def open_frames(im_path, gt_path=None):
-    """Frames and masks of the two trees `im_path`, `gt_path`, or of the pack in the folder `im_path`.
-
-    A whole and fresh pack of these trees, beside the tree of frames (`../pack`), is read in their place. Without
-    `gt_path` a tree gives masks of zeros. DataError: a folder is missing, or the pack must not be served."""
-    from layers import pack
-
-    im_path, gt_path = expand(im_path), expand(gt_path) if gt_path else None
-    _require_folder("im_path", im_path)
-    if pack.is_pack(im_path):
-        if gt_path and os.path.realpath(gt_path) not in (os.path.realpath(im_path), pack.open_pack(im_path).gt_path):
-            raise DataError(
-                f"gt_path {gt_path}: the pack {im_path} holds other masks; leave gt_path out or repeat im_path"
-            )
-        return pack.open_pack(im_path)
-    if gt_path:
-        _require_folder("gt_path", gt_path)
-    return pack.beside(im_path, gt_path) or Tree(im_path, gt_path)
-
-
 class Frames:
-    """What a tree and a pack share; each has length(path), num_masks(path) and read(path, start, planes)."""
+    """What all sources share; each has folders(path), length(path), num_masks(path) and read(path, start, planes)."""
 
     def read(self, seq_path, start, planes):
         """Fill `planes` (n, 4, 64, 64) with n frames from `start` on, and return it."""
@@ -76,6 +57,10 @@ class Tree(Frames):
     def __init__(self, im_path, gt_path=None):
         self.im_path, self.gt_path = im_path, gt_path
         self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="read")  # OpenCV decodes without the GIL
+
+    def folders(self, path=""):
+        """Sorted names of what lies below `path`: ids, conditions of an id, views of a condition."""
+        return folders(self.im_path, path)
 
     def length(self, seq_path):
         """Number of frames."""
@@ -127,13 +112,13 @@ class Tree(Frames):
 def image_names(folder):
     """Sorted file names of the images in `folder`.
 
-    Hidden files and Thumbs.db are passed over; anything else that is no image raises DataError."""
+    What `layers.names` calls noise is passed over; anything else that is no image raises DataError."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries]
     except OSError as e:
         raise DataError(f"{folder}: cannot be listed ({e.strerror})") from e
-    names = sorted(name for name in names if not name.startswith(".") and name != "Thumbs.db")
+    names = sorted(name for name in names if not is_noise(name))
     for name in names:
         if not name.lower().endswith(IMAGE_SUFFIXES):
             raise DataError(
@@ -210,13 +195,6 @@ def _convert(planes, values, out):
 def expand(path):
     """`path` with ~ and $VARIABLES filled in; a relative path starts at the current folder, as in the original."""
     return os.path.expanduser(os.path.expandvars(os.fspath(path)))
-
-
-def _require_folder(key, path):
-    if not os.path.isdir(path):
-        raise DataError(
-            f"{key} {path}: no such folder (looked from {os.getcwd()}); data/README.md says where each dataset belongs"
-        )
 
 
 def _size_of(data):

@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass, fields
 
 import yaml
 
-from layers.datasets import DATASETS
+from layers.datasets import DATASETS, under_data_root
 from layers.frames import DataError, expand
 
 LONGEST = 5000  # characters
@@ -43,7 +43,7 @@ def parse(param_str, layer):
             raise DataError(f"{layer}: param_str has no {key!r}; add it")
     for key, value in given.items():
         _check(layer, key, value)
-    paths = {key: expand(given[key]) for key in ("im_path", "gt_path") if given.get(key)}
+    paths = {key: under_data_root(expand(given[key])) for key in ("im_path", "gt_path") if given.get(key)}
     return Params(**{**given, **paths})
 
 

@@ -9,7 +9,7 @@ writes what is defined here to experiments/ and eval/.
     deploy()                     NetParameter: frames in, feature out
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from caffe.net_spec import NetSpec
 from caffe.net_spec import layers as L
@@ -86,9 +86,29 @@ WALKERS = Recipe(
 RECIPES = {"casiab": PUBLISHED, "outdoor": PUBLISHED, "szu": PUBLISHED, "walkers": WALKERS}
 
 
-def gaitnet(dataset, step):
+@dataclass(frozen=True)
+class Variant:
+    """What an experiment does otherwise than its data set's recipe; None: nothing."""
+
+    train_num: int | None = None  # training subjects
+    batch: int | None = None  # clips in phase TRAIN; step sia takes half as many pairs
+    iter_size: int = 1  # batches an update
+
+    def step(self, now, step):
+        """The Step `now` with this batch."""
+        if self.batch is None:
+            return now
+        return replace(now, batch=self.batch // 2 if step == "sia" else self.batch)
+
+
+def recipe(dataset):
+    """The Recipe of a data set; one of your own is trained as the published ones, unless RECIPES names another."""
+    return RECIPES.get(dataset, PUBLISHED)
+
+
+def gaitnet(dataset, step, variant=Variant()):
     """The training net of `step` (one of STEPS) for `dataset` (one of layers.datasets.DATASETS)."""
-    phases = [_training_net(dataset, step, phase) for phase in ("TRAIN", "TEST")]
+    phases = [_training_net(dataset, step, phase, variant) for phase in ("TRAIN", "TEST")]
     net = caffe_pb2.NetParameter(name=f"gaitnet-{step}")
     for layers in zip(*(phase.layer for phase in phases), strict=True):
         if layers[0] == layers[1]:
@@ -100,16 +120,18 @@ def gaitnet(dataset, step):
     return net
 
 
-def solver(dataset, step):
+def solver(dataset, step, variant=Variant()):
     """How `step` trains on `dataset`; paths are relative to the experiment's folder."""
-    recipe = RECIPES[dataset]
+    common, own = recipe(dataset).solver, recipe(dataset).steps[step].solver
     spec = caffe_pb2.SolverParameter(net=f"./gaitnet-{step}.prototxt", snapshot_prefix=f"gaitnet-{step}")
     spec.solver_mode = caffe_pb2.SolverParameter.GPU
-    for name, value in {**recipe.solver, **recipe.steps[step].solver}.items():
+    for name, value in {**common, **own}.items():
         if name == "test_iter":
             spec.test_iter.append(value)
         else:
             setattr(spec, name, value)
+    if variant.iter_size != 1:
+        spec.iter_size = variant.iter_size
     return spec
 
 
@@ -119,7 +141,7 @@ def deploy(clips=1):
     frames = [f"im{i}" for i in range(NUM_FRAMES)]
     for frame in frames:
         n[frame] = L.Input()
-    masks = segmentation(n, frames, seg_dropout=0)
+    masks = segmentation(n, frames)
     recognition(n, masks, clips, use_global_stats=True)
     net = caffe_pb2.NetParameter(name="gaitnet")
     for frame in frames:  # the old-style fields, which every Caffe reads
@@ -129,30 +151,32 @@ def deploy(clips=1):
     return net
 
 
-def _training_net(dataset, step, phase):
-    recipe, now = RECIPES[dataset], RECIPES[dataset].steps[step]
+def _training_net(dataset, step, phase, variant):
+    told = recipe(dataset)
+    now = variant.step(told.steps[step], step)
+    train_num = variant.train_num or DATASETS[dataset].train_num
     batch = now.batch if phase == "TRAIN" else now.test_batch
     clips = 2 * batch if step == "sia" else batch
 
     n = NetSpec()
-    frames, truth = _data(n, DATASETS[dataset], step, phase, batch, recipe.seed)
-    masks = segmentation(n, frames, truth, seg_lr=now.seg_lr, adam=now.solver.get("type") == "Adam", **recipe.net)
+    frames, truth = _data(n, DATASETS[dataset], train_num, step, phase, batch, told.seed)
+    masks = segmentation(n, frames, truth, seg_lr=now.seg_lr, adam=now.solver.get("type") == "Adam", **told.net)
     n.loss_seg = L.EuclideanLoss(n.gt_cube, masks, loss_weight=now.seg_loss)
     if step == "seg":
         return n.to_proto()
 
-    feature = recognition(n, masks, clips, **recipe.net)
-    dropout = recipe.net.get("fea_dropout", 0.5)
+    feature = recognition(n, masks, clips, **told.net)
+    dropout = told.net.get("fea_dropout", 0.5)
     if dropout:
         feature = n.drop13 = L.Dropout(feature, in_place=True, dropout_ratio=dropout)
-    identify(n, feature, DATASETS[dataset].train_num)
+    identify(n, feature, train_num)
     if step == "sia":
         n.feature1, n.feature2 = L.Slice(feature, name="make_pair", ntop=2, axis=0, slice_point=batch)
         n.loss_siamese = L.ContrastiveLoss(n.feature1, n.feature2, n.sim, loss_weight=0.01, margin=10)
     return n.to_proto()
 
 
-def _data(n, dataset, step, phase, batch, seed):
+def _data(n, dataset, train_num, step, phase, batch, seed):
     """The Python layer of `step`: im0..im5 (N, 3, 64, 64), gt0..gt5 (N, 1, 64, 64), label (N), sim (N/2) of N clips."""
     layer, extra = {"seg": ("GaitNet_Seg", []), "sia": ("GaitNet_Sia", ["label", "sim"])}.get(
         step, ("GaitNet", ["label"])
@@ -161,7 +185,7 @@ def _data(n, dataset, step, phase, batch, seed):
     settings = {
         "dataset": dataset.name,
         "batch_size": batch,
-        "train_num": dataset.train_num,
+        "train_num": train_num,
         "im_path": f"../../data/{dataset.folder}/{dataset.im_dir}",
         "gt_path": f"../../data/{dataset.folder}/{dataset.gt_dir}",
         "mode": phase,

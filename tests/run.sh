@@ -13,5 +13,5 @@ case ${1-} in
     --slow) marked='slow or not slow'; shift ;;
     -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
 esac
-sh tools/setup.sh
+sh tools/setup.sh --dev
 exec .venv/bin/python -m pytest -q -m "$marked" "$@"

@@ -127,9 +127,9 @@ def forward(quick):
     import numpy as np
     import torch
 
-    from caffe.cli import tune_allocator
     from caffe.layer import TEST
     from caffe.net import Net
+    from caffe.process import tune_allocator
     from caffe.upgrade import upgrade_net
     from models.gaitnet import deploy
     from tools.bench_plain import PlainGaitNet

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tools"))
 
-from caffe.cli import LARGE_PAGES
+from caffe.process import LARGE_PAGES
 
 
 def main():
@@ -127,7 +127,7 @@ def peak_memory():
 def _ours(step, batch, logging):
     """The step of `caffe train`, fed by a Python layer that copies ready-made frames; `logging`: it tells of each."""
     from caffe import glog
-    from caffe.cli import tune_allocator
+    from caffe.process import tune_allocator
     from caffe.solver import Solver
     from models.gaitnet import solver
 

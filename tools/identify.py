@@ -171,12 +171,9 @@ def feature(net, path, cropping):
 
 def whole_walk(path):
     """The frames of a video or a folder."""
+    images = (read_image(path / name, cv2.IMREAD_COLOR) for name in ([] if path.is_file() else image_names(path)))
     frames, size = [], 0
-    for frame in (
-        read_video(path)
-        if path.is_file()
-        else (read_image(path / name, cv2.IMREAD_COLOR) for name in image_names(path))
-    ):
+    for frame in read_video(path) if path.is_file() else images:
         frames.append(frame)
         size += frame.nbytes
         if size > MOST_BYTES:

@@ -8,8 +8,8 @@ Reads the logs of BVLC Caffe and of the one here. A run that was resumed may be 
 """
 
 import argparse
-import re
 import sys
+from itertools import chain
 from pathlib import Path
 
 import matplotlib
@@ -22,11 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
-
-NUMBER = r"([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))"
-ITERATION = re.compile(r"\] Iteration (\d+)(?: \(.*\))?, (loss|lr) = " + NUMBER)
-TESTING = re.compile(r"\] Iteration (\d+), Testing net \(#(\d+)\)")
-OUTPUT = re.compile(r"\]\s+(Train|Test) net output #\d+: (\S+) = " + NUMBER)
+from caffe.tools import parse_log
 
 
 def main(argv=None) -> int:
@@ -59,21 +55,11 @@ def read(name):
 
     Quantities are the printed loss (smoothed, "loss (mean)"), "lr", and the outputs of the nets by name."""
     curves: dict = {}
-    for path in name.split("+"):
-        try:
-            text = Path(path).read_text(errors="replace")
-        except OSError as e:
-            raise CaffeError(f"{path}: {e.strerror}; wanted the log of a Caffe training") from e
-        iteration, test_net = None, 0
-        for line in text.splitlines():
-            if found := ITERATION.search(line):
-                iteration, quantity = int(found[1]), {"loss": "loss (mean)", "lr": "lr"}[found[2]]
-                curves.setdefault((quantity, "train"), {})[iteration] = float(found[3])
-            elif found := TESTING.search(line):
-                iteration, test_net = int(found[1]), int(found[2])
-            elif (found := OUTPUT.search(line)) and iteration is not None:
-                quantity = found[2] if found[1] == "Train" or not test_net else f"{found[2]} (#{test_net})"
-                curves.setdefault((quantity, found[1].lower()), {})[iteration] = float(found[3])
+    for told in chain.from_iterable(parse_log.read(path) for path in name.split("+")):
+        quantity = "loss (mean)" if told.printed and told.name == "loss" else told.name
+        phase, _, test_net = told.phase.partition(" ")
+        curve = curves.setdefault((f"{quantity} ({test_net})" if test_net else quantity, phase), {})
+        curve[told.iteration] = told.value
     return curves
 
 

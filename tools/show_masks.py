@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from layers.datasets import DATASETS, NUM_FRAMES
-from layers.frames import DataError, open_frames
+from layers.frames import DataError
+from layers.sources import open_frames
 
-FRAMES = {dataset.im_dir for dataset in DATASETS.values()}
 ZOOM = 2  # pictures of 64 x 64 are small
 
 
@@ -38,7 +38,8 @@ def main(argv=None):
         net = caffe.Net(str(ROOT / "eval/deploy_gaitnet.prototxt"), caffe.TEST, weights=args.weights)
         names = [(d.im_dir, d.gt_dir) for d in DATASETS.values() if (args.data / d.im_dir).is_dir()]
         if not names:
-            sys.exit(f"error: {args.data}: has none of the folders of frames {', '.join(sorted(FRAMES))}")
+            wanted = ", ".join(sorted({d.im_dir for d in DATASETS.values()}))
+            sys.exit(f"error: {args.data}: has none of the folders of frames: {wanted}")
         frames = open_frames(*(str(args.data / name) for name in names[0]))
         sheet = np.vstack([clip_rows(net, *frames.clip(walk, args.start, NUM_FRAMES)) for walk in args.walks])
     except (caffe.CaffeError, DataError, OSError) as e:

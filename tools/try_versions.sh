@@ -12,7 +12,9 @@ cd "$(dirname -- "$0")/.."
 fail() { echo "error: $1" >&2; exit "${2:-1}"; }
 usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; }
 
-bounds() { sed -n '/^dependencies = \[/,/^\]/s/^ *"\([^"]*\)".*/\1/p' pyproject.toml | grep -v '^torch'; }
+bounds() { # of the packages of caffe/ and of the rooms around it
+    sed -n '/^dependencies = \[/,/^\]/s/^ *"\([^"]*\)".*/\1/p; /^gait = \[/,/^\]/s/^ *"\([^"]*\)".*/\1/p' pyproject.toml | grep -v '^torch'
+}
 tools_of_tests() { sed -n 's/^\([A-Za-z][^= ]*\).*/\1/p' requirements-dev.txt; } # whichever go with the packages
 
 case ${1-} in

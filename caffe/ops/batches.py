@@ -48,7 +48,7 @@ class BatchLayer(Layer):
         self.position = batch * self.batch_size
 
     def forward(self, bottom, top):
-        put(self.batch(np.random.default_rng([self.random().initial_seed(), solver_rank()])), top)
+        put(self.batch(np.random.default_rng(self.random().initial_seed())), top)
         self.position += self.batch_size
 
     def batch(self, rng):

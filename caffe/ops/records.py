@@ -44,8 +44,16 @@ class Records:
                 self._count = self._at + 1
                 return self[k]
             self._at += 1
-        key, value = self._row
-        return bytes(key).decode(errors="replace"), bytes(value)
+        return _read(self._row)
+
+    def once(self):
+        """(key, value) of all records, from the first to the last."""
+        return map(_read, self._store.rows())
+
+
+def _read(row):
+    key, value = row
+    return bytes(key).decode(errors="replace"), bytes(value)
 
 
 class _Lmdb:

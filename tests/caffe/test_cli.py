@@ -13,6 +13,7 @@ import torch
 
 import caffe
 from caffe import cli, provenance
+from caffe.flags import FLAGS
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_binary
 
@@ -159,7 +160,7 @@ def test_usage(words, capfd):
     status, out, log = run(capfd, *words)
     assert status == 0 and not log
     assert out.startswith("caffe: command line brew\nusage: caffe <command> <args>\n")
-    assert all(f"    -{flag} (" in out for flag in cli.FLAGS) and max(map(len, out.splitlines())) < 80
+    assert all(f"    -{flag} (" in out for flag in FLAGS) and max(map(len, out.splitlines())) < 80
 
 
 @pytest.mark.parametrize("words, told", [

@@ -40,8 +40,14 @@ layer { name: "lstm" type: "LSTM" bottom: "steps" bottom: "go" top: "ip"
 layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "steps" top: "loss" }
 layer { name: "unused" type: "Silence" bottom: "data" }
 """
-PYRAMID = 'layer { name: "spp" type: "SPP" bottom: "drop" top: "spp" spp_param { pyramid_height: 2 pool: STOCHASTIC } }'
 LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "label" top: "loss" }'
+SPP = 'layer { name: "spp" type: "SPP" bottom: "drop" top: "spp" spp_param { pyramid_height: 2 pool: STOCHASTIC } }\n'
+PYRAMID = (
+    BODY.replace('layer { name: "ip"', SPP + 'layer { name: "ip"').replace(
+        'bottom: "drop" top: "ip"', 'bottom: "spp" top: "ip"'
+    )
+    + LOSS
+)
 FILTER = 'layer { name: "filter" type: "Filter" bottom: "ip" bottom: "keep" top: "some" }'
 MIDDLE = """layer { name: "middle" type: "Python" bottom: "ip" top: "twice"
         python_param { module: "tests.caffe.test_cuda_graph" layer: "Twice" } }"""
@@ -219,17 +225,8 @@ def test_new_weights_count(written, moment, tmp_path):
         np.testing.assert_array_equal(x.data, y.data)
 
 
-def test_a_recurrent_state_is_carried_on():
-    a, b = plain(net=RECURRENT), solver(net=RECURRENT, engine=(engine := Recorder()))
-    a.step(WARM_UP + 5)
-    b.step(WARM_UP + 5)
-    assert engine.replays == 2 * 5
-    assert_equal(a, b)
-
-
-def test_several_random_poolings_in_one_layer():
-    first, _, rest = BODY.partition('layer { name: "ip"')
-    net = first + PYRAMID + 'layer { name: "ip"' + rest.replace('bottom: "drop"', 'bottom: "spp"') + LOSS
+@pytest.mark.parametrize("net", [RECURRENT, PYRAMID], ids=["a recurrent state", "several random poolings in one layer"])
+def test_what_a_layer_carries_on(net):
     a, b = plain(net=net), solver(net=net, engine=(engine := Recorder()))
     a.step(WARM_UP + 5)
     b.step(WARM_UP + 5)

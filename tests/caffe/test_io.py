@@ -1,5 +1,7 @@
 """caffe.io: arrays to messages and back, images, Transformer."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
@@ -96,6 +98,22 @@ def test_load_image_of_other_kinds(tmp_path, rng, channels, kind):
     want = pixels[:, :, 2::-1] if channels == 4 else np.tile(pixels, (1, 1, 3))
     np.testing.assert_allclose(image, want / np.iinfo(kind).max, rtol=1e-6)
     assert caffe.io.load_image(path, color=False).shape == (5, 4, 1)
+
+
+@pytest.mark.parametrize("color", [True, False])
+def test_load_image_takes_file_objects(tmp_path, rng, color):
+    """As Caffe's web demo and others give it: the bytes of an upload, or an open file."""
+    path = str(tmp_path / "image.png")
+    cv2.imwrite(path, (rng.rand(5, 4, 3) * 255).astype(np.uint8))
+    want = caffe.io.load_image(path, color)
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(caffe.io.load_image(io.BytesIO(file.read()), color), want)
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(caffe.io.load_image(file, color), want)
+    with pytest.raises(CaffeError, match="Could not decode image file: a BytesIO"):
+        caffe.io.load_image(io.BytesIO(b""))
+    with pytest.raises(CaffeError, match="a StringIO gives str; open it for reading bytes"):
+        caffe.io.load_image(io.StringIO("x"))
 
 
 def test_load_image_tells_what_is_wrong(tmp_path):

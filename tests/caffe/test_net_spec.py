@@ -111,7 +111,7 @@ def test_parameter_names_follow_the_messages():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(TypeError, match=r"ReLU input 0 is not a Top \(type is str\)"):
+    with pytest.raises(TypeError, match=r"ReLU input 0 is not a Top \(type is <class 'str'>\)$"):
         L.ReLU("data")
     n = NetSpec()
     n.data = L.Input(shape=dict(dim=[1, 3]))

@@ -19,7 +19,7 @@ NAMES = """
     Net Layer Blob SGDSolver NesterovSolver AdaGradSolver RMSPropSolver AdaDeltaSolver AdamSolver get_solver NCCL Timer
     set_mode_cpu set_mode_gpu set_device set_random_seed set_multiprocess set_solver_count set_solver_rank solver_count
     solver_rank layer_type_list init_log log TRAIN TEST __version__ layers params NetSpec to_proto Classifier Detector
-    io net_spec draw coord_map proto pycaffe
+    has_nccl io net_spec draw coord_map proto pycaffe
 """.split()
 
 
@@ -87,6 +87,26 @@ def test_log_and_init_log():
         "import caffe, sys; sys.stderr = sys.stdout; caffe.init_log(); caffe.log('x')", GLOG_minloglevel="1"
     )
     assert silenced == ""
+
+
+@pytest.mark.parametrize("level, code, heard", [
+    ("", "", "WE"),
+    ("0", "", "IWE"),  # as Caffe's scripts are
+    ("2", "", "E"),
+    ("no number", "", "WE"),
+    ("", "caffe.init_log(0, True);", "IWE"),
+    ("", "caffe.init_log(1, True);", "WE"),
+    ("", "caffe.init_log(0, False);", "E"),
+])  # fmt: skip
+def test_what_a_script_shows(level, code, heard):
+    said = python(f"import caffe, sys; sys.stderr = sys.stdout; from caffe import glog; {code} "
+                  "caffe.log('x'); glog.warning('y', 'z'); glog.error('y', 'z')", GLOG_minloglevel=level)  # fmt: skip
+    assert "".join(line[0] for line in said.splitlines()) == heard
+
+
+def test_has_nccl():
+    """NCCL works wherever this holds; its ids are bytes, which Caffe's own test wants on Python 3."""
+    assert caffe.has_nccl() is True and isinstance(caffe.NCCL.new_uid(), bytes)
 
 
 # ---- nets from NetSpec
@@ -198,7 +218,7 @@ if solver.param.layer_wise_reduce:
 solver.step(6)
 print(hashlib.sha256(b"".join(p.data.tobytes() for p in solver.net.params["ip"])).hexdigest())
 """
-    uid = caffe.NCCL.new_uid()
+    uid = caffe.NCCL.new_uid().decode()  # as a word of the command line
     environment = dict(os.environ, PYTHONPATH=f"{REPO}:{tmp_path}", OMP_NUM_THREADS="1")
     jobs = [subprocess.Popen([sys.executable, "-c", script, str(rank), uid], cwd=tmp_path, env=environment, text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in range(2)]  # fmt: skip
@@ -214,3 +234,25 @@ def ranked_net():
     n.ip = L.InnerProduct(n.x, num_output=4, weight_filler=dict(type="xavier"))
     n.loss = L.SoftmaxWithLoss(n.ip, n.label)
     return n
+
+
+# ---- a GPU where there is none
+
+ASKS = "import caffe, sys; sys.stderr = sys.stdout; caffe.set_device(0); caffe.set_mode_gpu(); caffe.set_mode_gpu();"
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.mark.medium
+def test_a_script_that_asks_for_a_gpu_goes_on_without():
+    """As most public scripts do. One warning, and nets compute on the CPU."""
+    said = python(ASKS + "print(caffe.device.current())", **NO_GPU).splitlines()
+    assert len(said) == 2 and said[1] == "cpu"
+    assert said[0].startswith("W") and "torch finds none: computing on the CPU (CAFFE_REQUIRE_GPU=1" in said[0]
+
+
+@pytest.mark.parametrize("call", ["set_device(0)", "set_mode_gpu()"])
+def test_who_wants_an_error_gets_one(monkeypatch, call):
+    monkeypatch.setenv("CAFFE_REQUIRE_GPU", "1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(caffe.CaffeError, match="a GPU is asked for, and torch finds none; unset CAFFE_REQUIRE_GPU"):
+        eval(f"caffe.{call}")

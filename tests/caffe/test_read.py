@@ -30,6 +30,13 @@ def test_reads_net_and_weights():
     assert list(conv.blobs[0].shape.dim) == [4, 2, 3, 3] and len(conv.blobs[0].data) == 72
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
+    """Editors on Windows write one; Caffe's own parser skips it."""
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(b'\xef\xbb\xbfname: "a"')
+    assert read_net_file(path).name == "a"
+
+
 @pytest.mark.parametrize(
     "text, words",
     [

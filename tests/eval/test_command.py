@@ -194,3 +194,18 @@ def test_usage(tmp_path):
     assert evaluate("outdoor", "--train-num", "0", folder=tmp_path).returncode == 2
     helped = evaluate("outdoor", "--help", folder=tmp_path)
     assert helped.returncode == 0 and "examples:" in helped.stdout
+
+
+def test_the_caffe_that_is_asked_for_is_the_one(tmp_path):
+    """Nothing imports the bundled one before CAFFE_ROOT has been looked at."""
+    other = tmp_path / "python" / "caffe"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise ImportError('the other Caffe')")
+    (tmp_path / "frames" / "001").mkdir(parents=True)
+    (tmp_path / "w.caffemodel").touch()
+    words = ["--im-path", tmp_path / "frames", "--weights", tmp_path / "w.caffemodel"]
+    command = [sys.executable, str(ROOT / "eval/eval-casiab.py"), *map(str, words)]
+    for root, told in ((tmp_path, "the other Caffe"), (tmp_path / "gone", "gone, which has no folder python/caffe")):
+        environment = {**os.environ, "CAFFE_ROOT": str(root)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
+        assert done.returncode == 1 and told in done.stderr

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from eval.features import FeatureFileError, Features, read_cache, read_original, write_cache
+from layers.unpickle import load_arrays
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +30,13 @@ def test_casiab_file_of_11_views(original_arrays, python2_file):
 def test_szu_file_fills_one_row_of_three(original_arrays, python2_file):
     features = read_original(python2_file(original_arrays(rows=3, filled=1)), num_groups=1)
     assert len(features.gallery) == 10 and set(features.groups) == {0}
+
+
+def test_reads_what_python_2_wrote(python2_file):
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([3, -1])}
+    found = load_arrays(python2_file(arrays))
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
 
 
 def test_counts_written_as_floats(original_arrays, python2_file):

@@ -17,7 +17,7 @@ from eval.extract import random_starts
 from eval.features import Features
 from eval.walks import Source, features_of
 from layers.datasets import DATASETS
-from layers.frames import open_frames
+from layers.sources import open_frames
 
 pytestmark = pytest.mark.medium
 ROOT = Path(__file__).resolve().parents[2]

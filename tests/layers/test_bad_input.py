@@ -193,5 +193,6 @@ def test_weights_of_another_shape(capfd, root):
     assert train(capfd, root, solver="snapshot_after_train: true")[0] == 0
     os.rename("tiny_iter_6.caffemodel", "three.caffemodel")
     os.remove("tiny_iter_6.solverstate")
+    os.remove("tiny_iter_6.people.json")
     refused = train(capfd, root, "--weights=three.caffemodel", num_output=4)
     assert_refused(*refused, "three.caffemodel.*'fc_id'; shape mismatch. Source param shape is 3 12288")

@@ -8,8 +8,8 @@ import pytest
 
 from layers.data_layers import training_sequences
 from layers.datasets import DATASETS, Dataset, Protocol, data_root
-from layers.frames import open_frames
 from layers.params import parse
+from layers.sources import open_frames
 from tests.layers.trees import write_sequence, write_walkers
 from tools import check_data, pack_frames
 

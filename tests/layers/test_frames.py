@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from layers.datasets import SIZE
-from layers.frames import DataError, Tree, fill_image_blob, fill_mask_blob, image_names, open_frames
+from layers.frames import DataError, Tree, fill_image_blob, fill_mask_blob, image_names
+from layers.sources import open_frames
 from tests.layers.trees import write_sequence
 
 SEQ = "001/nm-01/000"

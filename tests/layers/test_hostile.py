@@ -16,8 +16,9 @@ import pytest
 
 from layers import pack
 from layers.datasets import DATASETS
-from layers.frames import DataError, Tree, open_frames, read_image, read_video
+from layers.frames import DataError, Tree, read_image, read_video
 from layers.params import parse
+from layers.sources import open_frames
 from tests.layers.packs import index_of, write_index
 from tests.layers.trees import write_sequence, write_walkers
 from tools import pack_frames

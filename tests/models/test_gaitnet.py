@@ -164,4 +164,7 @@ def test_deploy_is_the_recognition_half_alone():
     assert list(layer(net, "make_pair").slice_param.slice_point) == [1, 2, 3, 4, 5]
     assert net.layer[-1].name == "relu13"
     assert all(x.batch_norm_param.use_global_stats for x in net.layer if x.type == "BatchNorm")
-    assert not {"fc_id", "drop13", "gt_cube", "loss_seg", "drop6_0"} & {x.name for x in net.layer}
+    assert not {"fc_id", "drop13", "gt_cube", "loss_seg"} & {x.name for x in net.layer}
+    for k in (6, 7):  # as in the original, though they do nothing in phase TEST
+        drop = layer(net, f"drop{k}_0")
+        assert drop.bottom == drop.top == [f"conv{k}_0"] and drop.dropout_param.dropout_ratio == 0.5

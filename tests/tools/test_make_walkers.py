@@ -14,7 +14,7 @@ import pytest
 from scipy.stats import binom
 
 from layers.datasets import DATASETS
-from layers.frames import open_frames
+from layers.sources import open_frames
 from tools.walkers.sequence import render_sequence
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"

@@ -16,7 +16,8 @@ import pytest
 
 from layers import pack
 from layers.datasets import DATASETS
-from layers.frames import DataError, Tree, open_frames
+from layers.frames import DataError, Tree
+from layers.sources import open_frames
 from tests.layers.packs import index_of, write_index
 from tests.layers.trees import write_sequence, write_walkers
 
@@ -74,8 +75,8 @@ def test_pack_equals_trees(root):
 
 def test_a_dataset_reads_a_pack_like_a_tree(root):
     walkers = DATASETS["walkers"]
-    assert walkers.subjects(root / "pack") == ["001", "002", "003"]
-    sequences = walkers.sequences(root / "pack", ["002"])
+    assert walkers.subjects(open_frames(root / "pack")) == ["001", "002", "003"]
+    sequences = walkers.sequences(open_frames(root / "pack"), ["002"])
     assert sequences == walkers.sequences(root / "crop-im", ["002"])
 
 

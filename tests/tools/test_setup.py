@@ -38,13 +38,12 @@ def root(tmp_path):
     return tmp_path
 
 
-def setup(root, python, **env):
-    env = {**os.environ, "PYTHON": str(root / (python or "")), **env}
+def setup(root, python, *options, **env):
+    env = {**os.environ, "PYTHON": str(root / (python or "")), "PATH": "/usr/bin:/bin", **env}  # no uv of this machine
     if python is None:
         del env["PYTHON"]
-    return subprocess.run(
-        ["sh", str(root / "tools/setup.sh")], cwd="/", env=env, capture_output=True, text=True, timeout=60
-    )
+    command = ["sh", str(root / "tools/setup.sh"), *options]
+    return subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=60)
 
 
 def installed(root):
@@ -71,10 +70,33 @@ def test_set_up_once(root):
     first = setup(root, "fit")
     assert first.returncode == 0, first.stderr
     made, packages, project = installed(root)
-    assert made == "made" and "-r requirements-dev.txt" in packages and project.endswith("-e .")
+    assert made == "made" and "-r requirements.txt" in packages and project.endswith("-e .")
     assert setup(root, "fit").stdout == ""
     assert setup(root, "fit").returncode == 0
     assert len(installed(root)) == 3
+
+
+def test_what_the_tests_need_is_installed_on_demand(root):
+    assert setup(root, "fit").returncode == 0
+    assert setup(root, "fit", "--dev").returncode == 0
+    assert "-r requirements-dev.txt" in installed(root)[-2] and installed(root).count("made") == 1
+    assert setup(root, "fit", "--dev").stdout == "" and setup(root, "fit").stdout == ""
+    with open(root / "requirements-dev.txt", "a") as f:
+        f.write("another==1.0\n")
+    assert setup(root, "fit").stdout == ""  # training does not need it
+    assert "Installing" in setup(root, "fit", "--dev").stdout
+
+
+@pytest.mark.parametrize("status, by", [("0", ["uv"]), ("2", ["uv", "pip"])])
+def test_uv_installs_where_it_is_and_pip_where_it_fails(root, status, by):
+    uv = root / "bin/uv"
+    uv.parent.mkdir()
+    uv.write_text(f'#!/bin/sh\necho "uv $*" >>{root}/installed\nexit {status}\n')
+    uv.chmod(0o755)
+    done = setup(root, "fit", PATH=f"{uv.parent}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    packages = [line for line in installed(root) if "-r requirements.txt" in line]
+    assert ["uv" if line.startswith("uv pip install --python ") else "pip" for line in packages] == by
 
 
 def test_an_interrupted_set_up_is_taken_up_again(root):

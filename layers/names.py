@@ -1,0 +1,19 @@
+"""Names of files and folders: what is data, and what a file manager, an archiver or a file server left there."""
+
+import os
+
+NOISE = {
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "__macosx",
+    "$recycle.bin", "system volume information", "lost+found",
+}  # fmt: skip
+
+
+def is_noise(name):
+    """Is it hidden (.DS_Store, ._001.png, .001.partial) or the work of some system (Thumbs.db, @eaDir)?"""
+    return name.startswith(".") or name.lower() in NOISE
+
+
+def folders(root, path=""):
+    """Sorted names of the folders below `root`/`path`, those of noise left out. OSError: it cannot be listed."""
+    with os.scandir(os.path.join(root, path)) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not is_noise(entry.name))
