@@ -8,12 +8,14 @@
 #   sh train_net.sh casiab --gpu=0,1 --precision=tf32 --tensorboard=runs    other options go on to `caffe train`
 #
 # Interrupted or killed at any point, the same command goes on. CAFFE_ROOT=/path/to/caffe uses that Caffe instead of
-# the bundled one; GAITNET_DATA=/path is where the datasets lie when not in data/.
+# the bundled one, and CAFFE_PYTHON=/path/to/python3 evaluates with the Python that it was built for.
+# GAITNET_DATA=/path is where the datasets lie when not in data/.
 set -eu
 case ${GAITNET_DATA:-/} in /*) ;; *) export GAITNET_DATA="$PWD/$GAITNET_DATA" ;; esac
+case ${CAFFE_PYTHON:-} in [!/]*/*) CAFFE_PYTHON=$PWD/$CAFFE_PYTHON ;; esac
 cd -- "$(dirname -- "$0")"
 
-usage() { sed -n '2,12s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,13s/^# \{0,1\}//p' "$0"; }
 fail() { echo "error: $1" >&2; exit "${2:-1}"; }
 
 name=walkers # of the folder in experiments/
@@ -93,13 +95,16 @@ pack() {
 evaluate() { # gpu or nothing
     set -- --report --weights "$weights" --train-num "$train_num" --out "$results" ${1:+--gpu "${1%%,*}"}
     [ "$dataset" != walkers ] || set -- "$@" --clips all # all windows of a walk: few walks, nothing random in the table
-    $python -m eval "$dataset" "$@"
+    "$evaluates" -m eval "$dataset" "$@"
 }
 
 any_gpu() { # the first that torch finds, for the bundled Caffe
     [ -n "${CAFFE_ROOT:-}" ] || ! $python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || echo 0
 }
 
+evaluates=$python # or the Python that goes with another Caffe
+[ -z "${CAFFE_ROOT:-}" ] || evaluates=${CAFFE_PYTHON:-$python}
+command -v "$evaluates" >/dev/null || fail "CAFFE_PYTHON is $evaluates, which is no command; wanted a Python"
 sh tools/setup.sh
 [ $fresh = no ] || set_aside
 facts=$(env -u CAFFE_ROOT $python tools/experiment.py show "$experiment")

@@ -19,6 +19,7 @@ from caffe.parallel import solver_count as solver_count
 from caffe.parallel import solver_rank as solver_rank
 from caffe.python_layer import PythonLayer
 from caffe.python_layer import allow_python_modules as allow_python_modules
+from caffe.user_layer import layer as layer  # the module caffe.layer is imported already
 
 # OpenCV reads this when it is first imported: an image of a hundred bytes may claim to unpack to gigabytes.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27))

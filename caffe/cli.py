@@ -10,6 +10,7 @@ from caffe.commands import COMMANDS
 from caffe.errors import CaffeError, PythonLayerError
 from caffe.process import on_large_pages
 from caffe.python_layer import allow_python_modules
+from caffe.user_layer import load_layers
 
 FATAL_EXIT = 134  # Caffe aborts; a shell shows that as 128 + SIGABRT
 
@@ -37,6 +38,8 @@ def main(argv=None) -> int:
             raise CaffeError(f"Unknown action: {words[0]}")
         if modules := given.pop("python_modules"):
             allow_python_modules([] if modules == "none" else modules.split(","))
+        if modules := given.pop("layers"):
+            load_layers(modules.split(","))
         return command(**given, typed=shlex.join(["caffe", *argv]))
     except PythonLayerError as e:
         print(f"error: {e}", file=sys.stderr)

@@ -12,9 +12,12 @@ import zlib
 
 from caffe.errors import CaffeError
 
-# A seal ends a binary protobuf file: field `checksum` (1001), 10 bytes: "CRC32:" and the checksum of all before it.
-# Other readers, BVLC Caffe's too, skip a field that they do not know.
-_SEAL = b"\xca\x3e\x0aCRC32:"
+# A seal begins a binary protobuf file: field `checksum` (1001) with these words, then length and CRC32 of all that
+# follows. Other readers, BVLC Caffe's too, skip a field that they do not know. Who parses the file, edits the message
+# and writes it again puts the field after those of smaller number or, unknown to him, after all others. So a seal in
+# front tells of these very bytes; one elsewhere tells that the file was edited since.
+_WORDS = b"\xca\x3e\x1dlength and CRC32:"
+_SEAL_BYTES = len(_WORDS) + 12
 
 
 @contextlib.contextmanager
@@ -33,29 +36,39 @@ def atomic_path(path):
             os.unlink(temporary)
 
 
-def seal(content: bytes) -> bytes:
-    """`content`, a serialized protobuf message, with its checksum at the end."""
-    return content + _SEAL + zlib.crc32(content).to_bytes(4, "little")
+def write_sealed(path, content: bytes) -> None:
+    """Write `content`, a serialized protobuf message, behind its seal; the file is there whole or not at all."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as f:
+        f.write(_seal(content))
+        f.write(content)
 
 
-def check_seal(path) -> bool:
-    """Is the file sealed? False: it has no seal (another program wrote it). A wrong checksum raises CaffeError."""
-    with _reading(path) as f:
-        content = f.read()
-    body, end = content[: -len(_SEAL) - 4], content[-len(_SEAL) - 4 :]
-    if not end.startswith(_SEAL):
+def check_seal(content: bytes, path) -> bool:
+    """Does `content`, that of the file `path`, begin with a seal? CaffeError: with one that does not fit it."""
+    begin = content[: len(_WORDS)]
+    if 2 * sum(a == b for a, b in zip(begin, _WORDS)) <= len(_WORDS):  # half of it still tells: it may be damaged, too
         return False
-    if zlib.crc32(body) != int.from_bytes(end[-4:], "little"):
+    if content[:_SEAL_BYTES] != _seal(memoryview(content)[_SEAL_BYTES:]):
         raise CaffeError(f"{path}: the file is damaged (its checksum does not fit its contents); use an older snapshot")
     return True
 
 
+def _seal(content):
+    return _WORDS + len(content).to_bytes(8, "little") + zlib.crc32(content).to_bytes(4, "little")
+
+
 def seal_of(path) -> bytes:
-    """The last bytes of a file, in which its seal lies: what tells one sealed file from another."""
+    """The first bytes of a file, where its seal lies: what tells one sealed file from another."""
     with _reading(path) as f:
-        f.seek(0, os.SEEK_END)
-        f.seek(max(f.tell() - len(_SEAL) - 4, 0))
-        return f.read()
+        return f.read(_SEAL_BYTES)
+
+
+def bears_seal(path, seal: bytes) -> bool:
+    """Whether the file is the one that had this seal, or an edited one, which carries it at its end."""
+    with _reading(path) as f:
+        begin = f.read(len(seal))
+        f.seek(max(f.seek(0, os.SEEK_END) - len(seal), 0))
+        return seal in (begin, f.read())
 
 
 @contextlib.contextmanager

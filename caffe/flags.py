@@ -21,6 +21,7 @@ FLAGS = {
     "gpu": ("", "Optional; run in GPU mode on given device IDs separated by ','.Use '-gpu all' to run on all "
                 "available GPUs. The effective training batch size is multiplied by the number of devices."),
     "iterations": (50, "The number of iterations to run."),
+    "layers": ("", "Optional; Python modules that declare layer types (@caffe.layer), separated by ','."),
     "level": (0, "Optional; network level."),
     "model": ("", "The model definition protocol buffer text file."),
     "phase": ("", "Optional; network phase (TRAIN or TEST). Only used for 'time'."),

@@ -1,7 +1,7 @@
 """Building a net: layers in order, blobs wired by name, what needs a gradient (Caffe: Net::Init)."""
 
+from caffe import forks, ops  # noqa: F401 - importing them registers the layer types
 from caffe import glog as log
-from caffe import ops  # noqa: F401 - importing ops registers the layer types
 from caffe.errors import CaffeError, note_layer
 from caffe.layer import REGISTRY
 from caffe.net_state import filter_net

@@ -13,6 +13,7 @@ else to the layer itself (`name`, `loss_weight`, `param`, `include`, `convolutio
 
 from collections import Counter
 
+from caffe import options
 from caffe.proto import caffe_pb2
 
 
@@ -31,6 +32,9 @@ def assign_proto(proto, name, value):
 
     Raises AttributeError where the message has no such field."""
     field = proto.DESCRIPTOR.fields_by_name.get(name)
+    if field is None and isinstance(proto, caffe_pb2.LayerParameter) and options.extension(name):
+        _assign_message(proto.Extensions[options.extension(name)], value)
+        return
     if field is None:
         known = ", ".join(proto.DESCRIPTOR.fields_by_name)
         raise AttributeError(f"{proto.DESCRIPTOR.name} has no field {name!r} (known: {known})")

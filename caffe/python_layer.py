@@ -40,7 +40,7 @@ class PythonLayer(Layer):
 
     def __init__(self, param):
         super().__init__(param)
-        self.param_str = param.python_param.param_str
+        self.param_str = self.param_str_ = param.python_param.param_str  # with a line below: as Caffe of 2015 had it
         self.blobs = BlobVec()
 
 

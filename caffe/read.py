@@ -6,8 +6,9 @@ from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from caffe import fork_words, options, words
 from caffe.errors import CaffeError
-from caffe.files import open_file
+from caffe.files import check_seal, open_file
 from caffe.glog import info
 from caffe.proto import caffe_pb2
 from caffe.upgrade import upgrade_net, upgrade_solver
@@ -46,29 +47,74 @@ def read_text(path, message_type):
 
 
 def parse_text(text: bytes, message_type, name):
-    """A message of `message_type` from `text`; errors call it `name`."""
-    message = message_type()
+    """A message of `message_type` from `text`; errors call it `name`.
+
+    What forks of Caffe say in other words is understood (fork_words.py), and options that users declared
+    (options.py). All unknown words are told at once."""
     # Bytes that are not UTF-8 do no harm in comments; anywhere else the parser refuses them. Editors on Windows begin
     # a file with a byte order mark.
     decoded = text.decode("utf-8-sig", "surrogateescape")
-    try:
-        text_format.Parse(decoded, message)
-        problem = _missing_fields(message)
-    except text_format.ParseError as e:
-        problem = _parse_problem(e, decoded)
-    except (ValueError, OverflowError) as e:  # a number no field can hold
-        problem = str(e)
-    except SystemError:  # protobuf's answer to a lone surrogate where it looks for the name of an enum's value
-        problem = "a word holds bytes that are not UTF-8"
+    message, problem = _parsed(decoded, message_type)
+    if problem:
+        ours, unknown = in_our_words(decoded, message_type.DESCRIPTOR)
+        if len(unknown) > 1 or (unknown and ours != decoded):
+            problem = _all_unknown(unknown)
+        elif ours != decoded:
+            message, problem = _parsed(ours, message_type)
     if problem:
         raise CaffeError(f"Failed to parse {message_type.DESCRIPTOR.name} file: {name}: "
                          f"Error parsing text-format {message_type.DESCRIPTOR.full_name}: {problem}")  # fmt: skip
     return message
 
 
+def in_our_words(text, descriptor):
+    """`text`, which should hold a message of `descriptor`, with forks' words changed to BVLC Caffe's and users' options
+    named as protobuf names them; and the words (words.Word) that stay unknown, which are left as they stand."""
+    try:
+        unknown, _ = words.words(text, descriptor)
+    except words.Unreadable:
+        return text, []
+    parts: list[str] = []
+    left: list[words.Word] = []
+    place = 0
+    for word in unknown:
+        if word.message == "LayerParameter" and word.kind == "field" and options.extension(word.field):
+            end, said = word.name_end, f"[{options.extension(word.field).full_name}]"
+        else:
+            end, said = word.end, fork_words.in_our_words(word)
+        if said is None:
+            left.append(word)
+        elif word.start >= place:
+            parts += [text[place : word.start], said]
+            place = end
+    return "".join([*parts, text[place:]]), left
+
+
+def _parsed(text, message_type):
+    """The message, and what is wrong with it ("": nothing)."""
+    message = message_type()
+    try:
+        text_format.Parse(text, message)
+        problem = _missing_fields(message)
+    except text_format.ParseError as e:
+        problem = _parse_problem(e, text)
+    except (ValueError, OverflowError) as e:  # a number no field can hold
+        problem = str(e)
+    except SystemError:  # protobuf's answer to a lone surrogate where it looks for the name of an enum's value
+        problem = "a word holds bytes that are not UTF-8"
+    return message, problem
+
+
+def _all_unknown(unknown, most=20):
+    told = " ".join(f"{word.line}:{word.column}: {word}" for word in unknown[:most])
+    more = f" And {len(unknown) - most} more." if len(unknown) > most else ""
+    return f"{told}{more} (caffe check says what to do about them)"
+
+
 def read_binary(source, message_type):
     """A message of `message_type` from the binary file `source` (a path, or bytes), as it stands there."""
     data = source if isinstance(source, bytes) else _read_file(source, MAX_BINARY_BYTES)
+    check_seal(data, _name_of(source))
     message = message_type()
     try:
         message.ParseFromString(data)

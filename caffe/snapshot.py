@@ -11,7 +11,7 @@ import torch
 from caffe import glog as log
 from caffe import packed, weights
 from caffe.errors import CaffeError
-from caffe.files import atomic_path, check_seal, seal, seal_of
+from caffe.files import atomic_path, bears_seal, seal_of, write_sealed
 from caffe.proto import caffe_pb2
 from caffe.read import read_binary
 
@@ -96,10 +96,10 @@ def _weights_of(state, path):
     beside = os.path.join(os.path.dirname(path), os.path.basename(state.learned_net))
     present = [model for model in (state.learned_net, beside) if os.path.exists(model)]
     for model in present:
-        if not state.weights_seal or seal_of(model) == state.weights_seal:
+        if not state.weights_seal or bears_seal(model, state.weights_seal):
             return model
     if present:
-        raise CaffeError(f"{present[0]}: its end is missing, or it is not the file that {path} was saved with; "
+        raise CaffeError(f"{present[0]}: it is not the file that {path} was saved with, or its beginning is damaged; "
                          "use an older snapshot")  # fmt: skip
     return state.learned_net
 
@@ -110,8 +110,7 @@ def _save_state(solver, path, model):
                                   random_seed=solver.seed, weights_seal=seal_of(model))  # fmt: skip
     for blob in solver.history:
         weights.blob_to_proto(blob, state.history.add())
-    with atomic_path(path) as temporary, open(temporary, "wb") as f:
-        f.write(seal(state.SerializeToString()))
+    write_sealed(path, state.SerializeToString())
 
 
 def _check_history(solver, path, shapes):
@@ -125,7 +124,6 @@ def _check_history(solver, path, shapes):
 
 def _read_state(solver, path):
     try:
-        check_seal(path)
         state = read_binary(path, caffe_pb2.SolverState)
     except CaffeError as e:
         raise CaffeError(f"{path}: cannot read the solver state: {e}") from e

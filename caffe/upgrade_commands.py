@@ -21,13 +21,18 @@ def net_text(argv=None) -> int:
 def net_binary(argv=None) -> int:
     """upgrade_net_proto_binary OLD.caffemodel NEW.caffemodel"""
     return _run("upgrade_net_proto_binary", "caffemodel", caffe_pb2.NetParameter, read_binary, upgrade_net,
-                lambda net: net.SerializeToString(), argv)  # fmt: skip
+                _without_checksum, argv)  # fmt: skip
 
 
 def solver_text(argv=None) -> int:
     """upgrade_solver_proto_text OLD.prototxt NEW.prototxt"""
     return _run("upgrade_solver_proto_text", "prototxt", caffe_pb2.SolverParameter, read_text, upgrade_solver,
                 lambda solver: message_to_text(solver).encode(), argv)  # fmt: skip
+
+
+def _without_checksum(net):
+    net.ClearField("checksum")  # of the old file
+    return net.SerializeToString()
 
 
 def _run(command, suffix, message_type, read, upgrade, to_bytes, argv):

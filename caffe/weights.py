@@ -10,7 +10,7 @@ import torch
 from caffe import glog as log
 from caffe import packed
 from caffe.errors import CaffeError
-from caffe.files import atomic_path, check_seal, seal
+from caffe.files import atomic_path, write_sealed
 from caffe.proto import caffe_pb2
 
 # ---- one blob
@@ -78,8 +78,7 @@ def to_proto(net, write_diff=False) -> caffe_pb2.NetParameter:
 
 
 def save(net, path, write_diff=False):
-    with atomic_path(path) as temporary, open(temporary, "wb") as f:
-        f.write(seal(to_proto(net, write_diff).SerializeToString()))
+    write_sealed(path, to_proto(net, write_diff).SerializeToString())
 
 
 def copy_from(net, path):
@@ -90,9 +89,9 @@ def copy_from(net, path):
         return
     from caffe.read import read_net_binary
 
-    sealed = check_seal(path)
     source = read_net_binary(path)
-    if not sealed and any(layer.blobs for layer in net.layers) and not any(saved.blobs for saved in source.layer):
+    wanted, found = (any(layer.blobs for layer in layers) for layers in (net.layers, source.layer))
+    if wanted and not found and not source.HasField("checksum"):
         raise CaffeError(f"{path}: holds no weights at all; it was emptied or cut off")
     copy_from_proto(net, source, path)
 

@@ -10,7 +10,7 @@ import tempfile
 
 import numpy as np
 
-from eval.runtime import choose_caffe
+from eval.runtime import import_caffe
 from layers.datasets import NUM_FRAMES, SIZE
 from layers.frames import fill_image_blob
 
@@ -101,7 +101,7 @@ def people_trained(weights):
 
 def shapes_of_weights(path):
     """{name: shape of the first parameter} of the layers that a weights file has parameters for."""
-    choose_caffe()
+    import_caffe()
     from google.protobuf.message import DecodeError
 
     from caffe.proto import caffe_pb2

@@ -8,6 +8,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from eval.runtime import BUNDLED, which_caffe
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("numpy", "scipy", "opencv-python-headless", "torch", "matplotlib")
 
@@ -44,6 +46,8 @@ def versions():
     """Versions of Python, the packages and this repository (its commit, with +changes when tracked files differ)."""
     found = {"python": platform.python_version(), "machine": platform.platform()}
     for package in PACKAGES:
+        if package == "torch" and which_caffe() != BUNDLED:
+            continue  # though it may be installed
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

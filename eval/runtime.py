@@ -2,22 +2,51 @@
 
 import os
 import sys
+from pathlib import Path
+
+BUNDLED = "bundled"
 
 
-def choose_caffe():
-    """Let `import caffe` give the Caffe that CAFFE_ROOT names; to be called before the first import."""
-    root = os.environ.get("CAFFE_ROOT")
-    if root and "caffe" not in sys.modules:
-        if not os.path.isdir(os.path.join(root, "python", "caffe")):
-            raise ValueError(f"CAFFE_ROOT is {root}, which has no folder python/caffe; wanted that of a built Caffe")
-        sys.path.insert(0, os.path.join(root, "python"))
+def which_caffe():
+    """What stands for it in results: "bundled", or the folder that CAFFE_ROOT names."""
+    return os.environ.get("CAFFE_ROOT") or BUNDLED
+
+
+def import_caffe():
+    """The module `caffe` of that Caffe. ValueError: CAFFE_ROOT is none, or this Python cannot import it."""
+    root = which_caffe()
+    if root != BUNDLED:
+        put_first(Path(root).absolute() / "python")
+    try:
+        import caffe
+    except (ImportError, AttributeError, RuntimeError, SystemError) as e:  # each of these, by a NumPy of other kind
+        if root == BUNDLED:
+            raise
+        raise ValueError(
+            f"CAFFE_ROOT is {root}, whose Python package cannot be imported by {sys.executable} "
+            f"({type(e).__name__}: {' '.join(str(e).split())}); name the Python that goes with that Caffe: "
+            "CAFFE_PYTHON=/path/to/python3 sh train_net.sh, or run this script with it"
+        ) from e
+    return caffe
+
+
+def put_first(python):
+    """Let `import caffe` find the package in the folder `python`."""
+    if not (python / "caffe").is_dir():
+        raise ValueError(
+            f"CAFFE_ROOT is {python.parent}, which has no folder python/caffe; wanted that of a built Caffe"
+        )
+    if str(python) not in sys.path:
+        sys.path.insert(0, str(python))
+    if "caffe" in sys.modules and not Path(str(sys.modules["caffe"].__file__)).is_relative_to(python):
+        raise ValueError(f"CAFFE_ROOT is {python.parent}, but {sys.modules['caffe'].__file__} was imported before")
 
 
 def load_caffe(gpu=None):
-    """The module `caffe`, on the CPU or on GPU number `gpu`."""
-    choose_caffe()
-    import caffe
-
+    """The module `caffe`, on the CPU or on GPU number `gpu`; tells which one it is."""
+    caffe = import_caffe()
+    version = getattr(caffe, "__version__", "of no version")
+    print(f"Caffe {version}, {which_caffe()}: {os.path.dirname(caffe.__file__)}", file=sys.stderr)
     if gpu is None:
         caffe.set_mode_cpu()
     else:

@@ -12,7 +12,7 @@ from eval import provenance
 from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
 from eval.extract import CLIPS, Extraction, all_starts, extract, random_starts
 from eval.features import Features, read_cache, write_cache
-from eval.runtime import load_caffe
+from eval.runtime import load_caffe, which_caffe
 from layers.datasets import MIN_FRAMES
 from layers.sources import open_frames
 
@@ -50,6 +50,7 @@ def features_of(source, part="test"):
     walks = choose(source, frames, part)
     key = {
         "version": VERSION,
+        "caffe": which_caffe(),
         "dataset": source.dataset.name,
         "train_num": source.train_num,
         "part": part,

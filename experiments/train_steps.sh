@@ -129,7 +129,9 @@ train() { # step, the step before
     [ "${prune:-no}" = no ] || prune_snapshots "$step"
 }
 
-advice() { # step, log: what to do where the loss diverged
+advice() { # step, log: what to do where the cause is known
+    ! grep -q 'Cannot use GPU in CPU-only Caffe' "$2" || echo "; that Caffe was built for CPUs alone, and the solvers ask \
+for a GPU: sed -i 's/solver_mode: GPU/solver_mode: CPU/' $PWD/solver-*.prototxt"
     ! grep -Eiq 'loss (is|=) -?(nan|inf)|not finite' "$2" || echo "; the loss diverged: lower base_lr, or delete the \
 newest gaitnet-$1_iter_<n>.* before you run it again"
 }

@@ -114,6 +114,12 @@ class Dataset:
         """Is `seq` of a condition that training uses? (CASIA-B and walkers: nm-01..nm-06.)"""
         return re.fullmatch(self.training, seq.path) is not None
 
+    def knows(self, path):
+        """Does training, gallery, probe or a further table use a sequence of this path?"""
+        protocol = self.protocol
+        patterns = (self.training, protocol.gallery, protocol.probe, *(probes for _, probes in protocol.covariates))
+        return any(re.fullmatch(pattern, path) for pattern in patterns)
+
     def _sequence(self, path, labels):
         level = dict(zip(self.tree, path.split("/")))
         return Sequence(level["subject"], labels[level["subject"]], level["condition"], level.get("view", ""), path)

@@ -52,33 +52,44 @@ class Frames:
 
 
 class Tree(Frames):
-    """Frames in folders `im_path`/<sequence>/, masks of the same names in `gt_path`/<sequence>/."""
+    """Frames in folders `im_path`/<sequence>/, masks of the same names in `gt_path`/<sequence>/.
 
-    def __init__(self, im_path, gt_path=None):
-        self.im_path, self.gt_path = im_path, gt_path
+    Without `im_path` there are silhouettes alone, and every frame is black. `mask_max`: what a mask says where the
+    person is; 255, or 1 in masks of 0 and 1."""
+
+    def __init__(self, im_path=None, gt_path=None, mask_max=255):
+        self.im_path, self.gt_path, self.mask_max = im_path, gt_path, mask_max
+        self.root = im_path or gt_path  # whose names count
         self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="read")  # OpenCV decodes without the GIL
+
+    @property
+    def has_frames(self):
+        return self.im_path is not None
 
     def folders(self, path=""):
         """Sorted names of what lies below `path`: ids, conditions of an id, views of a condition."""
-        return folders(self.im_path, path)
+        return folders(self.root, path)
 
     def length(self, seq_path):
         """Number of frames."""
-        return len(image_names(os.path.join(self.im_path, seq_path)))
+        return len(image_names(os.path.join(self.root, seq_path)))
 
     def num_masks(self, seq_path):
         """Number of mask files; 0 where the folder of masks is missing."""
-        folder = os.path.join(self.gt_path, seq_path)
-        return len(image_names(folder)) if os.path.isdir(folder) else 0
+        return len(self._mask_names(seq_path))
+
+    def num_without_mask(self, seq_path):
+        """Number of frames that have no mask of their name."""
+        return len(set(image_names(os.path.join(self.root, seq_path))) - set(self._mask_names(seq_path)))
+
+    def _mask_names(self, seq_path):
+        folder = os.path.join(self.gt_path or "", seq_path)
+        return image_names(folder) if self.gt_path and os.path.isdir(folder) else []
 
     def read(self, seq_path, start, planes):
         """Fill `planes` (n, 4, 64, 64) with n frames from `start` on, and return it."""
-        names = image_names(os.path.join(self.im_path, seq_path))
-        if start + len(planes) > len(names):
-            raise DataError(
-                f"{os.path.join(self.im_path, seq_path)}: holds {len(names)} frames, "
-                f"wanted {start}..{start + len(planes) - 1}; has the folder changed?"
-            )
+        names = image_names(os.path.join(self.root, seq_path))
+        require_length(os.path.join(self.root, seq_path), len(names), start, len(planes))
         for name, frame in zip(names[start:], planes):
             self._read_frame(os.path.join(seq_path, name), frame)
         return planes
@@ -88,11 +99,14 @@ class Tree(Frames):
             pass  # raises what a read raised
 
     def _read_frame(self, file, planes):
-        image = read_image(os.path.join(self.im_path, file), cv2.IMREAD_COLOR)
-        planes[:3] = _resize(image).transpose(2, 0, 1)
-        planes[3] = 0
+        shape = None
+        planes[:] = 0
+        if self.im_path:
+            image = read_image(os.path.join(self.im_path, file), cv2.IMREAD_COLOR)
+            planes[:3] = resize(image).transpose(2, 0, 1)
+            shape = image.shape[:2]
         if self.gt_path:
-            self._read_mask(os.path.join(self.gt_path, file), image.shape[:2], planes)
+            self._read_mask(os.path.join(self.gt_path, file), shape, planes)
 
     def _read_mask(self, path, shape, planes):
         try:
@@ -101,12 +115,24 @@ class Tree(Frames):
             if not os.path.isdir(os.path.dirname(path)):
                 raise DataError(f"{os.path.dirname(path)}: the folder of masks is gone") from None
             return  # as in the original: a missing mask counts as all zero
-        if mask.shape != shape:
+        if shape and mask.shape != shape:
             raise DataError(
                 f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]}, its frame {shape[1]}x{shape[0]}; "
                 "crop both by the same box"
             )
-        planes[3] = _resize(mask)
+        planes[3] = resize(full_range(mask, self.mask_max))
+
+
+def full_range(mask, mask_max):
+    """A mask uint8 that says `mask_max` where the person is -> one that says 255 there."""
+    if mask_max == 255:
+        return mask
+    return cv2.LUT(mask, np.minimum(np.rint(np.arange(256) * 255 / mask_max), 255).astype(np.uint8))
+
+
+def require_length(name, found, start, n):
+    if start + n > found:
+        raise DataError(f"{name}: holds {found} frames, wanted {start}..{start + n - 1}; has it changed?")
 
 
 def image_names(folder):
@@ -227,5 +253,6 @@ def _is_whole(data):
     return all(end in tail for magic, end in _END_OF_FILE.items() if head.startswith(magic))
 
 
-def _resize(image):
+def resize(image):
+    """To 64x64, bilinear."""
     return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)

@@ -5,9 +5,11 @@ A pack is a folder with `data.mdb` in it, written by tools/pack_frames.py: an LM
     planes/<sequence>   uint8 (F, 4, 64, 64), the planes of all its frames, so that a clip is one stretch of bytes
     entry/<sequence>    JSON {"frames": 83, "masks": 83, "crc32": of the planes, "im_mtime_ns": .., "gt_mtime_ns": ..}
 
-followed by an index, which LMDB does not see:
+where an entry has more: "without_mask", the number of frames that have none of their name, and "brightest", what the
+masks say where the person is. Then comes an index, which LMDB does not see:
 
     JSON    {"format": 3, "dataset": "casiab", "im_path": "../crop-im", "gt_path": "../crop-seg", "size": of the LMDB,
+            "silhouettes": true where there are no frames, "mask_max": what the masks said where the person is,
             "head_crc32": of its first HEAD bytes, "sequences": {<sequence>: its entry and the "offset" of its planes}}
     END     length and crc32 of that JSON, and MAGIC
 
@@ -32,6 +34,7 @@ from layers.frames import PLANES, DataError, Frames
 
 FORMAT = 3
 FOLDER, FILE = "pack", "data.mdb"  # the folder lies beside the trees that it was made from
+SILHOUETTES = "pack-silhouettes"  # the same for masks alone
 MAGIC = b"GaitPack"
 END = struct.Struct("<QI8s")
 HEAD = 1 << 17  # bytes: any page size's first two pages, which change with every transaction
@@ -66,7 +69,8 @@ def beside(im_path, gt_path):
     """The pack that was made from these trees and lies beside them, or None.
 
     The log names one that must not be served."""
-    folder = os.path.join(os.path.dirname(os.path.realpath(im_path)), FOLDER)
+    main = im_path or gt_path
+    folder = default_folder(main, silhouettes=not im_path)
     if not is_pack(folder):
         return None
     try:
@@ -74,8 +78,13 @@ def beside(im_path, gt_path):
     except DataError as e:
         logging.getLogger("layers").warning("%s; reading the trees instead", e)
         return None
-    same = pack.im_path == os.path.realpath(im_path) and (not gt_path or pack.gt_path == os.path.realpath(gt_path))
-    return pack if same else None
+    same = pack.im_path == os.path.realpath(main) and (not gt_path or pack.gt_path == os.path.realpath(gt_path))
+    return pack if same and pack.has_frames == bool(im_path) else None
+
+
+def default_folder(root, silhouettes=False):
+    """Where the pack of the tree `root` lies: beside it."""
+    return os.path.join(os.path.dirname(os.path.realpath(root)), SILHOUETTES if silhouettes else FOLDER)
 
 
 def fingerprint(im_path, gt_path, seq_path):
@@ -135,6 +144,8 @@ class Pack(Frames):
         self.im_path, self.gt_path = (
             os.path.realpath(os.path.join(self.folder, index[key])) for key in ("im_path", "gt_path")
         )
+        self.has_frames = not index.get("silhouettes", False)
+        self.mask_max = index.get("mask_max", 255)
         self._folders = _tree_of(self.sequences)
 
     def _index(self):
@@ -158,6 +169,10 @@ class Pack(Frames):
     def num_masks(self, seq_path):
         """Number of mask files that the folder of masks held."""
         return self._entry(seq_path)["masks"]
+
+    def num_without_mask(self, seq_path):
+        """Number of frames that had no mask of their name; 0 in a pack that does not tell."""
+        return self._entry(seq_path).get("without_mask", 0)
 
     def folders(self, path=""):
         """Sorted names of what lies below `path`: ids, conditions of an id, views of a condition."""

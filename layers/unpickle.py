@@ -1,11 +1,13 @@
 """Reading a pickle of NumPy arrays without running anything that it says.
 
-The original release keeps features in Python pickles, and a pickle is a program. Here the program may name four
-things only, and gets classes of this file for them: nothing of NumPy, and nothing of Python, is ever called by it.
+The original release keeps features in Python pickles, OpenGait keeps walks in them, and a pickle is a program. Here the
+program may name four things only, and gets classes of this file for them: nothing of NumPy, and nothing of Python, is
+ever called by it.
 """
 
 import io
 import math
+import os
 import pickle
 import pickletools
 from typing import Any
@@ -14,6 +16,8 @@ import numpy as np
 
 NUMERIC_KINDS = "biuf"
 MOST_AXES, LONGEST_AXIS = 32, 2**31
+MOST_BYTES = 2**31  # of a file with one array
+SKIPPED = 2**12  # bytes: longer contents are passed over where the shape alone is wanted
 
 
 class UnsafePickleError(ValueError):
@@ -38,6 +42,64 @@ def load_arrays(path):
         raise UnsafePickleError(f"{path}: not a feature file that may be read: {reason}") from e
 
 
+def load_array(path):
+    """The one array that a pickle holds.
+
+    Raises UnsafePickleError, which names the file, for anything else, and OSError if it cannot be read."""
+    return _one_array(path, File)
+
+
+def array_like(path):
+    """As `load_array`, but its shape and type alone count: the numbers are not read where that can be avoided."""
+    return _one_array(path, Skimmed)
+
+
+def _one_array(path, opened):
+    if not os.path.isfile(path):
+        raise UnsafePickleError(f"{path}: is no regular file")
+    with open(path, "rb") as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_BYTES:
+                raise UnsafePickleError(f"it has {size} bytes, wanted {MOST_BYTES} at most")
+            return as_array("", ArrayUnpickler(opened(file, size), encoding="latin1").load(), "it")
+        except Exception as e:  # a damaged pickle raises nearly any exception
+            reason = " ".join(str(e).split())[:300]
+            raise UnsafePickleError(f"{path}: not a pickle of one array of numbers: {reason}") from e
+
+
+class File:
+    """What the unpickler reads from: never more than there is, so that a length that lies reserves no memory."""
+
+    def __init__(self, file, size):
+        self.file, self.size, self.readline = file, size, file.readline
+
+    def read(self, n):
+        if n > self.size - self.file.tell():
+            raise UnsafePickleError("it has been cut off")
+        return self.file.read(n)
+
+
+class Skimmed(File):
+    """Passes over long contents."""
+
+    def read(self, n):
+        if not SKIPPED < n <= self.size - self.file.tell():
+            return super().read(n)
+        self.file.seek(n, os.SEEK_CUR)
+        return Passed(n)
+
+
+class Passed:
+    """Bytes that were passed over; text, of which Python 2 and protocols 0 to 2 make them, may have another length."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+
 def check_memo(content):
     """Refuse memo numbers that would make the unpickler reserve gigabytes."""
     for opcode, argument, _ in pickletools.genops(content):
@@ -45,9 +107,9 @@ def check_memo(content):
             raise UnsafePickleError(f"memo number {argument} in a file of {len(content)} bytes")
 
 
-def as_array(name, item):
+def as_array(name, item, what="entry '{}'"):
     if not isinstance(item, PickledArray) or item.value is None:
-        raise UnsafePickleError(f"entry '{name}' is a {type(item).__name__}, not an array")
+        raise UnsafePickleError(f"{what.format(name)} is a {type(item).__name__}, not an array")
     return item.value
 
 
@@ -75,6 +137,12 @@ class ArrayUnpickler(Unpickler):
             raise UnsafePickleError(f"it sets the state of a {type(self.stack[-2]).__name__}")
         super().load_build()
 
+    def load_binunicode(self):
+        self.append(text_of(self.read(int.from_bytes(self.read(4), "little"))))
+
+    def load_bytearray8(self):
+        self.append(self.read(int.from_bytes(self.read(8), "little")))
+
     def load_set(self):
         raise UnsafePickleError("it asks for a set")
 
@@ -86,6 +154,8 @@ class ArrayUnpickler(Unpickler):
         pickle.SETITEMS[0]: load_setitems,
         pickle.DICT[0]: load_dict,
         pickle.BUILD[0]: load_build,
+        pickle.BINUNICODE[0]: load_binunicode,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
     }
 
     def find_class(self, module, name):
@@ -93,6 +163,10 @@ class ArrayUnpickler(Unpickler):
             return ADMITTED[module, name]
         except KeyError:
             raise UnsafePickleError(f"it asks for {module}.{name}; only NumPy arrays are admitted") from None
+
+
+def text_of(content):
+    return content if isinstance(content, Passed) else str(content, "utf-8", "surrogatepass")
 
 
 def require_text(keys):
@@ -138,21 +212,27 @@ class PickledBytes(bytes):
     """Stands in for `_codecs.encode(text, 'latin1')` and `bytes()`: so Python 3 puts bytes into an old pickle."""
 
     def __new__(cls, text="", _encoding="latin1"):
+        if isinstance(text, Passed):
+            return Passed(None)
         return super().__new__(cls, text.encode("latin1"))
 
 
 def build(content, pickled_type, shape, order):
     if isinstance(content, str):  # Python 2 strings arrive as latin1 text
         content = content.encode("latin1")
-    if not isinstance(content, (bytes, bytearray)) or not isinstance(pickled_type, PickledType):
+    if not isinstance(content, (bytes, bytearray, Passed)) or not isinstance(pickled_type, PickledType):
         raise UnsafePickleError("an array that is not plain bytes")
     if not isinstance(shape, tuple) or len(shape) > MOST_AXES:
         raise UnsafePickleError(f"an array of more than {MOST_AXES} axes")
     if not all(type(n) is int and 0 <= n < LONGEST_AXIS for n in shape):
         raise UnsafePickleError("an array whose shape is no row of sizes")
     wanted = math.prod(shape) * pickled_type.value.itemsize
+    if isinstance(content, Passed) and content.length is None:  # it was text, which has another length
+        content = Passed(wanted)
     if len(content) != wanted:
         raise UnsafePickleError(f"an array of shape {shape} takes {wanted} bytes, the file has {len(content)}")
+    if isinstance(content, Passed):
+        return np.broadcast_to(np.zeros((), pickled_type.value), shape)
     return np.frombuffer(content, pickled_type.value).reshape(shape, order="F" if order == "F" else "C")
 
 

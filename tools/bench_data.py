@@ -83,7 +83,7 @@ def measure(dataset, im_path, gt_path, turns=5, seconds=1.5):
     with tempfile.TemporaryDirectory() as scratch:
         seconds_to_pack = make_pack(dataset, im_path, gt_path, scratch)
         tree, packed = Tree(str(im_path), str(gt_path)), pack.open_pack(scratch)
-        lengths = sequences_of(dataset, scratch, packed)
+        lengths = sequences_of(dataset, packed)
         ways = {
             "loop": plain_loop(im_path, gt_path, lengths),
             "tree": feed(tree, lengths),
@@ -159,10 +159,10 @@ def run_tool(name, *args):
     subprocess.run([sys.executable, str(ROOT / "tools" / name), *args], check=True, stdout=subprocess.DEVNULL)
 
 
-def sequences_of(dataset, root, frames):
+def sequences_of(dataset, frames):
     """{sequence: length} of all that are long enough."""
     dataset = DATASETS[dataset]
-    lengths = {seq: frames.length(seq.path) for seq in dataset.sequences(root, dataset.subjects(root))}
+    lengths = {seq: frames.length(seq.path) for seq in dataset.sequences(frames, dataset.subjects(frames))}
     return {seq: length for seq, length in lengths.items() if length >= MIN_FRAMES}
 
 
@@ -264,7 +264,7 @@ def read_all(dataset, folder):
     before = resident_mb()
     packed = pack.open_pack(folder)
     wanted = 3 * sum(entry["frames"] for entry in packed.sequences.values())
-    way, read, most = feed(packed, sequences_of(dataset, folder, packed)), 0, before
+    way, read, most = feed(packed, sequences_of(dataset, packed)), 0, before
     while read < wanted:
         read += next(way)
         most = max(most, resident_mb())

@@ -1,22 +1,25 @@
 """Crop what the owners of a dataset hand out around the walking person, into the trees that training reads.
 
     python tools/crop.py casiab --frames DatasetB/videos --masks DatasetB/silhouettes
+    python tools/crop.py casiab --frames DatasetB-1/video DatasetB-2/video --masks DatasetB/silhouettes
+    python tools/crop.py casiab --masks GaitDatasetB-silh                 silhouettes alone, no frames
     python tools/crop.py outdoor --frames Outdoor-Gait-raw/im --masks Outdoor-Gait-raw/seg
-    python tools/crop.py szu --frames SZU-raw/rgb --masks SZU-raw/mask
 
 Frames are videos <id>-<condition>-<view>.avi in one folder, masks <id>/<condition>/<view>/<...>-<number>.png, where
 number 1 is the first frame of the video; or both are folders of images, <id>/<condition>[/<view>]/, and a mask bears
 its frame's name.
 
 The rule, with the same box for a frame and its mask:
-1. The mask is cut at half its range, gaps of up to 4 pixels are bridged, and only the largest part stays.
+1. The mask is cut at half its range, gaps of up to 4 pixels are bridged, and of its parts the person's stays, who is
+   followed through the walk: another who comes and goes is dropped, however large.
 2. The box is a square, 1.125 times as high as the person (as wide, where that is more). Its centre is the middle of the
    person's height and the median column of the person's pixels. Nothing is scaled, so the aspect ratio stays.
 3. Where the box leaves the picture, the border pixels of the frame are repeated and the mask is zero.
-4. A frame is left out of both trees when it has no mask, no person 16 pixels high, or a person that touches the border.
+4. A frame is left out of both trees when it has no mask, no person 16 pixels high, a person that touches the border, or
+   one whose height or place jumps off the walk's course, such as legs alone.
 
-A sequence appears when it is complete; killed and started again, the tool goes on with the missing ones. What was left
-out and why: left-out.csv beside the trees.
+A sequence appears when it is complete; killed and started again, the tool goes on with the missing ones, and those that
+had no usable frame are done again. What was left out and why, of all that lies in the trees: left-out.csv beside them.
 """
 
 import argparse
@@ -25,44 +28,49 @@ import os
 import shutil
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
-import numpy as np
-from scipy import ndimage
 
-from layers.datasets import DATASETS, data_root
-from layers.frames import DataError, image_names, read_image, read_video
+from layers.datasets import DATASETS, MIN_FRAMES, data_root
+from layers.frames import DataError, full_range, image_names, read_image, read_video
+from layers.hygiene import dim, some
+from layers.names import is_noise
+from tools.person import cut_pair, follow, numbers_of
+from tools.raw import find_walks
+from tools.trees import add_mask_max
 from tools.work import Progress, in_order, only_run, processes
 
-MARGIN = 1.125  # side of the box in heights of the person
-BRIDGED = 4  # pixels between parts of one person, such as head and shoulders
-SMALLEST = 16  # pixels of height
 RECORD = ".left-out.csv"  # in each folder of frames; hidden, so that no reader takes it for a frame
 COLUMNS = ("sequence", "frame", "reason")
+NO_FRAME = "mask without a frame"
 
 
 def main(argv=None):
     args = parse_args(argv)
     dataset = DATASETS[args.dataset]
     out = Path(args.out) if args.out else data_root() / dataset.folder
+    trees = Trees(out / dataset.im_dir if args.frames else None, out / dataset.gt_dir)
     try:
-        walks = find_walks(dataset, Path(args.frames), Path(args.masks))
+        walks = find_walks(dataset, args.frames, args.masks)
         with only_run(out):
-            failures = crop_all(walks, out / dataset.im_dir, out / dataset.gt_dir, args.jobs)
-            left_out = gather(walks, out / dataset.im_dir, out / "left-out.csv")
+            outcomes = crop_all(walks, trees, args.mask_max or 255, args.jobs)
+            failures = [outcome for outcome in outcomes if outcome.failure]
+            left_out = gather(dataset, trees.main, failures, out / "left-out.csv")
     except (DataError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    for failure in failures:
-        print(f"error: {failure}", file=sys.stderr)
+    for outcome in failures:
+        print(f"error: {outcome.failure}", file=sys.stderr)
+    for sentence in warnings(outcomes):
+        print(f"warning: {sentence}", file=sys.stderr)
     print(f"{out}: {len(walks) - len(failures)} of {len(walks)} sequences are cropped")
     for reason, n in left_out.most_common():
         print(f"  {n} frames left out: {reason}")
@@ -72,150 +80,202 @@ def main(argv=None):
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("--frames", required=True, help="folder of videos, or of folders of frames")
-    parser.add_argument("--masks", required=True, help="folder of folders of masks")
+    parser.add_argument(
+        "--frames", nargs="+", metavar="DIR", help="folders of videos, or of folders of frames; without: masks alone"
+    )
+    parser.add_argument("--masks", nargs="+", metavar="DIR", required=True, help="folders of folders of masks")
     parser.add_argument("--out", help="where the two trees go (default: where data/README.md puts them)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    add_mask_max(parser)
     return parser.parse_args(argv)
 
 
 @dataclass(frozen=True)
-class Walk:
-    """One sequence before cropping."""
+class Trees:
+    """Where crops go: frames (None: there are none), and masks."""
 
-    path: str  # in the trees: "001/nm-01/090"
-    frames: Path  # a video, or a folder
-    masks: Path  # a folder
+    frames: Path | None
+    masks: Path
 
+    @property
+    def main(self):
+        return self.frames or self.masks
 
-def find_walks(dataset, frames, masks):
-    """Every sequence below `frames`, as videos or as folders."""
-    for folder in (frames, masks):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; {dataset.title}: {dataset.source}")
-    videos = sorted(frames.glob("*.avi"))
-    if videos:
-        walks = [Walk(path, video, masks / path) for video in videos if (path := _path_of(video.stem, dataset))]
-    else:
-        walks = [Walk(path, frames / path, masks / path) for path in dataset.paths(frames)]
-    if not walks:
-        wanted = "/".join(f"<{level}>" for level in dataset.tree)
-        raise DataError(f"{frames}: holds neither videos {wanted.replace('/', '-')}.avi nor folders {wanted}")
-    return walks
+    def folders(self, path):
+        """The folders of one sequence, that of masks first."""
+        return [tree / path for tree in (self.masks, self.frames) if tree]
 
 
-def _path_of(stem, dataset):
-    """Path of the sequence in 001-nm-01-090.avi; None for what is no walk, such as CASIA-B's 001-bkgrd-090.avi."""
-    subject, _, rest = stem.partition("-")
-    condition, _, view = rest.rpartition("-")
-    return f"{subject}/{condition}/{view}" if len(dataset.tree) == 3 and "-" in condition else None
+@dataclass
+class Outcome:
+    """What became of one walk."""
+
+    path: str
+    frames: int = 0
+    masks: int = 0
+    cropped: int = 0
+    left_out: list = field(default_factory=list)  # (sequence, frame, reason)
+    failure: str = ""
 
 
-def crop_all(walks, im_path, gt_path, jobs):
-    """Crop the sequences that are not there yet; a list of sentences about those that cannot be cropped."""
-    todo = [walk for walk in walks if not (im_path / walk.path).is_dir()]
+def crop_all(walks, trees, mask_max, jobs):
+    """Crop the sequences that are not there yet; their outcomes."""
+    todo = [walk for walk in walks if not is_there(trees.main / walk.path)]
     if len(todo) < len(walks):
-        print(f"{im_path}: {len(walks) - len(todo)} of {len(walks)} sequences are there already", file=sys.stderr)
-    failures = []
+        print(f"{trees.main}: {len(walks) - len(todo)} of {len(walks)} sequences are there already", file=sys.stderr)
+    outcomes = []
     with Progress(len(todo), "sequences", "cropping") as progress:
-        work = partial(crop_walk, im_path=im_path, gt_path=gt_path)
-        for failure in in_order(work, todo, jobs, processes):
-            failures += [failure] if failure else []
+        for outcome in in_order(partial(crop_walk, trees=trees, mask_max=mask_max), todo, jobs, processes):
+            outcomes.append(outcome)
             progress.update()
-    return failures
+    return outcomes
 
 
-def crop_walk(walk, im_path, gt_path):
-    """Write one sequence to both trees. None, or why that cannot be done."""
-    folders = [root / walk.path for root in (gt_path, im_path)]
+def is_there(folder):
+    """Does it hold an image?"""
+    return folder.is_dir() and any(not is_noise(name) for name in os.listdir(folder))
+
+
+def crop_walk(walk, trees, mask_max):
+    """Write one sequence to the trees, or nothing where that cannot be done or no frame is usable."""
+    folders = trees.folders(walk.path)
     unfinished = [folder.with_name(f".{folder.name}.partial") for folder in folders]
-    for folder in (folders[0], *unfinished):  # of a run that was killed
+    for folder in (*folders, *unfinished):  # of a run that was killed, or that found no usable frame
         shutil.rmtree(folder, ignore_errors=True)
     for folder in unfinished:
         folder.mkdir(parents=True)
+    outcome = Outcome(walk.path)
     try:
-        left_out = []
-        for name, frame, mask in read_walk(walk):
-            cropped, reason = (None, "no mask") if mask is None else crop(frame, mask)
-            if cropped is None:
-                left_out.append((walk.path, name, reason))
-                continue
-            for folder, image in zip(unfinished, (cropped[1], cropped[0])):
-                _write_image(folder / f"{name}.png", image)
-        with open(unfinished[1] / RECORD, "w", newline="") as out:
-            csv.writer(out).writerows(left_out)
+        crop_frames(walk, mask_max, unfinished, outcome)
+        if not outcome.cropped:
+            raise DataError(total_loss(walk, outcome))
+        with open(unfinished[-1] / RECORD, "w", newline="") as out:
+            csv.writer(out).writerows(outcome.left_out)
     except (DataError, OSError) as e:
+        outcome.failure = str(e)
         for folder in unfinished:
             shutil.rmtree(folder)
-        return str(e)
+            remove_empty(folder.parent, len(Path(walk.path).parts))
+        return outcome
     for folder, name in zip(unfinished, folders):  # frames last: a sequence is there when its frames are
         os.rename(folder, name)
-    return None
+    return outcome
 
 
-def read_walk(walk):
-    """(name, frame, mask or None) of every frame."""
+def remove_empty(folder, levels):
+    """Remove it and up to so many above, as far as they are empty."""
+    for empty in [folder, *folder.parents][:levels]:
+        try:
+            empty.rmdir()
+        except OSError:
+            return
+
+
+def crop_frames(walk, mask_max, folders, outcome):
+    """Write every usable frame and its mask into the `folders`; tell the outcome what was there and what not."""
+    masks = mask_files(walk)
+    placed = place(masks, mask_max)
+    outcome.masks = len(masks)
+    seen = set()
+    for name, frame in read_frames(walk, masks):
+        outcome.frames += 1
+        seen.add(name.casefold())
+        part, reason = placed.get(name.casefold(), (None, "no mask"))
+        if part is None:
+            outcome.left_out.append((walk.path, name, reason))
+            continue
+        if frame is None:
+            pictures = [cut_pair(part.mask(), part)[1]]
+        else:
+            if part.shape != frame.shape[:2]:
+                file = masks[name.casefold()]
+                raise DataError(f"{file}: the mask is {part.shape}, its frame {frame.shape[:2]}, wanted the same")
+            pictures = list(cut_pair(frame, part)[::-1])
+        for folder, picture in zip(folders, pictures):
+            _write_image(folder / f"{name}.png", picture)
+        outcome.cropped += 1
+    without_frame = [file.stem for name, file in masks.items() if name not in seen]
+    outcome.left_out += [(walk.path, name, NO_FRAME) for name in without_frame]
+
+
+def mask_files(walk):
+    """{name of a mask in lower case: its file}, in order."""
     if not walk.masks.is_dir():
         raise DataError(f"{walk.masks}: no such folder of masks, wanted for {walk.frames}")
-    masks = {Path(name).stem: walk.masks / name for name in image_names(walk.masks)}
-    for name, frame in _read_video(walk) if walk.frames.is_file() else _read_folder(walk):
-        file = masks.get(name)
-        mask = read_image(file, cv2.IMREAD_GRAYSCALE) if file else None
-        if mask is not None and mask.shape != frame.shape[:2]:
-            raise DataError(f"{file}: the mask is {mask.shape}, its frame {frame.shape[:2]}, wanted the same")
-        yield name, frame, mask
+    files = [walk.masks / name for name in image_names(walk.masks)]
+    return {file.stem.casefold(): file for file in files}
 
 
-def _read_folder(walk):
-    for name in image_names(walk.frames):
-        yield Path(name).stem, read_image(walk.frames / name, cv2.IMREAD_COLOR)
+def place(masks, mask_max):
+    """{name: (part of the mask that is the person, None) or (None, why there is none)}."""
+    brightest = 0
+
+    def read():
+        nonlocal brightest
+        for file in masks.values():
+            mask = full_range(read_image(file, cv2.IMREAD_GRAYSCALE), mask_max)
+            brightest = max(brightest, int(mask.max()))
+            yield mask
+
+    placed = dict(zip(masks, follow(read(), numbers_of(list(masks)))))
+    if dim(brightest):
+        raise DataError(
+            f"{next(iter(masks.values())).parent}: masks say {brightest} where the person is, wanted 255; "
+            f"say --mask-max {brightest}"
+        )
+    return placed
 
 
-def _read_video(walk):
-    """Named as the masks of CASIA-B: 001-nm-01-090-017 is the 17th frame."""
-    for number, frame in enumerate(read_video(walk.frames), 1):
-        yield f"{walk.frames.stem}-{number:03d}", frame
+def read_frames(walk, masks):
+    """(name, frame) of every frame; silhouettes alone have None in the frames' place."""
+    if walk.frames is None:
+        for file in masks.values():
+            yield file.stem, None
+    elif walk.frames.is_file():  # named as the masks of CASIA-B: 001-nm-01-090-017 is the 17th frame
+        for number, frame in enumerate(read_video(walk.frames), 1):
+            yield f"{walk.path.replace('/', '-')}-{number:03d}", frame
+    else:
+        for name in image_names(walk.frames):
+            yield Path(name).stem, read_image(walk.frames / name, cv2.IMREAD_COLOR)
 
 
-def crop(frame, mask):
-    """((frame, mask) in the box, None), or (None, why not). frame: uint8 (H, W, 3), mask: uint8 (H, W)."""
-    person = clean(mask)
-    box, reason = find_box(person)
-    if box is None:
-        return None, reason
-    return (_cut(frame, box, cv2.BORDER_REPLICATE), _cut(person, box, cv2.BORDER_CONSTANT)), None
+def total_loss(walk, outcome):
+    """Why a walk has no usable frame: one sentence."""
+    source = walk.frames or walk.masks
+    reasons = Counter(reason for _, _, reason in outcome.left_out)
+    if outcome.frames and outcome.masks and reasons["no mask"] == outcome.frames:
+        of_frame, of_mask = (next(n for _, n, why in outcome.left_out if why == x) for x in ("no mask", NO_FRAME))
+        return (
+            f"{source}: none of its {outcome.frames} frames has a mask: frames are named as {of_frame}, "
+            f"masks in {walk.masks} as {of_mask}; rename the masks"
+        )
+    told = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) or f"no masks in {walk.masks}"
+    return f"{source}: none of its {outcome.frames} frames can be used: {told}"
 
 
-def clean(mask):
-    """The person alone: uint8 (H, W), 0 or 255."""
-    inside = mask > 127
-    bridged = cv2.morphologyEx(inside.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((BRIDGED + 1, BRIDGED + 1), np.uint8))
-    parts, num_parts = ndimage.label(bridged)
-    if num_parts == 0:
-        return np.zeros(mask.shape, np.uint8)
-    largest = 1 + np.argmax(np.bincount(parts.ravel())[1:])
-    return np.where(inside & (parts == largest), 255, 0).astype(np.uint8)
+def warnings(outcomes):
+    """Sentences about walks that were cropped and yet are not as they should be."""
+    done = [outcome for outcome in outcomes if not outcome.failure]
+    for title, found in (
+        (
+            "have masks without a frame (a video that was cut off, or masks of another recording?)",
+            [f"{o.path} ({o.frames} frames, {o.masks} masks)" for o in done if _count(o, NO_FRAME)],
+        ),
+        (
+            "have frames without a mask, which are left out",
+            [f"{o.path} ({_count(o, 'no mask')} of {o.frames})" for o in done if _count(o, "no mask")],
+        ),
+        (
+            f"have fewer than {MIN_FRAMES} usable frames, and will not count",
+            [f"{o.path} ({o.cropped} of {o.frames})" for o in done if o.cropped < MIN_FRAMES],
+        ),
+    ):
+        if found:
+            yield f"{len(found)} sequences {title}: {some(found)}"
 
 
-def find_box(person):
-    """((left, top, side), None) in pixels, which may lie outside the picture; or (None, why there is no box)."""
-    rows, columns = np.flatnonzero(person.any(axis=1)), np.flatnonzero(person.any(axis=0))
-    if len(rows) == 0 or rows[-1] - rows[0] + 1 < SMALLEST:
-        return None, "no person"
-    height, width = person.shape
-    if rows[0] == 0 or columns[0] == 0 or rows[-1] == height - 1 or columns[-1] == width - 1:
-        return None, "cut off by the border"
-    side = round(MARGIN * max(rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1))
-    across = np.median(np.nonzero(person)[1])
-    return (round(across - (side - 1) / 2), round((rows[0] + rows[-1] - side + 1) / 2), side), None
-
-
-def _cut(image, box, border):
-    left, top, side = box
-    height, width = image.shape[:2]
-    beyond = (max(-top, 0), max(top + side - height, 0), max(-left, 0), max(left + side - width, 0))
-    image = cv2.copyMakeBorder(image, *beyond, border, value=0)
-    return image[top + beyond[0] :][:side, left + beyond[2] :][:, :side]
+def _count(outcome, reason):
+    return sum(why == reason for _, _, why in outcome.left_out)
 
 
 def _write_image(file, image):
@@ -223,20 +283,22 @@ def _write_image(file, image):
         raise DataError(f"{file}: cannot be written")
 
 
-def gather(walks, im_path, file):
-    """Collect the records of all sequences in one CSV; how often each reason occurs."""
+def gather(dataset, tree, failures, file):
+    """Collect the records of all sequences in the tree in one CSV, and the failures; how often each reason occurs."""
     reasons: Counter[str] = Counter()
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{file}.partial", "w", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(COLUMNS)
-        for walk in walks:
-            record = im_path / walk.path / RECORD
+        for path in dataset.paths(tree) if tree.is_dir() else ():
+            record = tree / path / RECORD
             if record.is_file():
                 with open(record, newline="") as rows:
                     for row in csv.reader(rows):
                         writer.writerow(row)
                         reasons[row[-1]] += 1
+        for outcome in failures:
+            writer.writerow((outcome.path, "", outcome.failure))
     os.replace(f"{file}.partial", file)
     return reasons
 

@@ -29,6 +29,7 @@ from caffe.net import Net
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_file
 from caffe.state_dict import state_dict
+from caffe.user_layer import load_layers
 from eval.deploy import shapes_of_weights
 from layers.frames import DataError
 
@@ -38,6 +39,8 @@ LARGEST_DIFFERENCE = 1e-5  # of the largest value of an output: float32 in anoth
 def main(argv=None) -> int:
     args = _arguments(argv)
     try:
+        if args.layers:
+            load_layers(args.layers.split(","))
         net = caffe.Net(args.model, caffe.TEST, weights=args.weights)
         if missing := sorted(net.params.keys() - shapes_of_weights(args.weights).keys()):
             raise caffe.CaffeError(f"{args.weights}: no weights for {', '.join(missing)} of {args.model}")
@@ -139,6 +142,7 @@ def _arguments(argv):
     parser.add_argument("--weights", required=True, metavar="FILE", help=".caffemodel or .caffemodel.h5")
     parser.add_argument("--onnx", metavar="FILE", help="write the net as ONNX")
     parser.add_argument("--torch", metavar="FILE", help="write the parameters as a PyTorch state dict")
+    parser.add_argument("--layers", metavar="A,B", help="Python modules that declare the net's own layer types")
     parser.add_argument("--outputs", metavar="A,B", help="blobs that the ONNX file gives (default: the net's outputs)")
     args = parser.parse_args(argv)
     if not (args.onnx or args.torch):

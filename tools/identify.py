@@ -32,7 +32,7 @@ from eval.people import People, calibrate
 from eval.runtime import load_caffe
 from layers.datasets import MIN_FRAMES, SIZE
 from layers.frames import PLANES, DataError, image_names, read_image, read_video
-from tools.crop import crop
+from tools.person import cut_pair, follow
 from tools.work import only_writer
 
 MOST_BYTES = 2**31  # of the frames of a walk, which are held together: half a minute of 720p, longer than a walk
@@ -186,8 +186,8 @@ def cut_out(frames):
     some = frames[:: -(-len(frames) // BACKGROUND_FRAMES)]
     background = np.median(some, axis=0).astype(np.uint8)
     masks = [255 * (cv2.absdiff(frame, background).max(axis=2) > DIFFERENCE).astype(np.uint8) for frame in frames]
-    cropped = [crop(frame, cv2.medianBlur(mask, 5))[0] for frame, mask in zip(frames, masks)]
-    return [pair[0] for pair in cropped if pair is not None]
+    followed = follow(cv2.medianBlur(mask, 5) for mask in masks)
+    return [cut_pair(frame, part)[0] for frame, (part, _) in zip(frames, followed) if part is not None]
 
 
 def parse(argv):

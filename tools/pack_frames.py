@@ -1,7 +1,9 @@
 """Pack a dataset: decode every frame and mask once, resize to 64x64, and keep them in one LMDB that training reads.
 
-    python tools/pack_frames.py casiab             data/CASIA-B/{crop-im,crop-seg} -> data/CASIA-B/pack
-    python tools/pack_frames.py casiab --verify    compare the pack with the files, bit by bit
+    python tools/pack_frames.py casiab                  data/CASIA-B/{crop-im,crop-seg} -> data/CASIA-B/pack
+    python tools/pack_frames.py casiab --verify         compare the pack with the files, bit by bit
+    python tools/pack_frames.py casiab --silhouettes    masks alone -> data/CASIA-B/pack-silhouettes
+    python tools/pack_frames.py casiab --mask-max 1     masks of 0 and 1 in place of 0 and 255
 
 Killed at any time, it goes on where it was. Run again after the trees have changed, it decodes only what is new.
 """
@@ -21,9 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lmdb
 import numpy as np
 
-from layers import pack
-from layers.datasets import DATASETS, data_root
-from layers.frames import PLANES, DataError, Tree
+from layers import hygiene, pack
+from layers.datasets import DATASETS
+from layers.frames import PLANES, DataError
+from layers.sources import open_trees
+from tools.trees import add_trees, trees_of
 from tools.work import Progress, in_order
 
 COMMIT = 64 << 20  # bytes that a kill can cost
@@ -38,14 +42,11 @@ LONGEST_PATH = 500  # bytes: LMDB allows 511 a key
 def main(argv=None):
     args = parse_args(argv)
     dataset = DATASETS[args.dataset]
-    folder = data_root() / dataset.folder
-    im_path, gt_path = args.im_path or folder / dataset.im_dir, args.gt_path or folder / dataset.gt_dir
-    out = args.out or Path(im_path).resolve().parent / pack.FOLDER
     try:
-        for path in (im_path, gt_path):
-            if not os.path.isdir(path):
-                raise DataError(f"{path}: no such folder; {dataset.title}: {dataset.source}")
-        tree = Tree(os.path.realpath(im_path), os.path.realpath(gt_path))
+        im_path, gt_path = (path and os.path.realpath(path) for path in trees_of(dataset, args))
+        out = args.out or pack.default_folder(im_path or gt_path, args.silhouettes)
+        old = readable(out)
+        tree = open_trees(im_path, gt_path, args.mask_max or (old.mask_max if old else 255))
         if args.verify:
             verify(pack.open_pack(out), tree, args.jobs)
         elif is_fresh(out, tree):
@@ -64,8 +65,7 @@ def main(argv=None):
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("--im-path", help="tree of frames (default: where data/README.md puts it)")
-    parser.add_argument("--gt-path", help="tree of masks (default: where data/README.md puts it)")
+    add_trees(parser)
     parser.add_argument("--out", help="folder of the pack (default: pack, beside the tree of frames)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="threads that decode (default: one a core)")
     parser.add_argument("--verify", action="store_true", help="compare the pack with the trees; change nothing")
@@ -81,7 +81,8 @@ def is_fresh(out, tree):
     except DataError as e:
         print(e, file=sys.stderr)
         return False
-    return (packed.im_path, packed.gt_path) == (tree.im_path, tree.gt_path)
+    there = packed.im_path, packed.gt_path, packed.has_frames, packed.mask_max
+    return there == (tree.root, tree.gt_path, tree.has_frames, tree.mask_max)
 
 
 class Packer:
@@ -113,16 +114,16 @@ class Packer:
 
     def _lengths(self):
         """{path of a sequence: number of frames}"""
-        paths = self.dataset.paths(self.tree.im_path)
+        paths = self.dataset.paths(self.tree)
         if not paths:
             wanted = "/".join(f"<{level}>" for level in self.dataset.tree)
-            raise DataError(f"{self.tree.im_path}: holds no sequence; {self.dataset.title} has {wanted}/<frames>")
+            raise DataError(f"{self.tree.root}: holds no sequence; {self.dataset.title} has {wanted}/<frames>")
         longest = max(paths, key=len)
         if len(longest.encode()) > LONGEST_PATH:
-            raise DataError(
-                f"{self.tree.im_path}/{longest}: the path of a sequence is longer than {LONGEST_PATH} bytes"
-            )
-        return {path: self.tree.length(path) for path in paths}
+            raise DataError(f"{self.tree.root}/{longest}: the path of a sequence is longer than {LONGEST_PATH} bytes")
+        lengths = {path: self.tree.length(path) for path in paths}
+        hygiene.require_bright(self.tree, [path for path in paths if lengths[path]], self.tree.root)
+        return lengths
 
     def _open(self, lengths):
         """The unfinished pack, new or of a run that was killed."""
@@ -179,8 +180,12 @@ class Packer:
     def _from_tree(self, path):
         fingerprint = self._fingerprint(path)  # before reading: a change from now on shows
         planes = self.tree.read(path, 0, np.empty((self.tree.length(path), *PLANES), np.uint8))
-        masks = self.tree.num_masks(path)
-        return {"frames": len(planes), "masks": masks, "crc32": zlib.crc32(planes), **fingerprint}, planes
+        brightest = int(planes[:, 3].max(initial=0))
+        if fault := hygiene.dim(brightest):
+            raise DataError(f"{os.path.join(self.tree.gt_path, path)}: {fault}")
+        about = {"frames": len(planes), "masks": self.tree.num_masks(path), "crc32": zlib.crc32(planes)}
+        about |= {"without_mask": self.tree.num_without_mask(path), "brightest": brightest}
+        return {**about, "mask_max": self.tree.mask_max, **fingerprint}, planes
 
     def _from_stale(self, path):
         entry = {key: value for key, value in self.stale.sequences[path].items() if key != "offset"}
@@ -192,10 +197,12 @@ class Packer:
 
     def _holds(self, entries, path):
         """Is `path` among the entries as it is in the trees now?"""
-        return path in entries and self._fingerprint(path).items() <= entries[path].items()
+        entry = entries.get(path, {})
+        same = entry.get("mask_max", 255) == self.tree.mask_max
+        return bool(entry) and same and self._fingerprint(path).items() <= entry.items()
 
     def _fingerprint(self, path):
-        return pack.fingerprint(self.tree.im_path, self.tree.gt_path, path)
+        return pack.fingerprint(self.tree.root, self.tree.gt_path, path)
 
     def _check(self, env):
         """{path: its entry}, complete. Reads everything back, as training will, and compares the checksums."""
@@ -217,10 +224,12 @@ class Packer:
     def _finish(self, entries, size):
         source = {
             key: os.path.relpath(path, os.path.dirname(os.path.realpath(self.file)))
-            for key, path in (("im_path", self.tree.im_path), ("gt_path", self.tree.gt_path))
+            for key, path in (("im_path", self.tree.root), ("gt_path", self.tree.gt_path))
         }
+        about = {"dataset": self.dataset.name, **source, "mask_max": self.tree.mask_max}
+        about |= {} if self.tree.has_frames else {"silhouettes": True}
         with open(self.partial, "r+b") as file:
-            pack.write_index(file, {"dataset": self.dataset.name, **source, "sequences": entries}, size)
+            pack.write_index(file, {**about, "sequences": entries}, size)
             os.fsync(file.fileno())
 
 

@@ -187,4 +187,4 @@ def test_bad_input_gives_one_line(small_casiab, weights, tmp_path, arguments, me
     done = command(small_casiab, *arguments, "--cache", tmp_path)
     *remarks, error = done.stderr.splitlines()
     assert done.returncode == 1 and error.startswith("error: ") and message in error
-    assert all(line.startswith(("weights ", "left out: ")) for line in remarks)
+    assert all(line.startswith(("weights ", "left out: ", "Caffe 1.0.0, bundled: ")) for line in remarks)

@@ -126,6 +126,18 @@ def test_options_go_on_to_caffe(experiment):
         assert refused.returncode == 2 and told in refused.stderr
 
 
+def test_a_caffe_for_cpus_alone_is_told_what_to_do(experiment):
+    """It aborts where a solver asks for a GPU; and nothing is said of a loss that diverged."""
+    caffe = experiment.parent.parent / "caffe/build/tools/caffe"
+    says = 'echo "F0101 00:00:00.0 1 common.cpp:66] Cannot use GPU in CPU-only Caffe: check mode."; exit 134\n'
+    caffe.write_text("#!/bin/sh\ngrep -q 'solver_mode: GPU' \"${2#--solver=}\" && { " + says + "}\n" + CAFFE[10:])
+    failed = run(experiment, "seg")
+    assert failed.returncode == 134 and "diverged" not in failed.stderr
+    command = failed.stderr.split("the solvers ask for a GPU: ")[1].splitlines()[0]
+    subprocess.run(command, shell=True, check=True)
+    assert run(experiment).returncode == 0
+
+
 def test_stopped_early_it_does_not_go_on_with_the_next_step(experiment):
     stopped = run(experiment, STOP_AT="seg")
     assert stopped.returncode == 130 and "run the same command again" in stopped.stderr

@@ -16,77 +16,10 @@ import pytest
 
 from layers.datasets import DATASETS
 from layers.frames import Tree
-from tools.crop import clean, crop, find_box
+from tests.tools.people import HEIGHT, WIDTH, person, picture
 from tools.walkers.sequence import render_sequence
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "crop.py"
-HEIGHT, WIDTH = 120, 160
-
-
-def person(left, top, width, height, shape=(HEIGHT, WIDTH)):
-    mask = np.zeros(shape, np.uint8)
-    mask[max(top, 0) : top + height, max(left, 0) : left + width] = 255
-    return mask
-
-
-def picture(mask):
-    """Green people on grey."""
-    frame = np.full((*mask.shape, 3), 90, np.uint8)
-    frame[mask > 0] = (40, 200, 60)
-    return frame
-
-
-def test_box_of_a_known_person():
-    (left, top, side), reason = find_box(person(left=50, top=20, width=20, height=80))
-    assert reason is None and side == 90  # 1.125 x 80
-    # The middle of the person is in the middle of the box: columns 50..69, rows 20..99.
-    assert left + (side - 1) / 2 == pytest.approx(59.5, abs=0.5)
-    assert top + (side - 1) / 2 == pytest.approx(59.5, abs=0.5)
-
-
-def test_box_is_as_wide_as_a_wide_person():
-    (_, _, side), _ = find_box(person(left=30, top=50, width=64, height=32))
-    assert side == 72
-
-
-def test_centre_is_the_median_column_not_the_outstretched_arm():
-    mask = person(left=50, top=20, width=20, height=80)
-    mask[30:34, 70:110] = 255
-    (left, _, side), _ = find_box(mask)
-    assert left + (side - 1) / 2 == pytest.approx(60, abs=2)
-
-
-@pytest.mark.parametrize(
-    "mask, reason",
-    [
-        (np.zeros((HEIGHT, WIDTH), np.uint8), "no person"),
-        (person(50, 50, 8, 15), "no person"),
-        (person(-5, 20, 20, 80), "cut off by the border"),
-        (person(145, 20, 20, 80), "cut off by the border"),
-        (person(50, 0, 20, 80), "cut off by the border"),
-        (person(50, 45, 20, 80), "cut off by the border"),
-    ],
-)
-def test_no_box(mask, reason):
-    assert crop(picture(mask), mask) == (None, reason)
-
-
-def test_clean_keeps_a_head_that_hangs_off_and_drops_specks():
-    body, head = person(50, 40, 20, 60), person(56, 28, 8, 9)  # three empty rows between
-    speck = person(120, 30, 5, 5)
-    grey = (body | head) // 255 * 200 + speck // 255 * 255 + person(0, 0, 160, 5) // 255 * 100
-    assert np.array_equal(clean(grey.astype(np.uint8)), body | head)
-
-
-def test_box_beyond_the_picture_repeats_the_border():
-    mask = person(left=8, top=10, width=20, height=100)
-    frame = picture(mask)
-    frame[:, 0] = (1, 2, 3)
-    (cropped, cropped_mask), _ = crop(frame, mask)
-    assert cropped.shape == (112, 112, 3) and cropped_mask.shape == (112, 112)
-    assert (cropped[50, :30] == (1, 2, 3)).all() and not cropped_mask[:, :30].any()
-    assert np.array_equal(cropped_mask > 0, (cropped == (40, 200, 60)).all(axis=2))
-    assert cropped_mask.any(axis=1).sum() == 100
 
 
 def write_folders(root, path, suffix=".png"):
@@ -327,3 +260,104 @@ def test_killed_run_takes_its_workers_along_and_goes_on(tmp_path):
         folders = list((tmp_path / "out" / tree / "017").iterdir())
         assert len(folders) == 60 and all(len(list(folder.glob("[!.]*"))) == len(KEPT) for folder in folders)
     assert len(left_out(tmp_path)) == 60 * 7
+
+
+@pytest.mark.medium
+def test_masks_of_other_names_are_a_failure_and_are_done_again(tmp_path):
+    write_video(tmp_path, "001-nm-01-090")
+    folder = tmp_path / "masks/001/nm-01/090"
+    for file in list(folder.iterdir()):
+        file.rename(folder / f"mask_{file.stem[-3:]}.png")
+    done = run("casiab", tmp_path, "videos")
+    assert done.returncode == 1 and "0 of 1 sequences are cropped" in done.stdout
+    assert "none of its 30 frames has a mask: frames are named as 001-nm-01-090-001, masks" in done.stderr
+    assert "as mask_001; rename the masks" in done.stderr
+    assert not list((tmp_path / "out").glob("crop-*/*"))  # no empty folder stays
+    for file in list(folder.iterdir()):
+        file.rename(folder / f"001-nm-01-090-{file.stem[-3:]}.png")
+    (tmp_path / "out/crop-im/001/nm-01/090").mkdir(parents=True)  # as an earlier version left it
+    (tmp_path / "out/crop-im/001/nm-01/090/.left-out.csv").touch()
+    done = run("casiab", tmp_path, "videos")
+    assert done.returncode == 0 and "there already" not in done.stderr
+    assert len(list((tmp_path / "out/crop-im/001/nm-01/090").glob("*.png"))) == len(KEPT)
+
+
+@pytest.mark.medium
+def test_masks_of_0_and_1(tmp_path):
+    write_folders(tmp_path, "017/1")
+    for file in (tmp_path / "masks/017/1").iterdir():
+        cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) // 255)
+    done = run("szu", tmp_path)
+    assert done.returncode == 1 and "masks say 1 where the person is, wanted 255; say --mask-max 1" in done.stderr
+    done = run("szu", tmp_path, "frames", "--mask-max", "1")
+    assert done.returncode == 0, done.stderr
+    mask = cv2.imread(str(tmp_path / "out/crop-seg/017/1/007.png"), cv2.IMREAD_GRAYSCALE)
+    assert sorted(np.unique(mask)) == [0, 255]
+
+
+@pytest.mark.medium
+def test_numbers_that_differ_both_ways_are_named(tmp_path):
+    for n, surplus in ((1, range(31, 37)), (2, ())):
+        write_folders(tmp_path, f"017/{n}")
+        for i in surplus:
+            cv2.imwrite(str(tmp_path / f"masks/017/{n}/{i:03d}.png"), person(50, 30, 12, 64))
+    for i in range(14, 31):  # the second walk was cut off in the middle
+        os.remove(tmp_path / f"frames/017/2/{i:03d}.png")
+    done = run("szu", tmp_path)
+    assert done.returncode == 0
+    assert "2 sequences have masks without a frame" in done.stderr
+    assert "017/1 (30 frames, 35 masks), 017/2 (13 frames, 29 masks)" in done.stderr
+    assert "have fewer than 11 usable frames, and will not count: 017/2 (9 of 13)" in done.stderr
+    rows = left_out(tmp_path)
+    assert ["017/1", "033", "mask without a frame"] in rows and ["017/2", "020", "mask without a frame"] in rows
+
+
+@pytest.mark.medium
+def test_two_archives_make_one_record(tmp_path):
+    """As the owners hand CASIA-B out; together, or one after the other."""
+    for archive, stem in (("1", "001-nm-01-090"), ("2", "063-nm-01-090")):
+        write_video(tmp_path / archive, stem)
+    command = [sys.executable, str(TOOL), "casiab", "--jobs", "1"]
+    parts = [(str(tmp_path / n / "videos"), str(tmp_path / n / "masks")) for n in "12"]
+    together = [*command, "--out", str(tmp_path / "together/out"), "--frames", *(p[0] for p in parts),
+                "--masks", *(p[1] for p in parts)]  # fmt: skip
+    subprocess.run(together, check=True, capture_output=True)
+    for frames, masks in parts:
+        one = [*command, "--out", str(tmp_path / "turns/out"), "--frames", frames, "--masks", masks]
+        subprocess.run(one, check=True, capture_output=True)
+    assert left_out(tmp_path / "together") == left_out(tmp_path / "turns")
+    assert {row[0] for row in left_out(tmp_path / "turns")} == {"001/nm-01/090", "063/nm-01/090"}
+    twice = subprocess.run([*together, "--frames", parts[0][0], parts[0][0]], capture_output=True, text=True)
+    assert twice.returncode == 1 and "001/nm-01/090 is there twice" in twice.stderr
+
+
+@pytest.mark.medium
+def test_names_of_other_systems(tmp_path):
+    write_video(tmp_path, "010-nm-01-090")
+    videos = tmp_path / "videos"
+    (videos / "010-nm-01-090.avi").rename(videos / "010-NM-01-090.AVI")
+    (videos / "._001-nm-01-090.avi").write_bytes(b"\0\5\x16\7")
+    (videos / "010-bkgrd-090.avi").write_bytes(b"")
+    for name in ("thumbs.db", ".DS_Store", "desktop.ini"):
+        (videos / name).touch()
+        (tmp_path / "masks/010/nm-01/090" / name).touch()
+    for place in ("masks", "masks/010", "masks/010/nm-01/090"):
+        (tmp_path / place / "@eaDir").mkdir()
+        (tmp_path / place / "__MACOSX").mkdir()
+    done = run("casiab", tmp_path, "videos")
+    assert done.returncode == 0 and "1 of 1 sequences are cropped" in done.stdout, done.stderr
+    assert "1 videos are no walks by their names, first 010-bkgrd-090.avi" in done.stderr
+    assert len(list((tmp_path / "out/crop-im/010/nm-01/090").glob("*.png"))) == len(KEPT)
+
+
+@pytest.mark.medium
+def test_silhouettes_alone(tmp_path):
+    write_folders(tmp_path, "001/nm-01/090")
+    done = subprocess.run([sys.executable, str(TOOL), "casiab", "--masks", str(tmp_path / "masks"), "--jobs", "1",
+                           "--out", str(tmp_path / "out")], capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path / "out")) == ["crop-seg", "left-out.csv"]
+    names = sorted(file.stem for file in (tmp_path / "out/crop-seg/001/nm-01/090").glob("*.png"))
+    assert names == [f"{i:03d}" for i in KEPT]
+    mask = cv2.imread(str(tmp_path / "out/crop-seg/001/nm-01/090/010.png"), cv2.IMREAD_GRAYSCALE)
+    assert mask.shape == (72, 72) and mask.any(axis=1).sum() == 64

@@ -282,7 +282,7 @@ def test_killed_run_goes_on(tmp_path):
 @pytest.mark.parametrize(
     "args, message",
     [
-        (["--im-path", "/nowhere"], "error: /nowhere: no such folder; Walkers: rendered on this machine"),
+        (["--im-path", "/nowhere"], "error: /nowhere: no such folder. Walkers: rendered on this machine"),
         (["--im-path", "{empty}"], "holds no sequence; Walkers has <subject>/<condition>/<view>/<frames>"),
     ],
 )

@@ -6,6 +6,7 @@ from google.protobuf import text_format
 import caffe
 from caffe.net import Net
 from caffe.proto import caffe_pb2
+from caffe.read import in_our_words
 
 
 def layer_net(layer, *shapes, tops=1, phase=caffe.TRAIN, in_place=False):
@@ -18,7 +19,7 @@ def layer_net(layer, *shapes, tops=1, phase=caffe.TRAIN, in_place=False):
         source.input_param.shape.add(dim=shape)
     names = ["b0"] if in_place else [f"t{i}" for i in range(tops)]
     tested = param.layer.add(name="layer", bottom=bottoms, top=names)
-    text_format.Merge(layer, tested)
+    text_format.Merge(in_our_words(layer, tested.DESCRIPTOR)[0], tested)
     param.state.phase = phase
     return Net.from_proto(param, seed=1)
 

@@ -1,0 +1,79 @@
+"""What makes sequences unfit: the one place for these rules, which training, evaluation and the tools follow.
+
+A sequence counts when it has more than 10 frames and as many masks as frames (paper, section 4)."""
+
+import contextlib
+import logging
+
+import numpy as np
+
+from layers.datasets import MIN_FRAMES
+from layers.frames import PLANES, DataError
+
+BRIGHT = 128  # what the person is in a mask, at least; a net would learn masks of 1/255 without a word
+LOOKED_AT = 24  # sequences whose middle mask is read when training starts
+NAMED = 5  # sequences in a sentence
+
+
+def unfit(num_frames, num_masks):
+    """Why a sequence with so many frames and masks does not count, or None."""
+    if num_frames < MIN_FRAMES:
+        return f"shorter than {MIN_FRAMES} frames"
+    if num_frames != num_masks:
+        return "not as many masks as frames"
+    return None
+
+
+def fit(frames, sequences, place, log=None):
+    """Those of the `sequences` that count; a warning for every reason why others do not, with their names.
+
+    DataError: masks are there but none bears a frame's name, or masks are dim, see `require_bright`. `place`: of the
+    data, for the sentences."""
+    left_out: dict[str, list] = {}
+    kept = []
+    for seq in sequences:
+        numbers = frames.length(seq.path), frames.num_masks(seq.path)
+        reason = unfit(*numbers)
+        if reason:
+            left_out.setdefault(reason, []).append(f"{seq.path} ({numbers[0]} frames, {numbers[1]} masks)")
+        else:
+            kept.append(seq)
+    for reason, names in left_out.items():
+        warn(f"{place}: {len(names)} of {len(sequences)} sequences are left out, {reason}: {some(names)}", log)
+    nameless = [seq.path for seq in kept if frames.num_without_mask(seq.path) == frames.length(seq.path)]
+    if nameless:
+        raise DataError(
+            f"{place}: {len(nameless)} sequences have masks, but none of a frame's name, first {nameless[0]}; "
+            "a mask must be named as its frame is"
+        )
+    require_bright(frames, [seq.path for seq in kept], place)
+    return kept
+
+
+def require_bright(frames, paths, place):
+    """DataError where masks are dim, such as those of 0 and 1; a few sequences, spread over all, are looked at."""
+    for i in np.unique(np.linspace(0, max(len(paths) - 1, 0), LOOKED_AT).astype(int)) if paths else ():
+        planes = np.zeros((1, *PLANES), np.uint8)
+        with contextlib.suppress(DataError):  # a broken file is told of when its turn comes
+            frames.read(paths[i], frames.length(paths[i]) // 2, planes)
+        if fault := dim(int(planes[0, 3].max())):
+            raise DataError(f"{place}: {paths[i]}: {fault}")
+
+
+def dim(brightest):
+    """What is wrong with masks whose brightest pixel is this, or None. Empty masks are no fault of this kind."""
+    if not 0 < brightest < BRIGHT:
+        return None
+    return (
+        f"its masks say {brightest} where the person is, wanted 255; pack them so: "
+        f"python tools/pack_frames.py <dataset> --mask-max {brightest}"
+    )
+
+
+def some(names):
+    """The first few of many names."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def warn(sentence, log=None):
+    (log or logging.getLogger("layers").warning)("%s", sentence)

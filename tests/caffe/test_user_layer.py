@@ -1,0 +1,188 @@
+"""Layer types of users: a class with compute, options of its own, by an import or by --layers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import caffe
+from caffe import CaffeError, options
+from caffe.layer import REGISTRY
+from caffe.proto import caffe_pb2
+from caffe.read import parse_text
+from caffe.text import message_to_text
+from tests.caffe.ops.checks import check_gradients, forward, layer_net
+
+ROOT = Path(__file__).resolve().parents[2]
+X = np.linspace(-2, 2, 24).reshape(2, 3, 4).astype(np.float32)
+
+MODULE = '''
+import torch
+import caffe
+
+
+@caffe.layer("TestMish", test_mish_param=dict(beta=1.0))
+class Mish:
+    """x tanh(log(1 + exp(beta x)))"""
+
+    num_bottom = num_top = 1
+
+    def compute(self, x):
+        return x * torch.tanh(torch.nn.functional.softplus(self.test_mish_param.beta * x))
+'''
+NET = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 4 weight_filler {
+  type: "xavier" } } }
+layer { name: "mish" type: "TestMish" bottom: "ip" top: "y" test_mish_param { beta: 2 } }
+"""
+
+
+@pytest.fixture(scope="module")
+def my_module(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "test_mish_module.py").write_text(MODULE)
+    (folder / "net.prototxt").write_text(NET)
+    sys.path.insert(0, str(folder))
+    from caffe.user_layer import load_layers
+
+    load_layers(["test_mish_module"])
+    yield folder
+    sys.path.remove(str(folder))
+    del REGISTRY["TestMish"]
+
+
+def mish(x, beta=1.0):
+    return x * np.tanh(np.log1p(np.exp(beta * x)))
+
+
+def test_computes_with_its_options_and_defaults(my_module):
+    for text, beta in (("test_mish_param { beta: 2 }", 2.0), ("", 1.0)):
+        net = layer_net(f'type: "TestMish" {text}', X.shape)
+        np.testing.assert_allclose(forward(net, X)[0], mish(X, beta), rtol=1e-5, atol=1e-6)
+        check_gradients(net, X)
+
+
+def test_binary_text_and_net_spec_hold_the_options(my_module):
+    net = parse_text(NET.encode(), caffe_pb2.NetParameter, "net")
+    again = caffe_pb2.NetParameter.FromString(net.SerializeToString())
+    assert again.layer[2].Extensions[options.extension("test_mish_param")].beta == 2
+    assert "  test_mish_param {\n    beta: 2\n  }" in message_to_text(again)
+    assert parse_text(message_to_text(again).encode(), caffe_pb2.NetParameter, "again") == net
+    spec = caffe.NetSpec()
+    spec.x = caffe.layers.Input(shape=dict(dim=[2, 3]))
+    spec.y = caffe.layers.TestMish(spec.x, test_mish_param=dict(beta=0.5))
+    assert spec.to_proto().layer[1].Extensions[options.extension("test_mish_param")].beta == 0.5
+
+
+def test_goes_to_torch(my_module):
+    net = caffe.Net(str(my_module / "net.prototxt"), caffe.TEST)
+    tops = caffe.to_torch(net)(torch.from_numpy(X))
+    net.blobs["x"].data[...] = X
+    np.testing.assert_allclose(tops["y"].detach().numpy(), net.forward()["y"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.medium
+def test_command_and_export_take_the_module(my_module, tmp_path):
+    net = caffe.Net(str(my_module / "net.prototxt"), caffe.TEST)
+    net.save(str(tmp_path / "net.caffemodel"))
+
+    def run(*words):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *words]
+        return subprocess.run(command, cwd=my_module, env=environment, capture_output=True, text=True, timeout=300)
+
+    timed = ["-m", "caffe", "time", "--model=net.prototxt", "--iterations=1"]
+    done = run(*timed, "--layers=test_mish_module")
+    assert done.returncode == 0 and "mish\tforward" in done.stderr, done.stderr
+    done = run(*timed)
+    assert done.returncode == 134 and 'no field named "test_mish_param"' in done.stderr
+    done = run(*timed, "--layers=no_such_module")
+    assert done.returncode == 1 and "cannot import the module of layers 'no_such_module'" in done.stderr
+    pytest.importorskip("onnxscript")
+    files = [
+        "--model",
+        "net.prototxt",
+        "--weights",
+        str(tmp_path / "net.caffemodel"),
+        "--onnx",
+        str(tmp_path / "a.onnx"),
+    ]
+    done = run(str(ROOT / "tools" / "export.py"), *files, "--layers", "test_mish_module")
+    assert done.returncode == 0 and "checked in onnxruntime" in done.stdout, done.stderr
+
+
+def test_parameters_and_several_bottoms():
+    @caffe.layer("TestBlend", test_blend_param=dict(axis=1, names=[str], limit=float, clip=False))
+    class Blend:
+        num_bottom = 2
+
+        def configure(self, bottom):
+            self.add_blob((bottom[0].shape[1],), caffe_pb2.FillerParameter(value=0.25))
+
+        def compute(self, a, b):
+            w = self.weights[0].reshape(-1, 1)
+            return w * a + (1 - w) * b
+
+    try:
+        net = layer_net('type: "TestBlend"', X.shape, X.shape)
+        np.testing.assert_allclose(forward(net, X, -X)[0], -0.5 * X, rtol=1e-6)
+        check_gradients(net, X, -X, wrt=(0, 1))
+        own = net.layer_dict["layer"].test_blend_param
+        assert (own.axis, list(own.names), own.HasField("limit"), own.clip) == (1, [], False, False)
+        with pytest.raises(CaffeError, match="takes 2 bottom"):
+            layer_net('type: "TestBlend"', X.shape)
+        assert Blend.type == "TestBlend" and not Blend.capturable
+    finally:
+        del REGISTRY["TestBlend"]
+
+
+def test_redefined_in_a_notebook():
+    try:
+        for factor in (2, 3):
+
+            @caffe.layer("TestTimes")
+            class Times:
+                by = factor
+
+                def compute(self, x):
+                    return self.by * x
+
+        np.testing.assert_array_equal(forward(layer_net('type: "TestTimes"', X.shape), X)[0], 3 * X)
+    finally:
+        del REGISTRY["TestTimes"]
+
+
+class Some:
+    def compute(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: caffe.layer("ReLU")(Some), "Layer type ReLU already registered"),
+        (lambda: caffe.layer("TestBad")(type("No", (), {})), "no class with a method compute"),
+        (lambda: caffe.layer(Some), "wants the name of a layer type"),
+        (lambda: caffe.layer("TestBad", relu_param=dict(a=1))(Some), "'relu_param' are Caffe's own"),
+        (lambda: caffe.layer("TestBad", test=dict(a=1))(Some), "ends in _param"),
+        (lambda: caffe.layer("TestBad", a_param={}, b_param={}), "wanted one message of options"),
+        (lambda: caffe.layer("TestBad", test_bad_param=dict(a=None))(Some), "field 'a' is declared as None"),
+        (lambda: caffe.layer("TestBad", 5, test_bad_param=dict(a=1))(Some), "have number 5; wanted one of"),
+    ],
+)
+def test_what_cannot_be_declared(make, words):
+    with pytest.raises(CaffeError, match=words):
+        make()
+    assert "TestBad" not in REGISTRY
+
+
+def test_options_stay_what_they_are():
+    first = options.declare("test_stays_param", dict(a=1.5))
+    assert options.declare("test_stays_param", dict(a=1.5)) is first
+    with pytest.raises(CaffeError, match="declared already, with other fields"):
+        options.declare("test_stays_param", dict(a=2.5))

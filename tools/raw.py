@@ -1,0 +1,77 @@
+"""What the owners of a dataset hand out: videos or folders of frames, and folders of masks, found and named."""
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from layers.frames import DataError
+from layers.names import folders, is_noise
+
+VIDEOS = (".avi", ".mp4", ".mkv", ".mov")
+_WALK = re.compile(r"(\d+)-([a-z]+-\d+)-(\d+)", re.IGNORECASE)  # 001-nm-01-090; no walk: CASIA-B's 001-bkgrd-090
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One sequence before cropping."""
+
+    path: str  # in the trees: "001/nm-01/090"
+    frames: Path | None  # a video, or a folder; None: there are silhouettes alone
+    masks: Path  # a folder
+
+
+def find_walks(dataset, frames, masks):
+    """Every sequence of the folders `frames`, as videos or folders, and where its masks lie in the folders `masks`.
+
+    `frames` None: silhouettes alone. DataError: a folder is missing or holds no walk, or a walk is there twice."""
+    for folder in (*(frames or ()), *masks):
+        if not os.path.isdir(folder):
+            raise DataError(f"{folder}: no such folder; {dataset.title}: {dataset.source}")
+    walks: dict[str, Walk] = {}
+    for root in map(Path, frames or masks):
+        found = list(_videos(root, dataset) if frames else []) or [
+            (canonical(dataset, path), root / path) for path in dataset.paths(root)
+        ]
+        if not found:
+            wanted = "/".join(f"<{level}>" for level in dataset.tree)
+            raise DataError(f"{root}: holds neither videos {wanted.replace('/', '-')}.avi nor folders {wanted}")
+        for path, place in found:
+            if path in walks:
+                raise DataError(f"{place}: {path} is there twice, also as {walks[path].frames or walks[path].masks}")
+            walks[path] = Walk(path, place, _folder_of(masks, path)) if frames else Walk(path, None, place)
+    return [walks[path] for path in sorted(walks)]
+
+
+def canonical(dataset, path):
+    """`path`, in lower case where the protocol knows it only so: 010/NM-01/090 -> 010/nm-01/090."""
+    return path.lower() if not dataset.knows(path) and dataset.knows(path.lower()) else path
+
+
+def _videos(root, dataset):
+    """(path, file) of every video in a folder that is a walk; stderr says which are none."""
+    files = sorted(f for f in root.iterdir() if f.suffix.lower() in VIDEOS and f.is_file() and not is_noise(f.name))
+    others = []
+    for file in files:
+        found = _WALK.fullmatch(file.stem) if len(dataset.tree) == 3 else None
+        if found:
+            yield canonical(dataset, "/".join(found.groups())), file
+        else:
+            others.append(file.name)
+    if others:
+        print(f"{root}: {len(others)} videos are no walks by their names, first {others[0]}", file=sys.stderr)
+
+
+def _folder_of(roots, path):
+    """The folder of masks of a walk in the first of the roots that has one, whatever its upper and lower case."""
+    for root in map(Path, roots):
+        place = root
+        for name in path.split("/"):
+            there = [name] if (place / name).is_dir() else [n for n in folders(place) if n.lower() == name.lower()]
+            if not there:
+                break
+            place /= there[0]
+        else:
+            return place
+    return Path(roots[0]) / path
