@@ -78,10 +78,11 @@ def parse_args(argv):
         "--conditions",
         nargs="+",
         metavar="C",
-        help="nm-01 bg-02 cl-01 ... (default: nm-01 to nm-06; outdoor, szu: all)",
+        help="nm-01 bg-02 cl-01 ... (default: what training and test need of each subject; casiab: nm-01 to nm-06; "
+        "outdoor, szu: all)",
     )
     parser.add_argument("--views", nargs="+", metavar="V", help="000 018 ... 180 (default: all)")
-    parser.add_argument("--frames", type=positive, default=15, help="of each, 25 in 3 seconds (default: %(default)s)")
+    parser.add_argument("--frames", type=positive, default=12, help="of each, 25 in 3 seconds (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="another number, other people (default: %(default)s)")
     parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--size", type=positive, default=SIZE, help="pixels of a crop's side (default: %(default)s)")
