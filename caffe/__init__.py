@@ -12,19 +12,18 @@ from caffe.glog import init_log as init_log
 from caffe.glog import log as log
 from caffe.layer import TEST as TEST
 from caffe.layer import TRAIN as TRAIN
-from caffe.parallel import set_multiprocess as set_multiprocess
-from caffe.parallel import set_solver_count as set_solver_count
-from caffe.parallel import set_solver_rank as set_solver_rank
-from caffe.parallel import solver_count as solver_count
-from caffe.parallel import solver_rank as solver_rank
-from caffe.python_layer import PythonLayer
+from caffe.layer import Layer as Layer
 from caffe.python_layer import allow_python_modules as allow_python_modules
+from caffe.ranks import set_multiprocess as set_multiprocess
+from caffe.ranks import set_solver_count as set_solver_count
+from caffe.ranks import set_solver_rank as set_solver_rank
+from caffe.ranks import solver_count as solver_count
+from caffe.ranks import solver_rank as solver_rank
 from caffe.user_layer import layer as layer  # the module caffe.layer is imported already
 
 # OpenCV reads this when it is first imported: an image of a hundred bytes may claim to unpack to gigabytes.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27))
 
-Layer = PythonLayer  # the base class of users' layers
 __version__ = "1.0.0"  # of the Caffe whose behaviour this is
 
 # Where the other names live.

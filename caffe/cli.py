@@ -8,7 +8,7 @@ from caffe import flags
 from caffe import glog as log
 from caffe.commands import COMMANDS
 from caffe.errors import CaffeError, PythonLayerError
-from caffe.process import on_large_pages
+from caffe.process import end_in_time, on_large_pages
 from caffe.python_layer import allow_python_modules
 from caffe.user_layer import load_layers
 
@@ -17,9 +17,15 @@ FATAL_EXIT = 134  # Caffe aborts; a shell shows that as 128 + SIGABRT
 
 def main(argv=None) -> int:
     """Run one command; the exit status: 0, 1 (wrong flags, or an exception in a Python layer), 134 (Caffe's abort)."""
-    if argv is None:
-        on_large_pages()
-        argv = sys.argv[1:]
+    if argv is not None:
+        return _run(argv)
+    on_large_pages()
+    status = _run(sys.argv[1:])
+    end_in_time(status)
+    return status
+
+
+def _run(argv):
     try:
         given, words = flags.parse(argv)
     except ValueError as e:

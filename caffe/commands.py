@@ -23,7 +23,7 @@ def train(
         raise CaffeError("Give a snapshot to resume training or weights to finetune but not both.")
     actions = Signals(sigint_effect, sighup_effect)
 
-    from caffe import parallel
+    from caffe import parallel, ranks
     from caffe.files import only_run
     from caffe.progress import progress_line
     from caffe.provenance import log_header
@@ -42,7 +42,7 @@ def train(
         param.weights.append(weights)
     _choose_device(gpus, precision, param, "caffe.cpp:197")
     parallel.join()
-    first = parallel.solver_rank() == 0
+    first = ranks.solver_rank() == 0
     given = param.random_seed if param.random_seed >= 0 else None
     if first:
         log_header(typed, given)
@@ -55,7 +55,7 @@ def train(
         if snapshot:
             log.info("caffe.cpp:235", f"Resuming from {snapshot}")
             restore_newest_good(made, snapshot)
-        if parallel.solver_count() > 1:
+        if ranks.solver_count() > 1:
             parallel.Averaging(made)
         if first and given is None:
             seed = f"seed: {made.seed}, drawn; the same as random_seed of the solver repeats this run"
@@ -95,7 +95,7 @@ def test(model, weights, gpu, precision, iterations, level, stage, typed, **_) -
     sums: list[float] = []
     total = 0.0
     for i in range(iterations):
-        total += float(net.run_forward())
+        total += float(net.executor.forward())
         values = [(name, weight, v) for name, weight, blob in outputs(net) for v in blob]
         for name, _, v in values:
             log.info("caffe.cpp:304", f"Batch {i}, {name} = {log.number(v)}")
@@ -122,24 +122,24 @@ def time_net(model, gpu, precision, iterations, level, stage, phase, typed, **_)
     log_header(typed)
     net = Net(model, TEST if phase == "TEST" else TRAIN, level=level, stages=stage.split(","))
     log.info("caffe.cpp:351", "Performing Forward")
-    log.info("caffe.cpp:356", f"Initial loss: {log.number(net._forward(0, len(net.layers) - 1))}")
+    log.info("caffe.cpp:356", f"Initial loss: {log.number(float(net.executor.forward()))}")
     log.info("caffe.cpp:357", "Performing Backward")
-    net._backward()
+    net.executor.backward()
     log.info("caffe.cpp:365", "*** Benchmark begins ***")
     log.info("caffe.cpp:366", f"Testing for {iterations} iterations.")
     clock = _LayerClock(net)
     begin = time.perf_counter()
     for i in range(iterations):
         start = time.perf_counter()
-        net.run_forward()
-        net._backward()
+        net.executor.forward()
+        net.executor.backward()
         clock.synchronize()
         log.info("caffe.cpp:394", f"Iteration: {i + 1} forward-backward time: "
                                   f"{log.number(1e3 * (time.perf_counter() - start))} ms.")  # fmt: skip
     total = 1e3 * (time.perf_counter() - begin)
     each = max(iterations, 1)
     log.info("caffe.cpp:397", "Average time per layer: ")
-    for i, name in enumerate(net.layer_names):
+    for i, name in enumerate(net._layer_names):
         log.info("caffe.cpp:400", f"{name:>10}\tforward: {log.number(clock.forward[i] / each)} ms.")
         log.info("caffe.cpp:403", f"{name:>10}\tbackward: {log.number(clock.backward[i] / each)} ms.")
     log.info("caffe.cpp:408", f"Average Forward pass: {log.number(sum(clock.forward) / each)} ms.")

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import glob
 import os
 import re
@@ -11,6 +10,7 @@ import sys
 import zlib
 
 from caffe.errors import CaffeError
+from caffe.locks import Held, hold
 
 # A seal begins a binary protobuf file: field `checksum` (1001) with these words, then length and CRC32 of all that
 # follows. Other readers, BVLC Caffe's too, skip a field that they do not know. Who parses the file, edits the message
@@ -85,7 +85,7 @@ def open_file(path, most=sys.maxsize):
 
     A pipe would be waited for and a device read from without end."""
     try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
     except ValueError as e:  # a zero byte in the path
         raise OSError(errno.EINVAL, str(e)) from e
     about = os.fstat(file.fileno())
@@ -102,29 +102,15 @@ def only_run(prefix):
 
     What a killed run left half written under a temporary name is removed."""
     path = f"{prefix}.lock"
-    try:
-        lock = open(path, "a+")
-    except OSError as e:
-        raise CaffeError(f"cannot write {path}: {e.strerror}; snapshots would fail there too") from e
-    with lock:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise CaffeError(f"another run (process {lock.read().strip() or 'unknown'}) is writing snapshots named "
-                             f"'{prefix}'; wait for it, or give this another snapshot_prefix") from None  # fmt: skip
-        if not os.fstat(lock.fileno()).st_nlink:  # the run that held it has removed it since; a third may hold another
-            raise CaffeError(
-                f"another run that writes '{prefix}' began or ended this very moment; start this one again"
-            )
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+            held.enter_context(hold(path))
+        except Held as e:
+            raise CaffeError(f"another run (process {e.process}) is writing snapshots named '{prefix}'; "
+                             "wait for it, or give this another snapshot_prefix") from None  # fmt: skip
+        except OSError as e:
+            raise CaffeError(f"cannot write {path}: {e.strerror}; snapshots would fail there too") from e
         for left in glob.glob(f"{glob.escape(prefix)}_iter_*.tmp*"):
             if re.search(r"\.tmp\d+$", left):
                 os.unlink(left)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # gone, or read-only by now: what ended the run is told instead
-                os.unlink(path)
+        yield

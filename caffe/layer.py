@@ -1,8 +1,6 @@
-"""Layer: set up, reshape, forward, backward (Caffe: layer.hpp), and the registry of layer types."""
+"""Layer: set up, reshape, forward, backward (Caffe: layer.hpp, python_layer.hpp), and the registry of layer types."""
 
 from __future__ import annotations
-
-from typing import Any, NoReturn
 
 from caffe.errors import CaffeError
 
@@ -26,58 +24,67 @@ def register(type_name):
 
 
 class Layer:
-    """One layer of a net; also the base class of users' Python layers (`class Mine(caffe.Layer)`).
+    """One layer of a net; the base class of layers written in Python: `class Mine(caffe.Layer)`.
 
-    Attributes: `param` (LayerParameter), `phase` (0 TRAIN, 1 TEST), `blobs` (learnable parameters), `type`, `name`;
-    Python layers also have `param_str`.
+    Such a layer defines
+
+        setup(bottom, top)                      once, when the net is built: read `param_str`, make parameters
+        reshape(bottom, top)                    before every forward: set the tops' shapes
+        forward(bottom, top)                    compute the tops' data
+        backward(top, propagate_down, bottom)   compute the bottoms' diffs where `propagate_down`, and add to those of
+                                                `blobs`; not asked for where nothing below learns
+
+    and finds `param_str` (text from the prototxt), `phase` (caffe.TRAIN or caffe.TEST), `type`, and `blobs`, its
+    parameters (`self.blobs.add_blob(2, 3)` makes one). These names are Caffe's; every other one is the layer's own.
+
+    Beyond BVLC Caffe, which does not call them, a layer may define any of
+
+        __caffe_seed__(seed)         before `setup`, and when a snapshot is restored: the number that all randomness of
+                                     this layer is to follow from, so that runs repeat and resumed runs go on exactly
+        __caffe_seek__(batch)        the next `reshape` and `forward` give batch number `batch`, 0 being the first one
+        __caffe_pack__()             in place of `forward`, where tops travel to a GPU: a list of arrays that hold what
+                                     the tops will, in a smaller form
+        __caffe_unpack__(*tensors)   the tops' values, in order, from what `__caffe_pack__` gave, now on the device
+        __caffe_saved__(path, came_from)   weights have been written to `path`, of a net that was loaded from the files
+                                     `came_from`: something may be written beside them
     """
 
-    type = ""
-    num_bottom: Count = None  # exact count, or (least, most) with None for no bound; None: any
-    num_top: Count = None
-    auto_top = False  # losses make their own top when the prototxt names none
-    is_loss = False  # the first top has loss weight 1 unless told otherwise
-    differentiable = True  # False: has no backward at all (Accuracy, ArgMax)
-    no_gradient: tuple[int, ...] = ()  # bottoms that never get a gradient: labels, size references
-    gradient_checked = True  # no_gradient bottoms: asking for their gradient is an error (labels), else it is ignored
-    saves_output = True  # backward reads the top's values, so they must not be overwritten in place
-    capturable = False  # computes on the device alone, the same kernels in every pass: may be part of a CUDA graph
+    __slots__ = ("__caffe_blobs__", "__dict__", "__weakref__")
+    type = property(lambda self: "Python", doc="the name of the layer's type")
+    blobs = property(lambda self: self.__caffe_blobs__, doc="parameters, which the net learns and saves")
+    phase: int
+    param_str: str
+    param_str_: str
+    __caffe_blobs__: BlobVec
+
+    def __new__(cls, *args, **kwargs):
+        layer = super().__new__(cls)
+        layer.__caffe_blobs__ = BlobVec()
+        return layer
 
     def __init__(self, param):
-        self.param = param
         self.phase = param.phase
-        self.name = param.name
-        self.blobs = []
-        self.param_propagate_down = []
-        self.random: Any = None  # set by the net: () -> torch.Generator seeded for this layer and pass
+        self.param_str = self.param_str_ = param.python_param.param_str  # with a line below: as Caffe of 2015 had it
 
     def setup(self, bottom, top):
-        """Once, when the net is built: read parameters, make `blobs`."""
+        """Once, when the net is built."""
 
     def reshape(self, bottom, top):
-        """Before every forward: set the tops' shapes from the bottoms'."""
+        """Before every forward."""
 
-    def forward(self, bottom, top):
-        """Compute the tops' data."""
 
-    def backward(self, top, propagate_down, bottom):
-        """Compute bottoms' diffs where `propagate_down`, and add to the parameters' diffs."""
+class BlobVec(list):
+    """A layer's parameters: blobs, each of which stays the one that it is."""
 
-    def check_counts(self, bottom, top):
-        for what, found, wanted in (("bottom", len(bottom), self.num_bottom), ("top", len(top), self.num_top)):
-            if wanted is None:
-                continue
-            least, most = (wanted, wanted) if isinstance(wanted, int) else wanted
-            if found < least or (most is not None and found > most):
-                text = str(least) if least == most else f"at least {least}" if most is None else f"{least} to {most}"
-                verb, role = ("takes", "input") if what == "bottom" else ("produces", "output")
-                raise CaffeError(f"{self.type} Layer {verb} {text} {what} blob(s) as {role}; "
-                                 f"layer '{self.name}' has {found}.")  # fmt: skip
+    def add_blob(self, *shape):
+        """Append a blob of zeros of this shape, and give it."""
+        from caffe.blob import Blob  # needs torch, which a module of layers can do without until a net is built
 
-    def error(self, text) -> CaffeError:
-        """The error `text`, naming this layer."""
-        return CaffeError(f"layer '{self.name}' ({self.type}): {text}")
+        self.append(Blob(shape))
+        return self[-1]
 
-    def fail(self, text) -> NoReturn:
-        """Raise the error `text`, naming this layer."""
-        raise self.error(text)
+    def __setitem__(self, index, value):
+        raise TypeError(
+            f"a layer's parameters are blobs that stay, and this {type(value).__name__} cannot take the place of one; "
+            f"write into it: blobs[{index}].data[...] = values"
+        )

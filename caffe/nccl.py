@@ -13,7 +13,7 @@ import socket
 
 import torch
 
-from caffe import parallel
+from caffe import parallel, ranks
 
 
 def has_nccl() -> bool:
@@ -37,7 +37,7 @@ class NCCL:
 
     def bcast(self) -> None:
         """Give all ranks the parameters of rank 0, and average the gradients in every iteration from now on."""
-        if parallel.solver_count() > 1:
+        if ranks.solver_count() > 1:
             parallel.Averaging(self._solver)
 
     # `solver.add_callback(nccl)` and `solver.net.after_backward(nccl)` are in Caffe's recipe; `bcast` has done both.

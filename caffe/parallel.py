@@ -15,37 +15,11 @@ import time
 from datetime import timedelta
 
 from caffe import glog as log
+from caffe import ranks
 from caffe.errors import CaffeError
 
-_rank, _count = 0, 1
 # Not `-m caffe`: that looks for modules in the current folder first, and would run a stranger's caffe.py.
 START = "import sys; sys.path[:] = filter(None, sys.path); from caffe.cli import main; sys.exit(main())"
-
-
-def solver_rank() -> int:
-    """Number of this process among those that train together, from 0."""
-    return _rank
-
-
-def solver_count() -> int:
-    """How many processes train together."""
-    return _count
-
-
-def set_solver_rank(rank) -> None:
-    """Tell which of the processes this is, before its solver is made (see nccl.py)."""
-    global _rank
-    _rank = rank
-
-
-def set_solver_count(count) -> None:
-    """Tell how many processes train together, before the solver is made."""
-    global _count
-    _count = count
-
-
-def set_multiprocess(several) -> None:
-    """Part of Caffe's recipe; here a process never holds more than one solver of a job."""
 
 
 def launch(ordinals, arguments) -> int:
@@ -67,8 +41,9 @@ def launch(ordinals, arguments) -> int:
             if child.poll() is None:
                 child.send_signal(number)
 
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, pass_on)
+    for name in ("SIGINT", "SIGHUP", "SIGTERM"):
+        if number := getattr(signal, name, None):  # Windows has no SIGHUP
+            signal.signal(number, pass_on)
     while True:
         states = [c.poll() for c in children]
         failed = next((rank for rank, s in enumerate(states) if s), None)
@@ -89,15 +64,14 @@ def launch(ordinals, arguments) -> int:
 def join(address=None) -> None:
     """Become one of the processes that RANK and WORLD_SIZE in the environment (set by `launch` or torchrun) tell of;
     with an `address`, tcp://host:port, one of those that `set_solver_rank` and `set_solver_count` told of."""
-    global _rank, _count
-    rank, count = _rank, _count
+    rank, count = ranks.solver_rank(), ranks.solver_count()
     if address is None:
         rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if count == 1:
         return
     import torch.distributed as dist
 
-    from caffe import device
+    from caffe import device  # these bring torch, which `launch` does without
     from caffe.random import next_seed, set_random_seed
 
     seed = [next_seed()]
@@ -108,9 +82,10 @@ def join(address=None) -> None:
     except (RuntimeError, ValueError) as e:
         raise CaffeError(f"cannot join the {count} processes at {address or os.environ.get('MASTER_ADDR')}: {e}") from e
     atexit.register(dist.destroy_process_group)  # else gloo's threads, still running, abort a process that ends
-    _rank, _count = dist.get_rank(), dist.get_world_size()
+    ranks.set_solver_rank(dist.get_rank())
+    ranks.set_solver_count(dist.get_world_size())
     set_random_seed(seed[0])  # where the solver has none of its own, all draw the same one
-    if _rank:
+    if ranks.solver_rank():
         log.init_log(log.ERROR)
 
 
@@ -120,11 +95,12 @@ class Averaging:
     def __init__(self, solver):
         import torch.distributed as dist
 
-        self.dist, self.solver = dist, solver
+        self.dist = dist
+        self.blobs = [b for b, lr in zip(solver.net.learnable_params, solver.net.params_lr) if lr]
         patient = timedelta(days=7)  # the others wait while rank 0 tests; a dead one is told of by its connection
         self.gradients = dist.new_group(timeout=patient)
         self.control = dist.new_group(backend="gloo", timeout=patient)  # small host messages, beside the gradients'
-        started: list = [None] * _count
+        started: list = [None] * ranks.solver_count()
         self._guard(lambda: dist.all_gather_object(started, solver.iter, group=self.control))
         if len(set(started)) > 1:
             raise CaffeError(f"the processes start from different iterations, rank by rank {started}: some fell back "
@@ -138,11 +114,10 @@ class Averaging:
         """Replace every gradient by its mean over the ranks, in one message."""
         import torch
 
-        blobs = [b for b, lr in zip(self.solver.net.learnable_params, self.solver.net.params_lr) if lr]
-        grads = [b.grad.tensor() for b in blobs]
+        grads = [b.grad.tensor() for b in self.blobs]
         flat = torch.cat([g.reshape(-1) for g in grads])
         self._guard(lambda: self.dist.all_reduce(flat, group=self.gradients))
-        flat.div_(_count)
+        flat.div_(ranks.solver_count())
         for g, mean in zip(grads, flat.split([g.numel() for g in grads])):
             g.copy_(mean.view_as(g))
 
@@ -158,5 +133,7 @@ class Averaging:
         try:
             talk()
         except RuntimeError as e:  # gloo and NCCL tell of a vanished peer this way
-            raise CaffeError(f"rank {_rank} lost contact with another process of this job ({str(e).splitlines()[0]}); "
-                             "continue from the last snapshot") from e  # fmt: skip
+            raise CaffeError(
+                f"rank {ranks.solver_rank()} lost contact with another process of this job "
+                f"({str(e).splitlines()[0]}); continue from the last snapshot"
+            ) from e

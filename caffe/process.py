@@ -1,10 +1,16 @@
 """How the process of the command runs: its memory, its arithmetic, its end."""
 
 import contextlib
+import multiprocessing
 import os
 import sys
+import threading
+import time
+
+from caffe import glog as log
 
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # environment: transparent huge pages, from glibc 2.35 on
+GRACE = 5  # seconds for what a layer has left running
 
 
 def on_large_pages():
@@ -44,3 +50,29 @@ def denormals_flushed():
         yield
     finally:
         torch.set_flush_denormal(False)
+
+
+def end_in_time(status):
+    """Let no process or thread that a Python layer has left running keep this one from ending, with exit `status`.
+
+    Python would wait for them for ever, and layers that load data in the background seldom end what they started. Caffe
+    waits for nothing; here what is about to end may do so."""
+    threads = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    if threads or multiprocessing.active_children():
+        threading.Thread(target=_end, args=(status,), daemon=True).start()
+
+
+def _end(status):
+    """In a thread that the process does not wait for: comes to its second line where the process has not ended."""
+    time.sleep(GRACE)
+    children = multiprocessing.active_children()
+    told = "processes " + ", ".join(str(child.pid) for child in children) if children else "threads"
+    log.warning(log.here(), f"{told} of a Python layer still run after {GRACE} s: ended")
+    for end in ("terminate", "kill"):
+        for child in children:
+            getattr(child, end)()
+        time.sleep(1)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)

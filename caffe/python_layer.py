@@ -20,30 +20,6 @@ def allow_python_modules(names) -> None:
     _allowed = None if names is None else frozenset(names)
 
 
-class BlobVec(list):
-    """A layer's `blobs`; a Python layer adds its parameters with `add_blob`."""
-
-    def add_blob(self, *shape):
-        from caffe.blob import Blob  # needs torch, which a module of layers can do without until a net is built
-
-        self.append(Blob(shape))
-        return self[-1]
-
-
-class PythonLayer(Layer):
-    """Base class of users' layers, known to them as `caffe.Layer`.
-
-    Define setup, reshape, forward(bottom, top) and backward(top, propagate_down, bottom). `self.param_str` is the text
-    of the prototxt, `self.phase` 0 (TRAIN) or 1 (TEST)."""
-
-    type = "Python"
-
-    def __init__(self, param):
-        super().__init__(param)
-        self.param_str = self.param_str_ = param.python_param.param_str  # with a line below: as Caffe of 2015 had it
-        self.blobs = BlobVec()
-
-
 def make_python_layer(param):
     """The user's layer object for LayerParameter `param`."""
     module_name, layer_name = param.python_param.module, param.python_param.layer

@@ -5,7 +5,7 @@ import os
 
 import torch
 
-from caffe.parallel import solver_rank
+from caffe.ranks import solver_rank
 
 _seed = None
 _nets = 0
@@ -32,14 +32,22 @@ def mix(*parts) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+class Seeds:
+    """What the random numbers of one net follow from."""
+
+    def __init__(self, seed):
+        self.seed = seed
+        self.pass_index = 0  # counts forward passes
+
+
 class Stream:
     """Gives a layer its generator: freshly seeded for every pass, so that skipping passes changes nothing.
 
     Ranks that train together draw different numbers in a pass (they drop out different units), and the same where
     numbers last longer: one order of the data, of which each rank takes its part."""
 
-    def __init__(self, net, layer_index):
-        self._net, self._layer = net, layer_index
+    def __init__(self, seeds, layer_index):
+        self._seeds, self._layer = seeds, layer_index
         self._generators = {}
 
     def __call__(self, device="cpu") -> torch.Generator:
@@ -54,8 +62,8 @@ class Stream:
 
     def _seed(self):
         rank = solver_rank()
-        return mix(self._net.seed, self._net.pass_index, self._layer, *([rank] if rank else []))
+        return mix(self._seeds.seed, self._seeds.pass_index, self._layer, *([rank] if rank else []))
 
     def fixed(self, *parts) -> torch.Generator:
         """A generator for what lasts longer than a pass: a function of the net's seed, the layer and `parts`."""
-        return torch.Generator().manual_seed(mix(self._net.seed, self._layer, *parts))
+        return torch.Generator().manual_seed(mix(self._seeds.seed, self._layer, *parts))

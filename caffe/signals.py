@@ -13,15 +13,16 @@ class Signals:
     def __init__(self, sigint_effect, sighup_effect):
         self.got: set[int] = set()
         self.effects = {}
-        for number, effect in ((signal.SIGINT, sigint_effect), (signal.SIGHUP, sighup_effect)):
+        for name, effect in (("SIGINT", sigint_effect), ("SIGHUP", sighup_effect)):
             if effect not in self.EFFECTS:
                 raise CaffeError(f'Invalid signal effect "{effect}" was specified (known: none, snapshot, stop)')
-            self.effects[number] = self.EFFECTS[effect]
-            signal.signal(number, lambda n, _: self.got.add(n))
+            if number := getattr(signal, name, None):  # Windows has no SIGHUP
+                self.effects[number] = self.EFFECTS[effect]
+                signal.signal(number, lambda n, _: self.got.add(n))
 
     def __call__(self):
-        for number in (signal.SIGINT, signal.SIGHUP):
+        for number, effect in self.effects.items():
             if number in self.got:
                 self.got.discard(number)
-                return self.effects[number]
+                return effect
         return self.EFFECTS["none"]

@@ -21,9 +21,9 @@ LONGEST_NAME = 4096  # bytes, as long as a path may be on Linux
 def save(solver):
     """Write both files of `solver`; the state last, so that a state on disk always has its weights."""
     param = solver.param
-    for name, layer in zip(solver.net.layer_names, solver.net.layers):
-        if not all(bool(blob.tensor().isfinite().all()) for blob in layer.blobs):
-            raise CaffeError(f"Iteration {solver.iter}: layer '{name}' holds weights that are not finite; "
+    for node in solver.net.nodes:
+        if not all(bool(blob.tensor().isfinite().all()) for blob in node.layer.blobs):
+            raise CaffeError(f"Iteration {solver.iter}: layer '{node.name}' holds weights that are not finite; "
                              "they are not saved, earlier snapshots stay")  # fmt: skip
     stem = f"{param.snapshot_prefix}_iter_{solver.iter}"
     if param.snapshot_format == param.HDF5:
@@ -41,9 +41,9 @@ def save(solver):
 
 
 def _tell_layers(solver, model):
-    """Python layers that have a method `caffe_snapshot_written(weights, started_from)` may write beside the weights."""
+    """Users' layers that ask for it (`__caffe_saved__`, see caffe.layer) may write beside the weights."""
     for layer in solver.net.layers:
-        if told := getattr(layer, "caffe_snapshot_written", None):
+        if told := getattr(layer, "__caffe_saved__", None):
             told(model, solver.net.loaded_from)
 
 

@@ -8,17 +8,17 @@ import torch
 
 from caffe import device, snapshot
 from caffe import glog as log
-from caffe.blob import Blob
-from caffe.cuda_graph import CudaEngine, StepGraph
+from caffe.cuda.graph import CudaEngine, GraphIteration
 from caffe.errors import CaffeError
+from caffe.iteration import Iteration
 from caffe.lr_policy import learning_rate
 from caffe.net import Net
-from caffe.parallel import solver_count, solver_rank
 from caffe.proto import caffe_pb2
 from caffe.random import mix, next_seed
+from caffe.ranks import solver_count, solver_rank
 from caffe.read import read_net_file, read_solver_file
 from caffe.text import message_to_text
-from caffe.updates import RULES
+from caffe.updates import RULES, Update
 
 # What the function given to `set_action_function` may ask for after an iteration.
 NONE, STOP, SNAPSHOT = range(3)
@@ -41,21 +41,19 @@ class Solver:
         self.param = param
         log.info("solver.cpp:45", f"Initializing solver from parameters: \n{message_to_text(param)}".rstrip("\n"))
         self._check()
-        self.rule = RULES[self.type]
         self.iter = 0
         self.current_step = 0
         self.seed = param.random_seed if param.random_seed >= 0 else next_seed()
         self.net = _train_net(param, mix(self.seed, "train"))
         self.test_nets = _test_nets(param, self.seed)
         log.info("solver.cpp:57", "Solver scaffolding done.")
-        # rule.slots blobs a parameter; those of the second slot follow all of the first, as the state file has them
-        self.history = [Blob(b.shape) for _ in range(self.rule.slots) for b in self.net.learnable_params]
+        self.update = Update(param, self.net, self.type)
+        self.iteration = Iteration(self.net, self.update, param.iter_size)
+        self.graphs = True  # False: on a GPU, too, every kernel is launched by itself
         self.requested_early_exit = False
         self.action_function = lambda: NONE
         self._callbacks = []
         self._observers = []
-        self.graphs = True  # False: on a GPU, too, every kernel is launched by itself
-        self._graph, self._rates = None, {}
         self._losses = []
         self.smoothed_loss = 0.0
         self._clock, self._clock_iter = time.monotonic(), 0
@@ -78,7 +76,7 @@ class Solver:
             log.info("solver.cpp:311", "Optimization stopped early.")
             return
         if param.display and self.iter % param.display == 0:
-            self._smooth(self.net.run_forward(), self.iter)
+            self._smooth(self.net.executor.forward(), self.iter)
             log.info("solver.cpp:327", f"Iteration {self.iter}, loss = {log.number(float(self.smoothed_loss))}")
         if param.test_interval and self.iter % param.test_interval == 0 and solver_rank() == 0:
             self.test_all()
@@ -89,11 +87,7 @@ class Solver:
         start, param = self.iter, self.param
         self._losses, self.smoothed_loss = [], 0.0
         self._clock = time.monotonic()
-        where = device.current().type
-        if self._graph and self._graph.engine.device != where:  # the mode was changed
-            self._graph, self._rates = None, {}
-        if where == "cuda" and self._graph is None:
-            self.capture_with(CudaEngine())
+        self._choose_iteration()
         while self.iter < start + iterations:
             self.net.clear_param_diffs()
             if (param.test_interval and self.iter % param.test_interval == 0 and solver_rank() == 0
@@ -104,9 +98,9 @@ class Solver:
             for callback in self._callbacks:
                 callback.on_start()
             display = bool(param.display and self.iter % param.display == 0)
-            self.net.debug_info = bool(display and param.debug_info)
-            self.net.pass_index = self.iter * param.iter_size
-            loss = self._forward_backward()
+            self.net.executor.debug_info = bool(display and param.debug_info)
+            self.net.executor.seeds.pass_index = self.iter * param.iter_size
+            loss = self.iteration.forward_backward()
             if display or device.current().type == "cpu":  # a GPU is not waited for in every iteration
                 self._check_finite(loss)
             self._smooth(loss, start)
@@ -123,17 +117,17 @@ class Solver:
                 break
 
     def capture_with(self, engine):
-        """Run what can be captured as graphs of `engine` (cuda_graph.py) from now on."""
-        self._graph = StepGraph(self, engine)
+        """Run what can be captured as graphs of `engine` (caffe.cuda.graph) from now on."""
+        self.iteration = GraphIteration(self.net, self.update, self.param.iter_size, engine)
 
-    def _forward_backward(self):
-        if self._graph and self._graph.usable():
-            return self._graph.forward_backward()
-        loss = 0.0
-        for _ in range(self.param.iter_size):
-            loss = loss + self.net.run_forward()
-            self.net._backward()
-        return loss / self.param.iter_size
+    def _choose_iteration(self):
+        """As graphs where the device is one for them; the mode may have been changed meanwhile."""
+        where = device.current().type
+        if isinstance(self.iteration, GraphIteration):
+            if not self.graphs or self.iteration.engine.device != where:
+                self.iteration = Iteration(self.net, self.update, self.param.iter_size)
+        elif where == "cuda" and self.graphs:
+            self.capture_with(CudaEngine())
 
     def _check_finite(self, loss):
         """Stop at a loss that is not a number: say where it came from, and save the weights that led to it."""
@@ -148,7 +142,7 @@ class Solver:
             except CaffeError as e:
                 saved = str(e)
         raise CaffeError(f"Iteration {self.iter}: the loss is {log.number(float(loss))} ({terms}); "
-                         f"{self.net.first_not_finite()}. {saved}; check data and base_lr")  # fmt: skip
+                         f"{self.net.executor.first_not_finite()}. {saved}; check data and base_lr")  # fmt: skip
 
     def _smooth(self, loss, start):
         """Running mean of the last `average_loss` losses, updated as Caffe does (in single precision).
@@ -198,77 +192,14 @@ class Solver:
             for observer in self._observers:
                 observer.on_rate(self, rate)
             log.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {log.number(rate)}")
-        self._clip_gradients()
-        self._set_rates(self.rule.rate(param, rate, self.iter + 1))
-        if not (self._graph and self._graph.update()):
-            self.update_params()
+        self.update.clip()
+        self.iteration.apply_update(self.update.rates(rate, self.iter + 1))
         self.iter += 1
 
-    def _set_rates(self, rate):
-        """The rate for each lr_mult; on a GPU tensors that stay (see updates.py)."""
-        for mult in set(self.net.params_lr):
-            if self._graph is None:
-                self._rates[mult] = rate * mult
-            elif torch.is_tensor(self._rates.get(mult)):
-                self._rates[mult].fill_(rate * mult)
-            else:
-                self._rates[mult] = torch.full((), rate * mult, device=device.current())
-
-    def update_params(self):
-        """The update itself, of all parameters with the same rate and decay together."""
-        net = self.net
-        alike: dict[tuple, list] = {}
-        count = len(net.learnable_params)
-        for i, (blob, mult) in enumerate(zip(net.learnable_params, net.params_lr)):
-            history = self.history[i::count]
-            decay = self.param.weight_decay * net.params_decay[i]
-            if mult == 0 and (not decay or self.rule is RULES["SGD"]):
-                if blob.grad.is_zero and all(h.memory.is_zero for h in history):
-                    continue  # a frozen parameter: update and history stay exactly zero
-            alike.setdefault((mult, decay), []).append((blob, history))
-        for (mult, decay), members in alike.items():
-            self._update(members, self._rates[mult], decay)
-
-    def _update(self, members, rate, decay):
-        weights = [blob.memory.tensor() for blob, _ in members]
-        grads = [_laid_out_like(w, blob.grad) for w, (blob, _) in zip(weights, members)]
-        slots = [[_laid_out_like(w, h.memory) for w, h in zip(weights, slot)]
-                 for slot in zip(*(history for _, history in members))]  # fmt: skip
-        alike = all(w.stride() == t.stride() for some in (grads, *slots) for w, t in zip(weights, some))
-        if alike and not self.net.keep and self.param.regularization_type == "L2":
-            if self.rule.fused(self.param, weights, grads, slots, rate, decay):
-                return  # nobody reads the diffs
-        for (blob, _), w, g, *history in zip(members, weights, grads, *slots):
-            self._regularize(w, g, decay)
-            update = self.rule.update(self.param, g, history, rate)
-            w.sub_(update)
-            if update is not g:
-                blob.grad.assign(g.copy_(update))
-
-    def _regularize(self, w, g, decay):
-        if self.param.iter_size > 1:
-            g.mul_(1 / self.param.iter_size)
-        if not decay:
-            return
-        if self.param.regularization_type == "L2":
-            g.add_(w, alpha=decay)
-        elif self.param.regularization_type == "L1":
-            g.add_(w.sign(), alpha=decay)
-        else:
-            raise CaffeError(f"Unknown regularization type: {self.param.regularization_type} (known: L1, L2)")
-
-    def _clip_gradients(self):
-        limit = self.param.clip_gradients
-        if limit < 0:
-            return
-        grads = [b.grad.tensor() for b in self.net.learnable_params if not b.grad.is_zero]
-        norm = math.sqrt(sum(float(g.square().sum()) for g in grads))
-        if norm > limit:
-            scale = limit / norm
-            log.info("sgd_solver.cpp:91", f"Gradient clipping: scaling down gradients (L2 norm {log.number(norm)} > "
-                                          f"{log.number(limit)}) by scale factor {log.number(scale)}")  # fmt: skip
-            for g in grads:
-                g.mul_(scale)
+    @property
+    def history(self):
+        """The blobs that the update rule keeps for the parameters."""
+        return self.update.history
 
     # ---- testing
 
@@ -283,7 +214,7 @@ class Solver:
         log.info("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{index})")
         net, passes = self.test_nets[index], self.param.test_iter[index]
         net.share_with(self.net)
-        net.pass_index = self._tests_before(self.iter) * passes
+        net.executor.seeds.pass_index = self._tests_before(self.iter) * passes
         sums, loss = None, 0.0
         for _ in range(passes):
             request = self.action_function() if solver_count() == 1 else NONE  # ranks agree after iterations only
@@ -293,7 +224,7 @@ class Solver:
                 self.requested_early_exit = True
                 log.info("solver.cpp:377", "Test interrupted.")
                 return
-            loss += float(net.run_forward())
+            loss += float(net.executor.forward())
             values = [v for _, _, blob in outputs(net) for v in blob]
             sums = values if sums is None else [a + b for a, b in zip(sums, values)]
         if self.param.test_compute_loss:
@@ -327,11 +258,9 @@ class Solver:
 
     def seek(self, iteration):
         """Bring random numbers and data layers to where an unbroken run has them at `iteration`."""
-        self.net.seed = mix(self.seed, "train")
-        self.net.seek(iteration * self.param.iter_size)
+        self.net.seek(iteration * self.param.iter_size, mix(self.seed, "train"))
         for i, net in enumerate(self.test_nets):
-            net.seed = mix(self.seed, "test", i)
-            net.seek(self._tests_before(iteration) * self.param.test_iter[i])
+            net.seek(self._tests_before(iteration) * self.param.test_iter[i], mix(self.seed, "test", i))
 
     # ---- the rest of pycaffe's surface
 
@@ -409,14 +338,6 @@ class AdamSolver(Solver):
     type = "Adam"
 
 
-def _laid_out_like(weight, memory):
-    """The values of `memory` in the order in which those of `weight` lie, unless somebody looks at them: the fused
-    updates go by that order."""
-    if memory.tensor().stride() != weight.stride() and not memory.exposed:
-        memory.assign(torch.empty_like(weight).copy_(memory.tensor()))
-    return memory.tensor()
-
-
 def get_solver(solver_file) -> Solver:
     """The solver that the file's `type` names."""
     return Solver(solver_file)
@@ -474,7 +395,7 @@ def _test_nets(param, seed):
         net_param.state.CopyFrom(state)
         nets.append(Net.from_proto(net_param, mix(seed, "test", i)))
         _load_weights(nets[-1], param)
-        nets[-1].debug_info = param.debug_info
+        nets[-1].executor.debug_info = param.debug_info
     return nets
 
 

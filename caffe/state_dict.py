@@ -17,20 +17,20 @@ NAMES |= {"PReLU": ("weight",), "Embed": ("weight", "bias"), "Bias": ("bias",)}
 def state_dict(net) -> dict:
     """{name: tensor} of all parameters of the caffe.Net, as copies; of two layers with one name, the first's."""
     state: dict[str, torch.Tensor] = {}
-    for layer in _layers(net):
-        blobs = [blob.tensor().detach().clone().cpu() for blob in layer.blobs]
-        if layer.type == "BatchNorm":
+    for node in _nodes(net):
+        blobs = [blob.tensor().detach().clone().cpu() for blob in node.layer.blobs]
+        if node.type == "BatchNorm":
             mean, variance, weight = blobs
             scale = 1 / weight if weight else weight
             blobs = [mean * scale, variance * scale, torch.tensor(0)]
-        state.update(zip(_names(layer), blobs))
+        state.update(zip(_names(node), blobs))
     return state
 
 
 def load_state_dict(net, state, source="the state dict") -> None:
     """Write {name: tensor} into the parameters of the caffe.Net. Names that are missing or left over, and shapes that
     differ, are a CaffeError that begins with `source`."""
-    wanted = {name: layer for layer in _layers(net) for name in _names(layer)}
+    wanted = {name: node for node in _nodes(net) for name in _names(node)}
     optional = {name for name in wanted if name.endswith(".num_batches_tracked")}
     for what, names in (
         ("lacks", set(wanted) - optional - set(state)),
@@ -38,23 +38,23 @@ def load_state_dict(net, state, source="the state dict") -> None:
     ):
         if names:
             raise CaffeError(f"{source} {what} {', '.join(sorted(names))}; the net and the weights must be of one kind")
-    for layer in _layers(net):
-        values = [state.get(name) for name in _names(layer)]
-        if layer.type == "BatchNorm":
+    for node in _nodes(net):
+        values = [state.get(name) for name in _names(node)]
+        if node.type == "BatchNorm":
             values[2] = torch.ones(1)  # mean and variance are stored as they are
-        for name, blob, value in zip(_names(layer), layer.blobs, values):
+        for name, blob, value in zip(_names(node), node.layer.blobs, values):
             if tuple(value.shape) != blob.shape:
                 raise CaffeError(f"{source}: {name} has shape {tuple(value.shape)}, the net wants {blob.shape}")
             blob.tensor().copy_(value)
 
 
-def _layers(net):
-    return {layer.name: layer for layer in reversed(net.layers) if layer.blobs}.values()
+def _nodes(net):
+    return {node.name: node for node in reversed(net.nodes) if node.layer.blobs}.values()
 
 
-def _names(layer):
-    if layer.type == "BatchNorm":
+def _names(node):
+    if node.type == "BatchNorm":
         names: tuple[str, ...] = ("running_mean", "running_var", "num_batches_tracked")
     else:
-        names = NAMES.get(layer.type) or tuple(f"blob{i}" for i in range(len(layer.blobs)))
-    return [f"{layer.name}.{name}" for name in names[: len(layer.blobs)]]
+        names = NAMES.get(node.type) or tuple(f"blob{i}" for i in range(len(node.layer.blobs)))
+    return [f"{node.name}.{name}" for name in names[: len(node.layer.blobs)]]

@@ -47,8 +47,8 @@ class TensorBoard:
             raise CaffeError(f"--tensorboard: cannot write to {folder}: {e.strerror}") from e
         self.seen = {}  # blob name -> its values in the latest pass of the first test net
         if solver.test_nets:
-            net = solver.test_nets[0]
-            net.after_forward(lambda i: self._keep(net, i))
+            wiring = solver.test_nets[0].wiring
+            solver.test_nets[0].after_forward(lambda i: self._keep(wiring, wiring.nodes[i]))
 
     @apart
     def on_display(self, solver, outputs):
@@ -84,14 +84,14 @@ class TensorBoard:
             number = counts[name] = counts.get(name, -1) + 1
             self.writer.add_scalar(f"{group}/{name}" + (f".{number}" if number else ""), value, iteration)
 
-    def _keep(self, net, i):
-        """Note the tops of layer i that may be pictures, before a frugal net drops them. In-place layers come later."""
-        if net.layers[i].type == "Split":
+    def _keep(self, wiring, node):
+        """Note the tops of a layer that may be pictures, before a frugal net drops them. In-place layers come later."""
+        if node.type == "Split":
             return
-        for k, blob in zip(net.top_ids[i], net.tops[i]):
+        for k, blob in zip(node.top_ids, node.tops):
             shape = blob.shape
             if len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) >= LEAST_SIDE:
-                self.seen[net.blob_names[k]] = blob.tensor().detach()
+                self.seen[wiring.names[k]] = blob.tensor().detach()
 
 
 def pictures_of(blobs) -> dict:

@@ -13,18 +13,16 @@ of the tops are found by running it on tensors without values, gradients by auto
 or `backward` only where that is not enough.
 """
 
-import contextlib
-
 import torch
 from torch.autograd.graph import _engine_run_backward
 
 from caffe.blob import Blob, lacks_memory
+from caffe.builtin_layer import BuiltinLayer
 from caffe.errors import CaffeError
 from caffe.fillers import fill
-from caffe.layer import Layer
 
 
-class TorchLayer(Layer):
+class TorchLayer(BuiltinLayer):
     """A built-in layer: `compute` on torch tensors, gradient by autograd."""
 
     capturable = True
@@ -34,12 +32,8 @@ class TorchLayer(Layer):
         self.weights = []  # the parameters' tensors, during compute
         self._shapes_for = None  # bottom and parameter shapes that the tops' shapes were found for
         self._top_shapes: list[tuple[int, ...]] = []
-        self._graph = None  # of the last forward: inputs, parameters and outputs
+        self._record = None  # of the last forward: inputs, parameters and outputs
         self.in_place = False
-        self.may_overwrite = False  # set by the net: in place, and nobody needs the old values
-        self.keep_graph = True  # allow several backward passes after one forward
-        self.need_backward = True
-        self.propagate_down = []
 
     # ---- what a layer type defines
 
@@ -60,7 +54,6 @@ class TorchLayer(Layer):
 
     def setup(self, bottom, top):
         self.in_place = any(t is b for t in top for b in bottom)
-        self.propagate_down = [True] * len(bottom)
         self.configure(bottom)
 
     def add_blob(self, shape, filler):
@@ -71,7 +64,6 @@ class TorchLayer(Layer):
         except CaffeError as e:
             self.fail(e)
         self.blobs.append(blob)
-        self.param_propagate_down.append(True)
 
     def reshape(self, bottom, top):
         key = tuple(b.shape for b in bottom)
@@ -92,37 +84,49 @@ class TorchLayer(Layer):
 
     def forward(self, bottom, top):
         inputs = [b.tensor() for b in bottom]
-        weights = [b.tensor() for b in self.blobs]
-        record = self.need_backward and self.differentiable
         if self.in_place and bottom[0].memory.exposed:
             inputs[0] = inputs[0].clone()  # the result will be copied over it
-        if record:
-            inputs = [x.detach().requires_grad_(self._wants(i)) for i, x in enumerate(inputs)]
-            # `data`, not `detach()`: an update may come before another backward pass, as in Caffe.
-            weights = [w.data.requires_grad_(p) for w, p in zip(weights, self.param_propagate_down)]
+        if self.duty.backward and self.differentiable:
+            outputs = self._recorded(bottom, inputs)
+        else:
+            self._record = None
+            outputs = self._computed(bottom, inputs, [b.tensor() for b in self.blobs], torch.no_grad())
+        for blob, value in zip(top, outputs):
+            blob.memory.assign(value.detach())
+
+    def remember(self, bottom, top):
+        self._recorded(bottom, [b.tensor() for b in bottom])
+
+    def _recorded(self, bottom, inputs):
+        """The tops' values; what led to them is kept for backward."""
+        # `data`, not `detach()`: values may be written, and updates come, before another backward pass, as in Caffe.
+        inputs = [x.data.requires_grad_(self._wants(i)) for i, x in enumerate(inputs)]
+        weights = [b.tensor().data.requires_grad_(p) for b, p in zip(self.blobs, self.duty.params)]
+        outputs = self._computed(bottom, inputs, weights, torch.enable_grad())
+        self._record = (inputs, weights, outputs)
+        return outputs
+
+    def _computed(self, bottom, inputs, weights, grad_mode):
         self.weights = weights
         try:
-            with contextlib.nullcontext() if record else torch.no_grad():
-                outputs = _several(self.compute(*inputs))
+            with grad_mode:
+                return _several(self.compute(*inputs))
         except (MemoryError, RuntimeError, IndexError) as e:
             shapes = ", ".join(str(b.shape) for b in bottom)
             if lacks_memory(e):
                 self.fail(f"not enough memory for bottoms of shape {shapes}")
             raise self.error(f"cannot be computed for bottoms of shape {shapes}: {str(e).splitlines()[0]}") from e
-        self._graph = (inputs, weights, outputs) if record else None
-        for blob, value in zip(top, outputs):
-            blob.memory.assign(value.detach())
 
     def backward(self, top, propagate_down, bottom):
-        if self._graph is None:
+        if self._record is None:
             self.fail("backward without a forward pass before it")
-        inputs, weights, outputs = self._graph
+        inputs, weights, outputs = self._record
         wanted = [x for x, p in zip(inputs, propagate_down) if p and x.requires_grad]
         learned = [w for w in weights if w.requires_grad]
         pairs = [(y, t.grad.tensor()) for y, t in zip(outputs, top) if y.requires_grad and not t.grad.is_zero]
         if pairs and (wanted or learned):
             tops, diffs = zip(*pairs)
-            grads: tuple[torch.Tensor | None, ...] = gradients(tops, diffs, (*wanted, *learned), self.keep_graph)
+            grads: tuple[torch.Tensor | None, ...] = gradients(tops, diffs, (*wanted, *learned), self.duty.keep)
         else:
             grads = (None,) * (len(wanted) + len(learned))
         given = {id(x): g for x, g in zip(wanted + learned, grads)}
@@ -135,11 +139,11 @@ class TorchLayer(Layer):
             g = given.get(id(w))
             if g is not None:
                 blob.grad.add(_own(g if g.stride() == w.stride() else g.contiguous(), taken))
-        if not self.keep_graph:
-            self._graph = None
+        if not self.duty.keep:
+            self._record = None
 
     def _wants(self, i):
-        return self.propagate_down[i] and i not in self.no_gradient
+        return (not self.duty.bottoms or self.duty.bottoms[i]) and i not in self.no_gradient
 
 
 def gradients(outputs, diffs, inputs, keep_graph):

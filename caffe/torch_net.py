@@ -29,24 +29,25 @@ class TorchNet(nn.Module):
 
     def __init__(self, net, outputs=None):
         super().__init__()
-        unknown = [name for name in outputs or [] if name not in net.blob_names]
+        names = net.wiring.names
+        unknown = [name for name in outputs or [] if name not in names]
         if unknown:
-            raise CaffeError(f"the net has no blob '{unknown[0]}' (its blobs: {', '.join(net.blob_names)})")
+            raise CaffeError(f"the net has no blob '{unknown[0]}' (its blobs: {', '.join(names)})")
         self.inputs = []
         self.outputs = list(net.outputs if outputs is None else outputs)
         self.loss_weights = {name: weight for name, weight in net.blob_loss_weights.items() if weight}
         self.params = nn.ParameterDict()
         self._steps = []  # (layer, names of its bottoms, of its tops, of its parameters)
         keys = {}  # number of a learnable parameter -> its name in `params`
-        for i, layer in enumerate(net.layers):
-            bottoms, tops = ([net.blob_names[k] for k in ids[i]] for ids in (net.bottom_ids, net.top_ids))
-            if not bottoms and layer.type != "Parameter":
+        for node in net.nodes:
+            bottoms, tops = ([names[k] for k in ids] for ids in (node.bottom_ids, node.top_ids))
+            if not bottoms and node.type != "Parameter":
                 self.inputs += tops
                 continue
-            for number, (k, blob) in zip(net.param_ids.get(i, []), enumerate(layer.blobs)):
+            for number, (k, blob) in zip(node.param_ids, enumerate(node.layer.blobs)):
                 if number not in keys:
-                    keys[number] = self._add(f"{layer.name}/{k}".replace(".", "_"), blob, _learns(layer, k))
-            self._steps.append((_same_layer(net, i), bottoms, tops, [keys[n] for n in net.param_ids.get(i, [])]))
+                    keys[number] = self._add(f"{node.name}/{k}".replace(".", "_"), blob, _learns(node.param, k))
+            self._steps.append((_same_layer(node), bottoms, tops, [keys[n] for n in node.param_ids]))
 
     def forward(self, *inputs, **named):
         values = {**dict(zip(self.inputs, inputs)), **named}
@@ -74,25 +75,27 @@ def to_torch(net, outputs=None) -> TorchNet:
     return TorchNet(net, outputs)
 
 
-def _learns(layer, k):
-    return k >= len(layer.param.param) or layer.param.param[k].lr_mult != 0
+def _learns(param, k):
+    return k >= len(param.param) or param.param[k].lr_mult != 0
 
 
-def _same_layer(net, i):
-    """Layer number i once more, set up for the same shapes, so that the module shares no state with the net."""
-    layer = net.layers[i]
-    if layer.type not in SPECIAL and not isinstance(layer, TorchLayer):
-        layer.fail("computes outside torch, so the net cannot become a torch module; feed its tops as inputs, "
-                   "or replace it by layers of a built-in type")  # fmt: skip
-    param = type(layer.param)()
-    param.CopyFrom(layer.param)
+def _same_layer(node):
+    """The layer once more, set up for the same shapes, so that the module shares no state with the net."""
+    if node.type not in SPECIAL and not isinstance(node.layer, TorchLayer):
+        raise CaffeError(
+            f"layer '{node.name}' ({node.type}): computes outside torch, so the net cannot become a torch module; "
+            "feed its tops as inputs, or replace it by layers of a built-in type"
+        )
+    param = type(node.param)()
+    param.CopyFrom(node.param)
     same = make_layer(param)
-    if layer.type == "Parameter":
+    if node.type == "Parameter":
         return same
     same.random = _generator
-    bottoms = [Blob(b.shape) for b in net.bottoms[i]]
-    tops = [bottoms[net.bottom_ids[i].index(t)] if t in net.bottom_ids[i] else Blob() for t in net.top_ids[i]]
-    same.add_blob = lambda shape, filler: same.blobs.append(Blob(shape))  # values come from `params`
+    bottoms = [Blob(b.shape) for b in node.bottoms]
+    tops = [bottoms[node.bottom_ids.index(t)] if t in node.bottom_ids else Blob() for t in node.top_ids]
+    blobs = same.blobs
+    same.add_blob = lambda shape, filler: blobs.append(Blob(shape))  # values come from `params`
     same.setup(bottoms, tops)
     same.reshape(bottoms, tops)
     same.seen = [b.shape for b in bottoms]

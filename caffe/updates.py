@@ -1,4 +1,4 @@
-"""The six update rules: from gradient and history to the value subtracted from a parameter (Caffe: solvers/).
+"""The update of a net's parameters from their diffs: clipped, decayed, by one of six rules (Caffe: solvers/).
 
 Each rule has `slots` history tensors a parameter (kept in the .solverstate) and
 `update(solver_param, g, history, rate)`, which gives the update for gradient `g` (may be overwritten) and brings
@@ -10,7 +10,91 @@ import math
 
 import torch
 
+from caffe import glog as log
+from caffe.blob import Blob
 from caffe.errors import CaffeError
+
+
+class Update:
+    """Updates what `net` learns as SolverParameter `param` says; `history` holds the blobs of a solver state."""
+
+    def __init__(self, param, net, rule):
+        self.param, self.learned, self.executor = param, net.wiring.learned, net.executor
+        self.mults = list(zip(net.params_lr, net.params_decay))
+        self.rule = RULES[rule]
+        # rule.slots blobs a parameter; those of the second slot follow all of the first, as the state file has them
+        self.history = [Blob(p.blob.shape) for _ in range(self.rule.slots) for p in self.learned]
+
+    def rates(self, lr, t) -> dict:
+        """For each lr_mult the rate of update number `t` (from 1), where the policy's learning rate is `lr`."""
+        rate = self.rule.rate(self.param, lr, t)
+        return {mult: rate * mult for mult, _ in self.mults}
+
+    def clip(self):
+        """Scale all diffs down where their common L2 norm is above clip_gradients."""
+        limit = self.param.clip_gradients
+        if limit < 0:
+            return
+        grads = [p.blob.grad.tensor() for p in self.learned if not p.blob.grad.is_zero]
+        norm = math.sqrt(sum(float(g.square().sum()) for g in grads))
+        if norm > limit:
+            scale = limit / norm
+            told = f"scaling down gradients (L2 norm {log.number(norm)} > {log.number(limit)})"
+            log.info("sgd_solver.cpp:91", f"Gradient clipping: {told} by scale factor {log.number(scale)}")
+            for g in grads:
+                g.mul_(scale)
+
+    def apply(self, rates):
+        """The update itself, of all parameters with the same rate and decay together; a diff then holds what was
+        subtracted. `rates`: numbers or tensors."""
+        alike: dict[tuple, list] = {}
+        for i, (p, (mult, decay_mult)) in enumerate(zip(self.learned, self.mults)):
+            history = self.history[i :: len(self.learned)]
+            decay = self.param.weight_decay * decay_mult
+            if mult == 0 and (not decay or self.rule is SGD):
+                if p.blob.grad.is_zero and all(h.memory.is_zero for h in history):
+                    continue  # a frozen parameter: update and history stay exactly zero
+            alike.setdefault((mult, decay), []).append((p.blob, history))
+        for (mult, decay), members in alike.items():
+            self._apply(members, rates[mult], decay)
+
+    def _apply(self, members, rate, decay):
+        weights = [blob.memory.tensor() for blob, _ in members]
+        grads = [_laid_out_like(w, blob.grad) for w, (blob, _) in zip(weights, members)]
+        slots = [
+            [_laid_out_like(w, h.memory) for w, h in zip(weights, slot)]
+            for slot in zip(*(history for _, history in members))
+        ]
+        alike = all(w.stride() == t.stride() for some in (grads, *slots) for w, t in zip(weights, some))
+        if alike and not self.executor.keep and self.param.regularization_type == "L2":
+            if self.rule.fused(self.param, weights, grads, slots, rate, decay):
+                return  # nobody reads the diffs
+        for (blob, _), w, g, *history in zip(members, weights, grads, *slots):
+            self._regularize(w, g, decay)
+            update = self.rule.update(self.param, g, history, rate)
+            w.sub_(update)
+            if update is not g:
+                blob.grad.assign(g.copy_(update))
+
+    def _regularize(self, w, g, decay):
+        if self.param.iter_size > 1:
+            g.mul_(1 / self.param.iter_size)
+        if not decay:
+            return
+        if self.param.regularization_type == "L2":
+            g.add_(w, alpha=decay)
+        elif self.param.regularization_type == "L1":
+            g.add_(w.sign(), alpha=decay)
+        else:
+            raise CaffeError(f"Unknown regularization type: {self.param.regularization_type} (known: L1, L2)")
+
+
+def _laid_out_like(weight, memory):
+    """The values of `memory` in the order in which those of `weight` lie, unless somebody looks at them: the fused
+    updates go by that order."""
+    if memory.tensor().stride() != weight.stride() and not memory.exposed:
+        memory.assign(torch.empty_like(weight).copy_(memory.tensor()))
+    return memory.tensor()
 
 
 class Rule:

@@ -66,13 +66,13 @@ def blob_to_proto(blob, proto, write_diff=False):
 def to_proto(net, write_diff=False) -> caffe_pb2.NetParameter:
     """NetParameter with all layers of the net and their parameters, as snapshots hold it."""
     result = caffe_pb2.NetParameter(name=net.name)
-    for layer in net.layers:
+    for node in net.nodes:
         saved = result.layer.add()
-        saved.CopyFrom(layer.param)
+        saved.CopyFrom(node.param)
         del saved.blobs[:]
-        if layer.is_loss and not saved.loss_weight:
+        if node.builtin.is_loss and not saved.loss_weight:
             saved.loss_weight.append(1.0)
-        for blob in layer.blobs:
+        for blob in node.layer.blobs:
             blob_to_proto(blob, saved.blobs.add(), write_diff)
     return result
 
@@ -90,18 +90,19 @@ def copy_from(net, path):
     from caffe.read import read_net_binary
 
     source = read_net_binary(path)
-    wanted, found = (any(layer.blobs for layer in layers) for layers in (net.layers, source.layer))
+    wanted, found = any(node.layer.blobs for node in net.nodes), any(saved.blobs for saved in source.layer)
     if wanted and not found and not source.HasField("checksum"):
         raise CaffeError(f"{path}: holds no weights at all; it was emptied or cut off")
     copy_from_proto(net, source, path)
 
 
 def copy_from_proto(net, source, path):
+    layers = _by_name(net)
     for saved in source.layer:
-        if saved.name not in net.layer_names:
+        if saved.name not in layers:
             log.info("net.cpp:744", f"Ignoring source layer {saved.name}")
             continue
-        own = net.layers[net.layer_names.index(saved.name)]  # the first of that name, as in Caffe
+        own = layers[saved.name].layer
         if len(own.blobs) != len(saved.blobs):
             raise CaffeError(f"{path}: Incompatible number of blobs for layer {saved.name} "
                              f"({len(saved.blobs)} in the file, {len(own.blobs)} in the net)")  # fmt: skip
@@ -109,14 +110,20 @@ def copy_from_proto(net, source, path):
             blob_from_proto(blob, proto, f"{path}: Cannot copy param {i} weights from layer '{saved.name}';")
 
 
+def _by_name(net):
+    """Nodes by name; of several with one name the first, as in Caffe."""
+    return {node.name: node for node in reversed(net.nodes)}
+
+
 # ---- HDF5: group `data/<layer>/<i>`, and `diff/...` when asked
 
 
 def save_hdf5(net, path, write_diff=False):
-    if len(set(net.layer_names)) != len(net.layer_names):
-        twice = next(n for n in net.layer_names if net.layer_names.count(n) > 1)
+    names = [node.name for node in net.nodes]
+    if len(set(names)) != len(names):
+        twice = next(n for n in names if names.count(n) > 1)
         raise CaffeError(f"{path}: two layers are named '{twice}', which HDF5 cannot hold; save as .caffemodel")
-    for name in net.layer_names:
+    for name in names:
         if "/" in name or name in ("", "."):
             raise CaffeError(f"{path}: a layer is named '{name}', which HDF5 cannot hold; save as .caffemodel")
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as f:
@@ -124,11 +131,10 @@ def save_hdf5(net, path, write_diff=False):
         if write_diff:
             groups.append((f.create_group("diff"), lambda b: b.grad.tensor().reshape(b.shape)))
         for group, values in groups:
-            for index, (name, layer) in enumerate(zip(net.layer_names, net.layers)):
-                inner = group.create_group(name)
-                for k, blob in enumerate(layer.blobs):
-                    number = net.param_ids[index][k]
-                    if values is groups[0][1] and not _owns(net, index, k, number):
+            for node in net.nodes:
+                inner = group.create_group(node.name)
+                for k, blob in enumerate(node.layer.blobs):
+                    if values is groups[0][1] and not _owns(net, node, k):
                         continue  # shared parameters are stored with their owner
                     create_checked(inner, str(k), values(blob).detach().to("cpu").numpy())
 
@@ -138,27 +144,29 @@ def create_checked(group, name, array):
     group.create_dataset(name, data=array, fletcher32=array.size > 0 and array.ndim > 0)
 
 
-def _owns(net, index, k, number):
-    return not any(number in net.param_ids.get(i, []) for i in range(index)) and (
-        net.param_ids[index].index(number) == k)  # fmt: skip
+def _owns(net, node, k):
+    """Whether no other parameter before it is the same one."""
+    number = node.param_ids[k]
+    return node.param_ids.index(number) == k and not any(number in n.param_ids for n in net.nodes[: node.index])
 
 
 def copy_from_hdf5(net, path):
     with open_hdf5(path, "weights") as f:
         if "data" not in f:
             raise CaffeError(f"{path}: not a Caffe weights file (it has no group 'data')")
+        nodes = _by_name(net)
         for name, group in f["data"].items():
-            if name in net.layer_names:
-                _copy_group(net, net.layer_names.index(name), group, path)
+            if name in nodes:
+                _copy_group(net, nodes[name], group, path)
             else:
                 log.info("net.cpp:785", f"Ignoring source layer {name}")
 
 
-def _copy_group(net, index, group, path):
-    name, blobs = net.layer_names[index], net.layers[index].blobs
+def _copy_group(net, node, group, path):
+    name, blobs = node.name, node.layer.blobs
     for k, blob in enumerate(blobs):
         if str(k) not in group:
-            if _owns(net, index, k, net.param_ids[index][k]):
+            if _owns(net, node, k):
                 raise CaffeError(f"{path}: Incompatible number of blobs for layer {name} ({len(group)} in the file, "
                                  f"{len(blobs)} in the net)")  # fmt: skip
             continue

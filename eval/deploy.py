@@ -7,29 +7,36 @@ clip. Every BatchNorm of the deploy net uses global statistics, which is why a b
 
 import os
 import tempfile
+from typing import Any
 
 import numpy as np
 
-from eval.runtime import import_caffe
+from eval.weights import read_weights
 from layers.datasets import NUM_FRAMES, SIZE
 from layers.frames import fill_image_blob
 
 # Frames, clips a forward pass. More than 32 clips do not fit into a CPU's cache: 128 take three times as long each.
 CPU_BATCH, GPU_BATCH = (64, 32), (512, 1024)
+PARTS = ("segmentation", "recognition")
 
 
 class DeployNet:
     """Masks of frames and features of clips, by the weights of a trained net.
 
     caffe: the module. prototxt: a deploy net. weights: a .caffemodel or .caffemodel.h5. batch: (frames, clips) a
-    forward pass. Raises ValueError where the file is no such net, or the weights lack one of its layers.
+    forward pass. parts: of PARTS those that are wanted; the weights need not hold the other. Raises ValueError where
+    the file is no such net, or the weights lack one of its layers.
     """
 
-    def __init__(self, caffe, prototxt, weights, batch=CPU_BATCH):
+    segmentation: Any
+    recognition: Any
+
+    def __init__(self, caffe, prototxt, weights, batch=CPU_BATCH, parts=PARTS):
         self.frames, self.clips = batch
-        front, back = halves(read_net(prototxt), prototxt, *batch)
-        self.segmentation = build(caffe, front, weights)
-        self.recognition = build(caffe, back, weights)
+        trained = read_weights(weights)
+        for name, half in zip(PARTS, halves(read_net(prototxt), prototxt, *batch)):
+            if name in parts:
+                setattr(self, name, build(caffe, half, trained))
 
     def masks(self, planes):
         """planes (n, 4, 64, 64) uint8, see layers.frames -> (n, 64, 64) float32, probability of the person."""
@@ -73,7 +80,7 @@ def literal_features(net, planes, starts):
 
 
 def build(caffe, net, weights):
-    """A net in phase TEST, every parameter of which comes from the weights."""
+    """A net in phase TEST, every parameter of which comes from the eval.weights.Weights."""
     from google.protobuf import text_format
 
     handle, path = tempfile.mkstemp(suffix=".prototxt")  # pycaffe builds nets from files only
@@ -83,46 +90,8 @@ def build(caffe, net, weights):
         built = caffe.Net(path, caffe.TEST)
     finally:
         os.unlink(path)
-    missing = sorted(set(built.params) - shapes_of_weights(weights).keys())
-    if missing:
-        raise ValueError(
-            f"{weights}: no weights for {', '.join(missing)}; wanted those of a trained GaitNet, "
-            "such as gaitnet-sia_iter_30000.caffemodel"
-        )
-    built.copy_from(str(weights))
+    weights.copy_to(built)
     return built
-
-
-def people_trained(weights):
-    """How many people the identity layer of a weights file tells apart; None where it has no such layer."""
-    shape = shapes_of_weights(weights).get("fc_id")
-    return shape[-2] if shape and len(shape) > 1 else None
-
-
-def shapes_of_weights(path):
-    """{name: shape of the first parameter} of the layers that a weights file has parameters for."""
-    import_caffe()
-    from google.protobuf.message import DecodeError
-
-    from caffe.proto import caffe_pb2
-
-    if str(path).endswith(".h5"):
-        import h5py
-
-        with h5py.File(path, "r") as file:
-            return {name: next(iter(blobs.values())).shape for name, blobs in file["data"].items() if len(blobs)}
-    net = caffe_pb2.NetParameter()
-    try:
-        with open(path, "rb") as file:
-            net.ParseFromString(file.read())
-    except DecodeError as e:
-        raise ValueError(f"{path}: not a .caffemodel, or a damaged one ({e})") from e
-    return {
-        layer.name: tuple(layer.blobs[0].shape.dim) or (layer.blobs[0].height, layer.blobs[0].width)
-        for layers in (net.layer, net.layers)
-        for layer in layers
-        if len(layer.blobs)
-    }
 
 
 def read_net(path):

@@ -8,6 +8,7 @@ import numpy as np
 
 from eval import plots
 from eval.pictures import overlay, png_uri, retrievals
+from eval.seen import UNSEEN
 from eval.tables import summary_table, write_text
 
 STYLE = """
@@ -15,6 +16,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2330; margin: 0 auto; max-width: 68rem; padding: 1rem; }
 h1 { font-size: 1.6rem; margin: .5rem 0 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
+p.warning { background: #fbe5e3; border: 2px solid var(--wrong); border-radius: .5rem; padding: .5rem .9rem; }
 p.note { color: #566072; font-size: .9rem; margin: .3rem 0 .7rem; }
 .cards { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1rem 0; }
 .card { background: var(--soft); border: 1px solid var(--line); border-radius: .5rem; padding: .5rem .9rem; }
@@ -45,8 +47,8 @@ pre { background: var(--soft); border: 1px solid var(--line); padding: .6rem; fo
 def write_report(path, dataset, result, features, extras):
     """Write report.html: tables, curves, masks over frames, retrievals, errors by subject, provenance.
 
-    result: from eval.protocol.evaluate and eval.compare. extras: see eval.walks.features_of; {} leaves out what needs
-    frames.
+    result: from eval.protocol.evaluate and eval.references. extras: see eval.walks.features_of; {} leaves out what
+    needs frames.
     """
     kind = "view" if "view" in dataset.tree else "condition"
     parts = [headline(dataset, result, kind), rank1(result, kind), comparison(result, kind), curves(result, kind)]
@@ -73,11 +75,14 @@ def headline(dataset, result, kind):
     people = len(result["subjects"])
     cards.append((f"{100 / people:.1f}%", f"chance, {people} people"))
     if "segmentation" in result:
-        cards.append((f"{result['segmentation']['iou']:.3f}", "IoU of masks, unseen subjects"))
+        cards.append((f"{result['segmentation']['iou']:.3f}", "IoU of masks"))
     boxes = "".join(f'<div class="card"><b>{value}</b><span>{escape(name)}</span></div>' for value, name in cards)
+    training = result["training"]
+    warning = "" if training["verdict"] == UNSEEN else f"<p class='warning'>{escape(training['told'])}.</p>"
+    unseen = f" {training['told']}" if training["verdict"] == UNSEEN else ""
     return (
-        f"<h1>GaitNet on {escape(dataset.title)}</h1><p class='note'>{probes} probes and {sum(result['gallery'])} "
-        f"gallery walks of {people} people whom training has not seen.</p><div class='cards'>{boxes}</div>"
+        f"<h1>GaitNet on {escape(dataset.title)}</h1>{warning}<p class='note'>{probes} probes and "
+        f"{sum(result['gallery'])} gallery walks of {people} people{unseen}.</p><div class='cards'>{boxes}</div>"
     )
 
 
@@ -147,8 +152,7 @@ def masks(result, features, extras):
             f"boundary F {s['boundary_f']:.3f}."
         )
     return (
-        f"<h2>Masks of unseen subjects</h2><p class='note'>{legend}{line}</p>"
-        f"<div class='grid'>{''.join(pictures)}</div>"
+        f"<h2>Masks of test subjects</h2><p class='note'>{legend}{line}</p><div class='grid'>{''.join(pictures)}</div>"
     )
 
 

@@ -43,10 +43,8 @@ def put_first(python):
 
 
 def load_caffe(gpu=None):
-    """The module `caffe`, on the CPU or on GPU number `gpu`; tells which one it is."""
+    """The module `caffe`, on the CPU or on GPU number `gpu`."""
     caffe = import_caffe()
-    version = getattr(caffe, "__version__", "of no version")
-    print(f"Caffe {version}, {which_caffe()}: {os.path.dirname(caffe.__file__)}", file=sys.stderr)
     if gpu is None:
         caffe.set_mode_cpu()
     else:
@@ -54,3 +52,8 @@ def load_caffe(gpu=None):
         caffe.set_device(gpu)
         caffe.set_mode_gpu()
     return caffe
+
+
+def told(caffe):
+    """Version, kind and place of the module `caffe`, for a log."""
+    return f"Caffe {getattr(caffe, '__version__', 'of no version')}, {which_caffe()}: {os.path.dirname(caffe.__file__)}"

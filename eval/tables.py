@@ -7,6 +7,8 @@ import math
 import os
 from pathlib import Path
 
+from eval.seen import UNSEEN
+
 CROSS_VIEW = ("casiab", "walkers")
 
 
@@ -114,8 +116,9 @@ def further_lines(result, kind):
         )
     if "segmentation" in result:
         masks = result["segmentation"]
+        whose = "unseen" if result["training"]["verdict"] == UNSEEN else "test"
         yield (
-            f"segmentation of {masks['frames']} frames of unseen subjects: IoU {masks['iou']:.3f}, "
+            f"segmentation of {masks['frames']} frames of {whose} subjects: IoU {masks['iou']:.3f}, "
             f"pixel accuracy {masks['pixel_accuracy']:.3f}, boundary F {masks['boundary_f']:.3f}"
         )
 

@@ -12,12 +12,14 @@ from eval import provenance
 from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
 from eval.extract import CLIPS, Extraction, all_starts, extract, random_starts
 from eval.features import Features, read_cache, write_cache
-from eval.runtime import load_caffe, which_caffe
+from eval.runtime import load_caffe, told, which_caffe
+from eval.seen import judge, require_unseen
+from eval.weights import read_weights
 from layers.datasets import MIN_FRAMES
 from layers.sources import open_frames
 
 SHOWN = 12  # walks of which the cache keeps a frame and its mask
-VERSION = 1  # of what the cache holds: raise it when extraction changes
+VERSION = 2  # of what the cache holds: raise it when extraction changes
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Source:
     """All that determines features: a trained net, a dataset on disk, and how clips are drawn.
 
     gt_path None: no ground truth. clips: "20", or "all" windows, which needs no seed. gpu: number, or None for the CPU.
-    cache: folder where features are kept.
+    cache: folder where features are kept. leaked: test people whom training has seen are no error.
     """
 
     dataset: object
@@ -38,6 +40,7 @@ class Source:
     seed: int = 0
     gpu: int | None = None
     cache: Path = provenance.ROOT / "eval" / "feat"
+    leaked: bool = False
 
 
 def features_of(source, part="test"):
@@ -48,13 +51,23 @@ def features_of(source, part="test"):
     """
     frames = open_frames(source.im_path, source.gt_path)
     walks = choose(source, frames, part)
+    weights = read_weights(source.weights)
+    training = None
+    if part == "test":
+        ids = sorted({walk.subject for walk in walks})
+        training = judge(weights, source.dataset, source.dataset.subjects(frames), ids)
+        if not source.leaked:
+            require_unseen(training, source.weights)
     key = {
         "version": VERSION,
         "caffe": which_caffe(),
         "dataset": source.dataset.name,
         "train_num": source.train_num,
         "part": part,
-        "weights_sha256": provenance.sha256(source.weights),
+        "weights_sha256": weights.sha256,
+        "training": training and training["verdict"],
+        "training_told": training and training["told"],
+        "training_leaked": training and " ".join(training["leaked"]),
         "prototxt_sha256": provenance.sha256(source.prototxt),
         "data_sha256": data_fingerprint(source, frames, walks),
         "ground_truth": source.gt_path is not None,
@@ -70,21 +83,25 @@ def features_of(source, part="test"):
 
 def compute(source, frames, walks, key):
     """(Features, key, extras) by running the net."""
-    net = DeployNet(
-        load_caffe(source.gpu), source.prototxt, source.weights, CPU_BATCH if source.gpu is None else GPU_BATCH
-    )
+    caffe = load_caffe(source.gpu)
+    print(told(caffe), file=sys.stderr)
+    net = DeployNet(caffe, source.prototxt, source.weights, CPU_BATCH if source.gpu is None else GPU_BATCH)
     starts = all_starts if source.clips == "all" else random_starts(source.seed)
     found = extract(net, frames, [walk.path for walk in walks], starts, f"{key['part']} subjects")
-    groups = [source.dataset.protocol.group(walk) for walk in walks]
-    features = Features(
+    return described(found, source.dataset, walks), key, few_shown(found)
+
+
+def described(found: Extraction, dataset, walks):
+    """The Features of walks, of which `found` was made."""
+    groups = [dataset.protocol.group(walk) for walk in walks]
+    return Features(
         found.vectors,
         np.array([walk.label for walk in walks]),
-        np.array([source.dataset.protocol.groups.index(group) if group else -1 for group in groups]),
-        np.array([source.dataset.protocol.role(walk) or "" for walk in walks]),
-        np.array([source.dataset.protocol.covariate(walk) or "" for walk in walks]),
+        np.array([dataset.protocol.groups.index(group) if group else -1 for group in groups]),
+        np.array([dataset.protocol.role(walk) or "" for walk in walks]),
+        np.array([dataset.protocol.covariate(walk) or "" for walk in walks]),
         np.array([walk.path for walk in walks]),
     )
-    return features, key, few_shown(found)
 
 
 def few_shown(found: Extraction):

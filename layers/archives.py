@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from layers.datasets import data_root
 from layers.frames import DataError
@@ -169,7 +170,7 @@ class members_of:
 
     def __enter__(self):
         if self.path.name.lower().endswith(".zip"):
-            self.archive = zipfile.ZipFile(self.path)
+            self.archive: Any = zipfile.ZipFile(self.path)
             infos = self.archive.infolist()
             require_few(self.path, infos)
             return [Member(info.filename, info.file_size, lambda info=info: self.archive.open(info))

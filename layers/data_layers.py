@@ -35,6 +35,11 @@ class DataLayer(caffe.Layer):
 
     tops: tuple[str, ...] = ()
     can_scatter = False  # may a clip's frames come from several sequences?
+    runtime_seed: int | None = None
+
+    def __caffe_seed__(self, seed):
+        """The runtime's word before `setup`, and when a run goes on from a snapshot. BVLC Caffe has none."""
+        self.runtime_seed = seed
 
     def setup(self, bottom, top):
         name = type(self).__name__
@@ -59,7 +64,7 @@ class DataLayer(caffe.Layer):
         self.people = {params.dataset: sorted({seq.subject for seq in sequences})}
         self.given_seed = params.seed
         self.seed = seed = self._seed()
-        self.shuffled = lambda seed: self.sampler(sequences, lengths, params.batch_size, (seed, int(self.phase)))
+        self.drawn_from = sequences, lengths, params.batch_size
         self.loader = Loader(frames, sequences, self.shuffled(seed))
         self.batches = Prefetcher(self.loader)
         data = f"{len(sequences)} sequences, {sum(lengths)} frames, fingerprint {fingerprint(frames, sequences)}"
@@ -71,8 +76,10 @@ class DataLayer(caffe.Layer):
         Under a Caffe whose nets have none, as in the original, NumPy's global state decides."""
         if self.given_seed is not None:
             return self.given_seed
-        stream = getattr(self, "random", None)
-        return stream.fixed("clips").initial_seed() if stream else int(np.random.randint(2**31))
+        return int(np.random.randint(2**31)) if self.runtime_seed is None else self.runtime_seed
+
+    def shuffled(self, seed):
+        return self.sampler(*self.drawn_from, (seed, int(self.phase)))
 
     def sampler(self, sequences, lengths, num, seed):
         return (ScatteredSampler if self.scattered else ClipSampler)(lengths, num, seed)
@@ -92,12 +99,12 @@ class DataLayer(caffe.Layer):
     def backward(self, top, propagate_down, bottom):
         pass
 
-    def pack(self):
+    def __caffe_pack__(self):
         """The batch in a quarter of its size, in place of `forward`, for a runtime that sends it to a GPU."""
         return [self.batch.planes, self.batch.label, MASK_VALUES]
 
-    def unpack(self, planes, label, mask_values):
-        """The values of the tops, from tensors of what `pack` gave; those of `forward`, bit by bit."""
+    def __caffe_unpack__(self, planes, label, mask_values):
+        """The values of the tops, from tensors of what `__caffe_pack__` gave; those of `forward`, bit by bit."""
         tops = [planes[:, k, :3].float() - IMAGE_MEAN for k in range(NUM_FRAMES)]
         tops += [mask_values[planes[:, k, 3:].long()] for k in range(NUM_FRAMES)]
         if "label" in self.tops:
@@ -107,7 +114,7 @@ class DataLayer(caffe.Layer):
             tops.append((first == second).float())
         return tops
 
-    def caffe_snapshot_written(self, weights, started_from):
+    def __caffe_saved__(self, weights, started_from):
         """The bundled Caffe has written `weights`, of a net that was loaded from the files `started_from`: tell beside
         them who trained them. Under another Caffe, experiments/train_steps.sh does that."""
         try:
@@ -115,7 +122,7 @@ class DataLayer(caffe.Layer):
         except OSError as e:
             _log(f"{type(self).__name__}: cannot write {people.record_path(weights)}: {e.strerror or e}")
 
-    def seek(self, batch):
+    def __caffe_seek__(self, batch):
         """The next reshape draws batch number `batch`, where 0 is the first one after the net was built."""
         if (seed := self._seed()) != self.seed:
             self.seed, self.loader.sampler = seed, self.shuffled(seed)

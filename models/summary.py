@@ -66,18 +66,18 @@ def table(param, phase=caffe_pb2.TRAIN) -> str:
     net = Net.from_proto(param)
     rows = [("layer", "type", "top shapes", "parameters", "FLOP")]
     counted, parameters, total = set(), 0, 0
-    for i, layer in enumerate(net.layers):
-        own = [number for number in net.param_ids.get(i, []) if number not in counted]
+    for node in net.nodes:
+        own = [number for number in node.param_ids if number not in counted]
         counted.update(own)
-        count, work = sum(net.learnable_params[number].count for number in own), flop(net, i)
-        if layer.type == "Split":
+        count, work = sum(net.learnable_params[number].count for number in own), flop(node)
+        if node.type == "Split":
             continue
         parameters, total = parameters + count, total + work
-        tops = sorted({blob.shape for blob in net.tops[i]}, key=len)
+        tops = sorted({blob.shape for blob in node.tops}, key=len)
         shapes = ", ".join(" x ".join(map(str, shape)) or "1" for shape in tops)
-        if len(net.tops[i]) > len(tops):
-            shapes += f" ({len(net.tops[i])} times)"
-        rows.append((layer.name, layer.type, shapes, f"{count:,}" if count else "", _short(work)))
+        if len(node.tops) > len(tops):
+            shapes += f" ({len(node.tops)} times)"
+        rows.append((node.name, node.type, shapes, f"{count:,}" if count else "", _short(work)))
     rows.append(("total", "", "", f"{parameters:,}", _short(total)))
     widths = [max(len(row[k]) for row in rows) for k in range(5)]
     lines = [
@@ -87,14 +87,14 @@ def table(param, phase=caffe_pb2.TRAIN) -> str:
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def flop(net, i):
-    """Floating point operations of layer number i, forward: those of its products with weights."""
-    layer = net.layers[i]
-    if layer.type in ("Convolution", "InnerProduct"):  # an element of a top is a sum over one output's weights
-        p = layer.param.convolution_param if layer.type == "Convolution" else layer.param.inner_product_param
-        return sum(2 * top.count * (layer.blobs[0].count // p.num_output) for top in net.tops[i])
-    if layer.type == "Deconvolution":  # an element of a bottom is spread over one row of the weights
-        return sum(2 * bottom.count * prod(layer.blobs[0].shape[1:]) for bottom in net.bottoms[i])
+def flop(node):
+    """Floating point operations of a layer, forward: those of its products with weights."""
+    blobs, param = node.layer.blobs, node.param
+    if node.type in ("Convolution", "InnerProduct"):  # an element of a top is a sum over one output's weights
+        p = param.convolution_param if node.type == "Convolution" else param.inner_product_param
+        return sum(2 * top.count * (blobs[0].count // p.num_output) for top in node.tops)
+    if node.type == "Deconvolution":  # an element of a bottom is spread over one row of the weights
+        return sum(2 * bottom.count * prod(blobs[0].shape[1:]) for bottom in node.bottoms)
     return 0
 
 

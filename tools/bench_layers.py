@@ -32,8 +32,8 @@ class ReadyMade(caffe.Layer):
     def backward(self, top, propagate_down, bottom):
         pass
 
-    def pack(self):
+    def __caffe_pack__(self):
         return self.batch
 
-    def unpack(self, *values):
+    def __caffe_unpack__(self, *values):
         return [image.float() - 127.5 for image in values[:6]] + list(values[6:])

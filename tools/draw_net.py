@@ -51,10 +51,10 @@ def annotated(param, phase, rankdir):
     param.state.phase = phase
     net = Net.from_proto(param)
     graph = draw.get_pydot_graph(filter_net(param), rankdir)
-    shapes = dict(zip(net.blob_names, (blob.shape for blob in net.blob_list)))
+    shapes = {name: blob.shape for name, blob in net.blobs.items()}
     counts: dict[str, int] = {}
-    for name, layer in zip(net.layer_names, net.layers):
-        counts.setdefault(f"{name}_{layer.type}", sum(blob.count for blob in layer.blobs))
+    for layer in net.nodes:
+        counts.setdefault(f"{layer.name}_{layer.type}", sum(blob.count for blob in layer.layer.blobs))
     for node in graph.get_nodes():
         name = node.get_name().strip('"')
         label = node.get_label().strip('"')

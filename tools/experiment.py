@@ -24,6 +24,7 @@ from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_file, read_text
+from eval.weights import read_weights
 from layers import people
 from layers.data_layers import training_sequences
 from layers.datasets import DATASETS, NUM_FRAMES
@@ -135,9 +136,10 @@ def require_net(step):
 
 
 def require_same_people(steps):
-    first = next((step for step in steps if step.data), None)
-    for step in steps:
-        if step.data and (step.data.dataset, step.data.train_num) != (first.data.dataset, first.data.train_num):
+    fed_by_us = [step for step in steps if step.data]
+    for step in fed_by_us:
+        first = fed_by_us[0]
+        if (step.data.dataset, step.data.train_num) != (first.data.dataset, first.data.train_num):
             raise ValueError(
                 f"{step.path} trains {told(step.data)}, {first.path.name} {told(first.data)}; "
                 "make them equal, or train the steps one by one: cd experiments/NAME && sh train_net.sh seg"
@@ -190,9 +192,7 @@ def counted(here):
 
 
 def shape_of_identity(weights):
-    from eval.deploy import people_trained
-
-    return people_trained(weights) if weights.stat().st_size else None
+    return read_weights(weights).people if weights.stat().st_size else None
 
 
 def name_of(folder):

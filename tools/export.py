@@ -30,7 +30,7 @@ from caffe.proto import caffe_pb2
 from caffe.read import read_net_file
 from caffe.state_dict import state_dict
 from caffe.user_layer import load_layers
-from eval.deploy import shapes_of_weights
+from eval.weights import read_weights
 from layers.frames import DataError
 
 LARGEST_DIFFERENCE = 1e-5  # of the largest value of an output: float32 in another order of summation
@@ -42,7 +42,7 @@ def main(argv=None) -> int:
         if args.layers:
             load_layers(args.layers.split(","))
         net = caffe.Net(args.model, caffe.TEST, weights=args.weights)
-        if missing := sorted(net.params.keys() - shapes_of_weights(args.weights).keys()):
+        if missing := sorted(net.params.keys() - read_weights(args.weights).blobs.keys()):
             raise caffe.CaffeError(f"{args.weights}: no weights for {', '.join(missing)} of {args.model}")
         if args.torch:
             state = state_dict(net)

@@ -24,12 +24,13 @@ import cv2
 import numpy as np
 
 from eval import provenance
-from eval.command import default_weights
+from eval.cli import default_weights
 from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
 from eval.extract import window_sums
 from eval.features import read_cache
 from eval.people import People, calibrate
 from eval.runtime import load_caffe
+from eval.weights import read_weights
 from layers.datasets import MIN_FRAMES, SIZE
 from layers.frames import PLANES, DataError, image_names, read_image, read_video
 from tools.person import cut_pair, follow
@@ -121,7 +122,7 @@ def text_of(result):
 
 def open_people(args, create=False):
     """The enrolled people; with `create` none yet, where there is no file. Refuses another net than enrolled them."""
-    weights_sha256 = provenance.sha256(weights_of(args))
+    weights_sha256 = read_weights(weights_of(args)).sha256
     if create and not args.people.exists():
         return People(np.empty(0, str), np.empty((0, 256), np.float32), np.empty(0, str), weights_sha256)
     if not args.people.exists():

@@ -10,6 +10,10 @@ noise are drawn anew for every sequence. The pixels of a sequence depend only on
 of frames and size, so a part of the dataset is the same alone as in the whole. A sequence appears when it is complete;
 killed and started again, the tool goes on with the missing ones.
 
+With --scene other, rooms, clothes and cameras are of a kind that has nothing in common with the usual one. With --looks
+own, each subject keeps one room, light and outfit in all walks; with swapped, the gallery's walks do, and in the others
+two subjects have changed places: 001 and 002, 003 and 004, ... So one can tell a feature of gait from one of looks.
+
 With --uncropped: 320x240 pictures as the datasets' owners hand them out, which tools/crop.py reads, that is
 videos/<id>-<condition>-<view>.avi and silhouettes/<id>/<condition>/<view>/ for casiab and walkers, folders of pictures
 for the others, and the person's box [left, top, width, height] in every frame in boxes/*.json.
@@ -30,8 +34,9 @@ import numpy as np
 
 from layers.datasets import DATASETS, SIZE, data_root
 from tools.walkers.gait import FPS
+from tools.walkers.scene import SCENES
 from tools.walkers.sequence import render_sequence
-from tools.walkers.trees import TREES, UNFINISHED, Store
+from tools.walkers.trees import LOOKS, TREES, UNFINISHED, Store, looks_of
 from tools.work import Progress, in_order, only_run, processes
 
 MANIFEST = "walkers.json"  # the options that the pixels depend on
@@ -44,7 +49,10 @@ def main(argv=None):
     args = parse_args(argv)
     tree = TREES[args.tree]
     walks = tree.walks(args.subjects, args.conditions, args.views)
-    render = partial(render_walk, seed=args.seed, frames=args.frames, size=args.size, full=args.uncropped)
+    render = partial(
+        render_walk, seed=args.seed, frames=args.frames, size=args.size, full=args.uncropped,
+        scene=args.scene, looks=args.looks,
+    )  # fmt: skip
     store = Store(args.out, tree, args.uncropped)
     try:
         with only_run(store.folder):
@@ -87,6 +95,8 @@ def parse_args(argv):
     parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--size", type=positive, default=SIZE, help="pixels of a crop's side (default: %(default)s)")
     parser.add_argument("--uncropped", action="store_true", help="full frames in place of crops")
+    parser.add_argument("--scene", choices=SCENES, default="usual", help="where they walk (default: %(default)s)")
+    parser.add_argument("--looks", choices=LOOKS, default="drawn", help="what they wear (default: %(default)s)")
     parser.add_argument("--contact-sheet", metavar="FILE.png", help="also draw some of the sequences side by side")
     args = parser.parse_args(argv)
     tree = TREES[args.tree]
@@ -117,14 +127,14 @@ class FolderError(Exception):
 def claim(store, args):
     """Mark the folder with the options of its pixels, or see that it was made with the same ones."""
     options = {"version": VERSION} | {
-        key: getattr(args, key) for key in ("tree", "seed", "frames", "size", "uncropped")
+        key: getattr(args, key) for key in ("tree", "seed", "frames", "size", "uncropped", "scene", "looks")
     }
     file = store.folder / MANIFEST
     if file.exists():
         try:
-            found = json.loads(file.read_text())
+            found = {"scene": "usual", "looks": "drawn"} | json.loads(file.read_text())  # of before there were others
             differing = [f"{k} {found.get(k)} there, {v} wanted" for k, v in options.items() if found.get(k) != v]
-        except (ValueError, AttributeError) as e:
+        except (ValueError, TypeError) as e:
             raise FolderError(f"{file}: not the record of an earlier run; remove {store.folder} or change --out") from e
         if differing:
             raise FolderError(
@@ -161,8 +171,10 @@ def make_walk(walk, store, render):
     store.write(walk, rendered.frames, rendered.masks)
 
 
-def render_walk(walk, seed, frames, size, full):
-    return render_sequence(seed, walk.subject, walk.condition, walk.kind, int(walk.view), frames, size, full)
+def render_walk(walk, seed, frames, size, full, scene, looks):
+    return render_sequence(
+        seed, walk.subject, walk.condition, walk.kind, int(walk.view), frames, size, full, scene, looks_of(walk, looks)
+    )
 
 
 def write_sheet(file, walks, render):

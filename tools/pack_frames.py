@@ -10,7 +10,6 @@ Killed at any time, it goes on where it was. Run again after the trees have chan
 
 import argparse
 import ctypes
-import fcntl
 import json
 import os
 import shutil
@@ -28,7 +27,7 @@ from layers.datasets import DATASETS
 from layers.frames import PLANES, DataError
 from layers.sources import open_trees
 from tools.trees import add_trees, trees_of
-from tools.work import Progress, in_order
+from tools.work import Progress, in_order, only_writer
 
 COMMIT = 64 << 20  # bytes that a kill can cost
 FRAME_BYTES = int(np.prod(PLANES))
@@ -96,11 +95,7 @@ class Packer:
         self.stale = readable(out)  # most of it may still be right
 
     def run(self):
-        with open(self.partial + ".lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DataError(f"{self.partial}: another pack_frames.py is writing it; wait for that one") from None
+        with only_writer(self.partial, self.partial + ".lock"):
             lengths = self._lengths()
             with self._open(lengths) as env:
                 self._write(env, lengths)
@@ -109,7 +104,6 @@ class Packer:
                 env.sync(True)
             self._finish(entries, size)
             os.replace(self.partial, self.file)
-            os.remove(lock.name)
         print(f"{self.file}: {len(lengths)} sequences, {sum(lengths.values())} frames")
 
     def _lengths(self):

@@ -79,30 +79,35 @@ def summary(step, dataset="casiab"):
 
 def step_costs(step, dataset="casiab"):
     """The Cost of every layer, forward and backward, and of the update."""
-    param = fed(gaitnet(dataset, step))
+    return net_costs(gaitnet(dataset, step))
+
+
+def net_costs(param):
+    """The same of the NetParameter of any net that GaitNet's data layers feed."""
+    param = fed(param)
     param.state.phase = TRAIN
     net = Net.from_proto(param)
-    costs = [layer_cost(net, i) for i, layer in enumerate(net.layers) if layer.type not in VIEWS]
+    costs = [layer_cost(node) for node in net.nodes if node.type not in VIEWS]
     learned = sum(b.count for b, lr in zip(net.learnable_params, net.params_lr) if lr)
     return [*costs, Cost("update", 0, UPDATE * FLOAT * learned)]
 
 
-def layer_cost(net, i):
+def layer_cost(node):
     """Forward, and of the backward pass the gradients that the net wants: of bottoms, and of learned parameters."""
-    layer, forward = net.layers[i], flop(net, i)
-    bottoms, tops = sum(b.count for b in net.bottoms[i]), sum(b.count for b in net.tops[i])
-    weights = sum(b.count for b in layer.blobs)
+    forward, duty = flop(node), node.duty
+    bottoms, tops = sum(b.count for b in node.bottoms), sum(b.count for b in node.tops)
+    weights = sum(b.count for b in node.layer.blobs)
     work, traffic = forward, bottoms + weights + tops
-    if net.layer_need_backward[i]:
-        wanted = sum(b.count for b, w in zip(net.bottoms[i], net.bottom_need_backward[i]) if w)
-        learned = weights if any(layer.param_propagate_down) else 0
+    if duty.backward:
+        wanted = sum(b.count for b, w in zip(node.bottoms, duty.bottoms) if w)
+        learned = weights if any(duty.params) else 0
         if wanted:
             work, traffic = work + forward, traffic + tops + weights + wanted
         if learned:
             work, traffic = work + forward, traffic + tops + bottoms + learned
         elif wanted:
             traffic += bottoms  # a layer without weights looks at its bottom or top again
-    return Cost(net.layer_names[i], work, FLOAT * traffic)
+    return Cost(node.name, work, FLOAT * traffic)
 
 
 if __name__ == "__main__":

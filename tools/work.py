@@ -1,7 +1,6 @@
 """Long work: several threads or processes at it, and its progress, a bar on a terminal or lines in a log."""
 
 import contextlib
-import fcntl
 import multiprocessing
 import os
 import signal
@@ -13,6 +12,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import cv2
 from tqdm import tqdm
+
+from caffe.locks import Held, hold
 
 LINE_EVERY = 10  # seconds
 
@@ -57,18 +58,14 @@ def only_run(folder):
 
 @contextlib.contextmanager
 def only_writer(path, lock_path):
-    """Hold `path` by locking the file `lock_path`: a second run that would write there gets a BlockingIOError."""
-    with open(lock_path, "a") as lock:
+    """Hold `path` by the lock `lock_path`: a second run that would write there gets a BlockingIOError."""
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(lock.fileno()).st_nlink:  # the run that held it has just removed it: a third makes another
-                raise BlockingIOError
-        except BlockingIOError:
-            raise BlockingIOError(f"{path}: another run is writing there; wait for that one") from None
-        try:
-            yield
-        finally:
-            os.unlink(lock_path)
+            held.enter_context(hold(lock_path))
+        except Held as e:
+            told = f"{path}: another run (process {e.process}) is writing there; wait for that one"
+            raise BlockingIOError(told) from None
+        yield
 
 
 def in_order(function, items, jobs, executor=ThreadPoolExecutor):

@@ -6,18 +6,18 @@ import numpy as np
 import torch
 
 from caffe.blob import Blob, require_memory
+from caffe.builtin_layer import BuiltinLayer
 from caffe.data_transformer import Transformer
 from caffe.errors import CaffeError
 from caffe.files import open_file
-from caffe.layer import Layer
-from caffe.parallel import solver_count, solver_rank
+from caffe.ranks import solver_count, solver_rank
 
 MOST_ITEMS = 2**20  # of a batch: they are read one by one
 MOST_LIST_BYTES, MOST_IMAGE_BYTES = 2**30, 2**28
 COPIES = 3  # of a batch that are held at a time: its items, their array, the blob
 
 
-class BatchLayer(Layer):
+class BatchLayer(BuiltinLayer):
     """Reads `batch_size` items in every forward pass. A type defines `open`, which sets `batch_size`, and
     `read(numbers, rng)`: the tops' arrays for the items of these numbers, counted on and on from the start of training.
     `rng` is a function of the pass, so a resumed run (`seek`) gets the same crops.

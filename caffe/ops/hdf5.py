@@ -7,8 +7,9 @@ from itertools import accumulate
 import h5py
 import numpy as np
 
+from caffe.builtin_layer import BuiltinLayer
 from caffe.files import open_file
-from caffe.layer import Layer, register
+from caffe.layer import register
 from caffe.ops.axes import legacy_shape
 from caffe.ops.batches import BatchLayer, Order
 
@@ -85,7 +86,7 @@ class HDF5Data(BatchLayer):
 
 
 @register("HDF5Output")
-class HDF5Output(Layer):
+class HDF5Output(BuiltinLayer):
     """Writes its two bottoms to the data sets "data" and "label" of `file_name`, each with four axes. The first forward
     pass makes the file anew (BVLC Caffe: the net, whatever the file was), every other one appends its rows (BVLC Caffe
     fails at the second). An existing file that is neither HDF5 nor empty is left alone.

@@ -5,8 +5,9 @@ import torch
 
 from caffe import glog
 from caffe.blob import Blob
+from caffe.builtin_layer import BuiltinLayer
 from caffe.fillers import fill
-from caffe.layer import Layer, register
+from caffe.layer import register
 from caffe.proto import caffe_pb2
 
 
@@ -19,7 +20,7 @@ def one_or_each(layer, values, tops, what, zero=False):
 
 
 @register("Input")
-class Input(Layer):
+class Input(BuiltinLayer):
     """Tops that the user fills, of the shapes in input_param. Caffe: input_layer.cpp."""
 
     num_bottom, num_top = 0, (1, None)
@@ -31,7 +32,7 @@ class Input(Layer):
 
 
 @register("DummyData")
-class DummyData(Layer):
+class DummyData(BuiltinLayer):
     """Tops filled by fillers: constants once, everything else anew in each forward. Caffe: dummy_data_layer.cpp."""
 
     num_bottom, num_top = 0, (1, None)
@@ -62,7 +63,7 @@ class DummyData(Layer):
 
 
 @register("Parameter")
-class Parameter(Layer):
+class Parameter(BuiltinLayer):
     """A learned blob of shape parameter_param.shape as the top. Caffe: parameter_layer.hpp."""
 
     num_bottom, num_top = 0, 1
@@ -76,7 +77,7 @@ class Parameter(Layer):
 
 
 @register("MemoryData")
-class MemoryData(Layer):
+class MemoryData(BuiltinLayer):
     """Tops: data (N, C, H, W) and labels (N), N = batch_size, from the arrays given to Net.set_input_arrays: batch
     after batch, again and again. Caffe: memory_data_layer.cpp."""
 

@@ -28,11 +28,11 @@ class ReLU(Neuron):
         x, slope = bottom[0].tensor(), self.param.relu_param.negative_slope
         if slope:
             y = F.leaky_relu(x, slope)
-        elif self.may_overwrite and not bottom[0].memory.exposed:
+        elif self.duty.overwrite and not bottom[0].memory.exposed:
             y = x.relu_()
         else:
             y = x.relu()
-        self._signs = (x if slope < 0 and not self.in_place else y) if self.need_backward else None
+        self._signs = (x if slope < 0 and not self.in_place else y) if self.duty.backward else None
         top[0].memory.assign(y)
 
     def backward(self, top, propagate_down, bottom):
@@ -41,12 +41,12 @@ class ReLU(Neuron):
             g = diff.tensor()
             if slope:
                 dx = aten.leaky_relu_backward(g, self._signs, slope, False)
-            elif self.in_place and not self.keep_graph and not diff.exposed and 0 not in g.stride():
+            elif self.in_place and not self.duty.keep and not diff.exposed and 0 not in g.stride():
                 dx = aten.threshold_backward.grad_input(g, self._signs, 0, grad_input=g)  # nobody reads it any more
             else:
                 dx = aten.threshold_backward(g, self._signs, 0)
             bottom[0].grad.assign(dx)
-        if not self.keep_graph:
+        if not self.duty.keep:
             self._signs = None
 
 

@@ -130,7 +130,7 @@ class Convolution(_Learned):
         return self.window_sizes(shape)
 
     def forward(self, bottom, top):
-        if self.axes == 2 and not self.keep_graph and not self._covers(bottom[0].shape):
+        if self.axes == 2 and not self.duty.keep and not self._covers(bottom[0].shape):
             memory, form = self.blobs[0].memory, torch.channels_last
             if not memory.exposed and not memory.tensor().is_contiguous(memory_format=form):
                 memory.assign(memory.tensor().contiguous(memory_format=form))  # nobody looks: as convolutions want it

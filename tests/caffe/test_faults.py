@@ -172,20 +172,6 @@ def test_what_training_cannot_start_from(folder, arguments, told):
     assert done.returncode == 134 and told in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(folder, monkeypatch):
-    """The run before has ended in between; a third may hold a new lock of that name by now."""
-    real = files.fcntl.flock
-
-    def flock(lock, how):
-        os.unlink("run.lock")
-        real(lock, how)
-
-    monkeypatch.setattr(files.fcntl, "flock", flock)
-    with pytest.raises(CaffeError, match="another run that writes 'run' began or ended this very moment"):
-        with files.only_run("run"):
-            pass
-
-
 @pytest.mark.medium
 def test_a_second_run_in_the_same_folder_is_refused(folder):
     write_solver(max_iter=10)

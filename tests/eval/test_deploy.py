@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from eval.deploy import DeployNet, halves, literal_features, people_trained, read_net
+from eval.deploy import DeployNet, halves, literal_features, read_net
 from eval.extract import all_starts, group_walks, random_starts, window_sums
 from eval.runtime import load_caffe
+from eval.weights import read_weights
 
 PROTOTXT = "eval/deploy_gaitnet.prototxt"
 
@@ -93,11 +94,11 @@ def test_people_that_a_net_was_trained_on(caffe, weights, tmp_path):
     """The rows of fc_id, in all formats; a deploy net's weights do not tell."""
     from models.gaitnet import gaitnet
 
-    assert people_trained(weights) is None
+    assert read_weights(weights).people is None
     head = next(layer for layer in gaitnet("szu", "rec").layer if layer.name == "fc_id")
     entry = f'name: "fea" type: "Input" top: "{head.bottom[0]}" input_param {{ shape {{ dim: 2 dim: 256 }} }}'
     (tmp_path / "net.prototxt").write_text(f"layer {{ {entry} }} layer {{ {head} }}")
     net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TRAIN)
     net.save(str(tmp_path / "w.caffemodel"))
     net.save_hdf5(str(tmp_path / "w.caffemodel.h5"))
-    assert people_trained(tmp_path / "w.caffemodel") == people_trained(tmp_path / "w.caffemodel.h5") == 49
+    assert read_weights(tmp_path / "w.caffemodel").people == read_weights(tmp_path / "w.caffemodel.h5").people == 49

@@ -22,7 +22,7 @@ PYCAFFE = set(
     Net SGDSolver NesterovSolver AdaGradSolver RMSPropSolver AdaDeltaSolver AdamSolver NCCL Timer init_log log
     set_mode_cpu set_mode_gpu set_device Layer get_solver layer_type_list set_random_seed solver_count set_solver_count
     solver_rank set_solver_rank set_multiprocess TRAIN TEST Classifier Detector io layers params NetSpec to_proto
-    __version__ proto net_spec draw coord_map classifier detector pycaffe
+    __version__ __file__ proto net_spec draw coord_map classifier detector pycaffe
 """.split()
 )
 NET = set(
@@ -49,6 +49,7 @@ NOT_IN_1_0 = {  # ours, and what came after the tag 1.0
     "LayerParameter": {"clip_param", "swish_param"},
     "PoolingParameter": {"round_mode"},
 }
+LAST_PARAM = 146  # number of the last field of LayerParameter in 1.0, recurrent_param
 
 
 # ---- Python
@@ -141,6 +142,8 @@ def bvlc():
             if field.name in NOT_IN_1_0.get(message.name, ()):
                 message.field.remove(field)
                 removed.add((message.name, field.name))
+            elif message.name == "LayerParameter" and field.number > LAST_PARAM:
+                message.field.remove(field)  # a fork's
             elif field.number >= 1000:
                 assert message.name in ("V1LayerParameter", "V0LayerParameter"), f"{message.name}.{field.name} is new"
     assert removed == {(message, name) for message, names in NOT_IN_1_0.items() for name in names}

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from caffe.cuda_graph import WARM_UP
+from caffe.cuda.graph import WARM_UP
 from tests.caffe.apart import memory_apart
-from tests.caffe.recorder import Recorder
+from tests.caffe.cuda.recorder import Recorder
 from tools import bench_gpu
 
 
@@ -17,7 +17,7 @@ def test_captured_equals_plain(step):
         engine = Recorder(sync=True)  # labels are looked at on a CPU alone
         plain.capture_with(Recorder(sync=True))
         captured.capture_with(engine)
-        plain._graph.refused = "told so"
+        plain.iteration.refused = "told so"
         for _ in range(WARM_UP + 2):
             plain.step(1)
             captured.step(1)

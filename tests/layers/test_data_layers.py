@@ -124,10 +124,8 @@ def test_without_seed_the_nets_decides(tmp_path, root):
 
 
 def test_where_nets_have_no_seed_numpys_decides(tmp_path, root, monkeypatch):
-    """As in BVLC Caffe, whose layers have no `random`."""
-    monkeypatch.setattr(
-        data_layers.DataLayer, "random", property(lambda layer: None, lambda layer, _: None), raising=False
-    )
+    """As in BVLC Caffe, which tells layers of none."""
+    monkeypatch.delattr(data_layers.DataLayer, "__caffe_seed__")
     one, same, other = three(tmp_path, root, np.random.seed)
     assert equal(one, same) and not equal(one, other)
 
@@ -135,8 +133,7 @@ def test_where_nets_have_no_seed_numpys_decides(tmp_path, root, monkeypatch):
 def test_without_seed_a_resumed_net_has_that_of_the_net_it_continues(tmp_path, root):
     unbroken, resumed = (make_net(tmp_path, "GaitNet_Sia", root, seed=None) for _ in range(2))
     batches = [next_batch(unbroken) for _ in range(4)]
-    resumed.seed = unbroken.seed  # what a solver's state brings
-    resumed.seek(3)
+    resumed.seek(3, unbroken.executor.seeds.seed)  # what a solver's state brings
     assert equal(next_batch(resumed), batches[3])
 
 
@@ -145,7 +142,7 @@ def test_seek_goes_on_where_an_unbroken_run_would_be(tmp_path, root, layer):
     unbroken = make_net(tmp_path, layer, root)
     batches = [next_batch(unbroken) for _ in range(5)]
     resumed = make_net(tmp_path, layer, root)
-    resumed.layers[0].seek(3)
+    resumed.layers[0].__caffe_seek__(3)
     assert equal(next_batch(resumed), batches[3]) and equal(next_batch(resumed), batches[4])
 
 
@@ -154,9 +151,9 @@ def test_packed_batch_holds_the_same(tmp_path, root, layer):
     """What travels to a GPU as uint8 becomes what `forward` writes, bit by bit."""
     net = make_net(tmp_path, layer, root)
     batch, data = next_batch(net), net.layers[0]
-    arrays = data.pack()
+    arrays = data.__caffe_pack__()
     assert arrays[0].dtype == np.uint8
-    tops = data.unpack(*map(torch.from_numpy, arrays))
+    tops = data.__caffe_unpack__(*map(torch.from_numpy, arrays))
     assert len(tops) == len(batch)
     for name, value in zip(batch, tops):
         np.testing.assert_array_equal(batch[name], value.numpy(), err_msg=name)

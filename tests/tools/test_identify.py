@@ -1,6 +1,7 @@
 """tools/identify.py by its command line; with weights that are drawn, not learned, people are told by their width."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -151,13 +152,14 @@ def test_who_enrols_beside_another_is_refused(people, walks, weights):
                       ["calibrate", people, "--features", people.parent / "features.npz"]):  # fmt: skip
             done = identify(weights, *words)
             assert done.returncode == 1
-            assert done.stderr == f"error: {people}: another run is writing there; wait for that one\n"
+            told = f"another run (process {os.getpid()}) is writing there; wait for that one"
+            assert done.stderr == f"error: {people}: {told}\n"
     assert people.read_bytes() == before and not Path(f"{people}.lock").exists()
 
 
 def test_other_weights_are_refused(people, walks, weights, tmp_path):
     other = tmp_path / "other.caffemodel"
-    other.write_bytes(weights.read_bytes() + b"x")
+    other.write_bytes(weights.read_bytes() + b"\x9a\x3e\x00")
     done = identify(other, "query", people, walks / "a1")
     assert done.returncode == 1 and "made with other weights" in done.stderr
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from tools.walkers.camera import FRAME_H, FRAME_W, Camera
+from tools.walkers.scene import Scene
 
 SUPERSAMPLE = 2  # the figure is drawn this many times larger, then averaged down: soft edges
 FIXED = 4  # bits of a pixel's fraction handed to OpenCV
@@ -25,13 +26,14 @@ class Outfit:
     bag: str = ""  # "", "backpack", "shoulder" or "hand"
 
 
-def random_outfit(rng, kind, room_colours):
+def random_outfit(rng, kind, room_colours, scene: Scene):
     """An outfit for a condition of `kind` nm, bg or cl, in colours that stand out from the room."""
 
     def cloth():
         while True:
-            colour = rng.uniform(15, 240, 3) * 0.55 + 0.45 * rng.uniform(15, 240)  # less than fully saturated
-            if min(np.abs(colour - other).mean() for other in room_colours) >= CONTRAST:
+            colour = rng.uniform(15, 240, 3) * (1 - scene.grey) + scene.grey * rng.uniform(15, 240)
+            apart = min(np.abs(colour - other).mean() for other in room_colours)
+            if apart >= CONTRAST and np.ptp(colour) >= scene.least_saturation:
                 return colour
 
     skin = np.array([95, 125, 175]) * rng.uniform(0.45, 1.2) * rng.uniform(0.93, 1.07, 3)
@@ -76,9 +78,9 @@ def random_light(rng):
     )
 
 
-def random_room(rng, camera: Camera):
+def random_room(rng, camera: Camera, scene: Scene):
     """A greyish room, a little mottled: wall, skirting, floor, panels. The picture; colours of wall and floor."""
-    wall = rng.uniform(70, 190) + rng.uniform(-14, 14, 3)
+    wall = rng.uniform(*scene.wall) + rng.uniform(-14, 14, 3)
     floor = np.clip(wall + rng.choice([-1, 1]) * rng.uniform(15, 45), 45, 215) + rng.uniform(-12, 12, 3)
     room: np.ndarray = cv2.merge([np.full((FRAME_H, FRAME_W), channel, np.float32) for channel in wall])
     for _ in range(rng.integers(2, 7)):

@@ -9,6 +9,7 @@ from tools.walkers.body import make_subject
 from tools.walkers.camera import FRAME_H, FRAME_W, Camera, square_boxes
 from tools.walkers.parts import figure
 from tools.walkers.render import compose, paint, random_light, random_outfit, random_pattern, random_room
+from tools.walkers.scene import SCENES
 
 # Standard deviations from walk to walk: nobody walks twice alike.
 HABIT_SHARE = {"stride_rate": 0.02, "hip_gain": 0.02, "knee_gain": 0.02, "arm_gain": 0.06, "elbow_offset": 0.06}
@@ -22,11 +23,13 @@ class Rendered:
     boxes: np.ndarray  # (T, 3) left, top, side of the crops in pixels of the full frame
 
 
-def render_sequence(seed, number, name, kind, view, frames, size=64, uncropped=False):
+def render_sequence(seed, number, name, kind, view, frames, size=64, uncropped=False, scene="usual", looks_of=None):
     """Walks subject `number` past the camera at `view` degrees, `frames` frames at gait.FPS.
 
     `name` tells sequences of a subject apart, `kind` is nm, bg or cl. Crops of size x size, or full frames of
-    camera.FRAME_W x FRAME_H. The pixels depend on these arguments alone.
+    camera.FRAME_W x FRAME_H. `scene` is one of scene.SCENES. Room, clothes and light are drawn for this sequence, or,
+    with `looks_of` the number of a subject, are those that belong to that one. The pixels depend on these arguments
+    alone.
     """
     rng = np.random.default_rng([seed, 1, number, int(view), *name.encode()])
     subject = make_subject(seed, number)
@@ -35,9 +38,12 @@ def render_sequence(seed, number, name, kind, view, frames, size=64, uncropped=F
     for trait, change in HABIT_DEGREES.items():
         setattr(subject, trait, getattr(subject, trait) + change * rng.standard_normal())
 
-    camera = Camera(view + rng.normal(0, 0.7), rng.uniform(4.5, 4.7), rng.uniform(1.25, 1.35))
-    room, colours = random_room(rng, camera)
-    outfit, light, pattern = random_outfit(rng, kind, colours), random_light(rng), random_pattern(rng)
+    drawn = SCENES[scene]
+    camera = Camera(view + rng.normal(0, 0.7), rng.uniform(*drawn.distance), rng.uniform(*drawn.height))
+    looks = rng if looks_of is None else np.random.default_rng([seed, 2, looks_of])
+    room, colours = random_room(looks, camera, drawn)
+    outfit, light = random_outfit(looks, kind, colours, drawn), random_light(looks)
+    pattern = random_pattern(looks)
 
     seconds = (np.arange(frames) - (frames - 1) / 2) / gait.FPS
     phase = 2 * np.pi * (subject.stride_rate * seconds + rng.random())

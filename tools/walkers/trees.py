@@ -100,6 +100,22 @@ TREES = {
 }
 
 
+LOOKS = ("drawn", "own", "swapped")
+
+
+def looks_of(walk, looks):
+    """Whose room, light and outfit a walk has under one of LOOKS; None: they are drawn for it alone."""
+    if looks == "drawn":
+        return None
+    gallery = DATASETS[walk.tree.dataset].protocol.role(walk) == "gallery"
+    return walk.subject if looks == "own" or gallery else partner(walk.subject)
+
+
+def partner(subject):
+    """Who has changed places with `subject`: 1 with 2, 3 with 4, ..."""
+    return subject + 1 if subject % 2 else subject - 1
+
+
 class Store:
     """The folder that walks are written in: crops, or with `full` the pictures that crops are cut from.
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from caffe import device, precision
-from caffe.cuda_graph import WARM_UP
-from tests.caffe.test_cuda_graph import solver
+from caffe.cuda.graph import WARM_UP
+from tests.caffe.cuda.test_graph import solver
 from tools import bench_gpu
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -31,7 +31,7 @@ def test_captured_iterations_equal_plain_ones(layer, kind):
     a.graphs = False
     a.step(WARM_UP + 10)
     b.step(WARM_UP + 10)
-    assert b._graph._pass and b._graph._update and not b._graph.refused
+    assert b.iteration._pass and b.iteration._update and not b.iteration.refused
     for name in a.net.blobs:
         # cuDNN may add in another order; the nets are a few layers deep.
         np.testing.assert_allclose(b.net.blobs[name].data, a.net.blobs[name].data, rtol=1e-4, atol=1e-5, err_msg=name)
@@ -51,7 +51,7 @@ def test_what_the_user_writes_counts():
 def test_the_nets_are_captured_and_memory_stays_flat(step):
     made = bench_gpu.make_solver(step, "float32", CLIPS, ready_made=True)
     made.step(WARM_UP + 5)
-    assert made._graph._pass and made._graph._update and not made._graph.refused
+    assert made.iteration._pass and made.iteration._update and not made.iteration.refused
     before = bench_gpu.allocated()
     made.step(20)
     assert bench_gpu.allocated() == before

@@ -8,29 +8,29 @@ Two graphs make an iteration, forward with backward and the update. Between them
 of gradients among ranks), of clipping and of the log.
 """
 
-from __future__ import annotations
-
 import gc
-import weakref
 
 import torch
 
 from caffe import device
 from caffe import glog as log
+from caffe.cuda.feed import Feed
+from caffe.cuda.wire import Wire
 from caffe.errors import CaffeError
-from caffe.feed import Feed
+from caffe.iteration import Iteration
 
 WARM_UP = 3  # plain iterations first: history, generators and libraries' workspaces come into being in them
 
 
-class StepGraph:
-    """The iterations of `solver`, captured where they can be."""
+class GraphIteration(Iteration):
+    """An iteration that `engine` captures where it can, and replays."""
 
-    def __init__(self, solver, engine):
-        self.solver = weakref.proxy(solver)  # which owns this: a solver that goes takes its graphs along at once
+    def __init__(self, net, update, passes, engine):
+        super().__init__(net, update, passes)
         self.engine = engine
-        self.feed = Feed(solver.net, engine)
-        self.refused = why_not(solver.net)  # None, or why nothing is captured
+        self.feed = Feed(net.wiring, engine)
+        self.rates = {mult: torch.zeros((), device=device.current()) for mult in set(net.params_lr)}  # they stay
+        self.refused = why_not(net)  # None, or why nothing is captured
         if self.refused:
             log.info(log.here(), f"No CUDA graph: {self.refused}")
         self._pass: Captured | None = None
@@ -38,25 +38,21 @@ class StepGraph:
         self._plain, self._replayed = 0, False  # plain iterations since the last graph; whether this one was replayed
         self._left: list = []  # the parameters' tensors after the last plain pass
 
-    def usable(self) -> bool:
-        """Whether this iteration can take this way at all: one pass over data, and nobody who watches its layers."""
-        net = self.solver.net
-        return self.solver.graphs and self.solver.param.iter_size == 1 and not (net.watched or net.debug_info)
-
     def forward_backward(self):
-        """One forward and backward pass; the loss as a tensor."""
-        net, index = self.solver.net, self.solver.net.pass_index
-        net.pass_index = index + 1  # what data layers draw is of this pass
+        if self.passes > 1 or self.executor.watched:  # several passes over data, or somebody who watches the layers
+            return super().forward_backward()
+        seeds, index = self.executor.seeds, self.executor.seeds.pass_index
+        seeds.pass_index = index + 1  # what data layers draw is of this pass
         same = self.feed.send()
-        net.pass_index = index
+        seeds.pass_index = index
         if self._pass and not (same and self._pass.ready()):
             self._drop()
         if not self._pass and not self.refused and self._plain >= WARM_UP and self._settled():
             generators = self._begin(index + 1)
-            net.pass_index = index
-            blobs = [*net.blob_list, *(b for layer in net.layers for b in layer.blobs)]
+            seeds.pass_index = index
+            blobs = [*self.wiring.blobs, *(b for node in self.wiring.nodes for b in node.layer.blobs)]
             self._pass = self._captured(self._work, blobs, generators)
-            net.pass_index = index
+            seeds.pass_index = index
         if not self._pass:
             self._plain += 1
             loss = self._work()
@@ -67,24 +63,24 @@ class StepGraph:
         loss = self._pass.replay()
         return loss.clone() if torch.is_tensor(loss) else loss
 
-    def update(self) -> bool:
-        """The update of the parameters; False: it is left to the caller."""
+    def apply_update(self, rates):
+        for mult, rate in rates.items():
+            self.rates[mult].fill_(rate)
         if not self._replayed:
-            return False
+            return self.update.apply(self.rates)
         self._replayed = False
         if self._update and not self._update.ready():
             self._update = None
-            return False
+            return self.update.apply(self.rates)
         if not self._update:
-            blobs = [*self.solver.net.learnable_params, *self.solver.history]
-            self._update = self._captured(self.solver.update_params, blobs)
+            blobs = [*(learned.blob for learned in self.wiring.learned), *self.update.history]
+            self._update = self._captured(lambda: self.update.apply(self.rates), blobs)
             if not self._update:
-                return False
+                return self.update.apply(self.rates)
         self._update.replay()
-        return True
 
     def _parameters(self):
-        return [b.memory.tensor() for b in self.solver.net.learnable_params]
+        return [learned.blob.memory.tensor() for learned in self.wiring.learned]
 
     def _settled(self):
         """Whether the parameters are as a pass leaves them; new ones, a layer may still bring into another layout."""
@@ -96,19 +92,19 @@ class StepGraph:
 
     def _begin(self, index):
         """Seed for pass number `index`; the generators of the layers."""
-        self.solver.net.pass_index = index
-        return [g for layer in self.solver.net.layers if layer.random for g in layer.random.reseed()]
+        self.executor.seeds.pass_index = index
+        return [g for node in self.wiring.nodes for g in node.stream.reseed()]
 
     def _work(self):
-        net = self.solver.net
-        net.clear_param_diffs()
+        for learned in self.wiring.learned:
+            learned.blob.grad.zero()
         self.feed.receive()
-        loss = net.run_forward(without=self.feed.layers)
-        net._backward()
+        loss = self.executor.forward(without=self.feed.sources)
+        self.executor.backward()
         return loss
 
     def _captured(self, work, blobs, generators=()):
-        layers = [layer for i, layer in enumerate(self.solver.net.layers) if i not in self.feed.layers]
+        layers = [node.layer for node in self.wiring.nodes if node.index not in self.feed.sources]
         try:
             captured = Captured(self.engine, blobs, layers, generators, work)
         except (RuntimeError, CaffeError) as e:  # what has another reason will come up again without a graph
@@ -154,11 +150,11 @@ class Captured:
 
 def why_not(net):
     """What keeps the passes of `net` from being captured; None where nothing does."""
-    for i, layer in enumerate(net.layers):
-        if net.bottom_ids[i] and not layer.capturable:
-            return f"layer '{layer.name}' ({layer.type}) computes on the host, or its shapes depend on data"
-        if not net.bottom_ids[i] and layer.type == "Python" and net.layer_need_backward[i]:
-            return f"layer '{layer.name}' (Python) has a backward of its own"
+    for node in net.nodes:
+        if node.bottoms and not node.builtin.capturable:
+            return f"layer '{node.name}' ({node.type}) computes on the host, or its shapes depend on data"
+        if not node.bottoms and node.type == "Python" and node.duty.backward:
+            return f"layer '{node.name}' (Python) has a backward of its own"
     return None
 
 
@@ -195,43 +191,3 @@ class CudaEngine:
 
     def wire(self):
         return Wire()
-
-
-class Wire:
-    """Takes arrays to the device from pinned memory on a stream of its own, while the device computes on the batch
-    before. Two pinned copies take turns, so the host waits only when it is two batches ahead."""
-
-    def __init__(self):
-        self._shapes: list[tuple] = []
-        self._stream = torch.cuda.Stream()
-        self._turn = 0  # which of the pinned copies is filled next
-
-    def send(self, arrays):
-        """Tensors on the device that hold `arrays`; with every batch the same ones, as long as shapes stay."""
-        shapes = [(a.shape, a.dtype) for a in arrays]
-        if shapes != self._shapes:
-            self._prepare(arrays)
-            self._shapes = shapes
-        self._turn = 1 - self._turn
-        pinned, sent, main = self._pinned[self._turn], self._on_way[self._turn], torch.cuda.current_stream()
-        sent.synchronize()
-        for buffer, array in zip(pinned, arrays):
-            buffer.copy_(torch.from_numpy(array))
-        with torch.cuda.stream(self._stream):
-            self._stream.wait_event(self._taken)
-            for buffer, arrival in zip(pinned, self._arrivals):
-                arrival.copy_(buffer, non_blocking=True)
-            sent.record(self._stream)
-        main.wait_event(sent)
-        for tensor, arrival in zip(self._tensors, self._arrivals):
-            tensor.data.copy_(arrival)  # `data`: autograd does not mind, as it does not mind replays
-        self._taken.record(main)
-        return self._tensors
-
-    def _prepare(self, arrays):
-        torch.cuda.synchronize()  # nothing is on its way to tensors that go
-        host = [torch.from_numpy(a) for a in arrays]
-        where = device.current()
-        self._pinned = [[torch.empty_like(t, pin_memory=True) for t in host] for _ in range(2)]
-        self._arrivals, self._tensors = ([torch.empty_like(t, device=where) for t in host] for _ in range(2))
-        self._on_way, self._taken = [torch.cuda.Event(), torch.cuda.Event()], torch.cuda.Event()

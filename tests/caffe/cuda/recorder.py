@@ -1,4 +1,4 @@
-"""An engine for caffe.cuda_graph on the CPU: it records the operations of a work, as CUDA does, and repeats them.
+"""An engine for caffe.cuda.graph on the CPU: it records the operations of a work, as CUDA does, and repeats them.
 
 As on a GPU: recording has no effect on what was there before; repeating runs no Python of the work and writes to the
 same tensors; to read a value on the host while recording is an error."""

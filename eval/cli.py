@@ -1,4 +1,4 @@
-"""The command line behind eval-casiab.py, eval-outdoor.py, eval-szu.py and eval-walkers.py."""
+"""The command line of an evaluation: behind eval-casiab.py and its like, and `python -m eval DATASET`."""
 
 import argparse
 import reprlib
@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from eval import plots, provenance, tables
-from eval.compare import baselines, segmentation
-from eval.deploy import people_trained
 from eval.features import EXTRAS, FeatureFileError, read_cache, read_original
 from eval.protocol import evaluate
+from eval.references import baselines, segmentation
 from eval.report import write_report
+from eval.runtime import BUNDLED, import_caffe, which_caffe
 from eval.score import SIMILARITIES
+from eval.seen import UNSEEN, require_unseen, unknown
 from eval.walks import CLIPS, Source, features_of
-from layers.datasets import DATASETS, data_root
+from layers.archives import settle
+from layers.datasets import DATASETS, RELEASED_WEIGHTS, data_root
 from layers.frames import DataError
 
 ROOT = provenance.ROOT
@@ -31,7 +33,10 @@ def main(name, argv=None):
     argv = sys.argv[1:] if argv is None else argv
     args = parse(dataset, argv)
     try:
-        result = run(dataset, args, shlex.join([f"eval/eval-{name}.py", *argv]))
+        result = run(dataset, args, shlex.join([*script_of(name).split(), *argv]))
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command begins anew", file=sys.stderr)
+        return 130
     except (DataError, ValueError, OSError) as e:
         return fail(e)
     except Exception as e:
@@ -52,11 +57,14 @@ def fail(message):
 def run(dataset, args, typed):
     if args.features:
         features, extras, origin = read_features(dataset, args.features)
+        if not args.leaked:
+            require_unseen(training_of(origin), args.features)
         source = None
     else:
         source = source_of(dataset, args)
         features, extras, origin = features_of(source)
     result = evaluate(features, dataset.protocol.groups, args.similarity, args.seed)
+    result["training"] = training_of(origin)
     result |= segmentation(extras, origin) | baselines(
         features, extras, origin, result, args.seed, source if args.baselines else None
     )
@@ -101,12 +109,28 @@ def read_features(dataset, path):
     return features, extras, origin | key
 
 
+def training_of(origin):
+    """{"verdict", "told", "leaked"} of where features come from."""
+    if origin.get("training") is None:
+        return unknown("a feature file of another origin does not tell")
+    return {
+        "verdict": str(origin["training"]),
+        "told": str(origin["training_told"]),
+        "leaked": str(origin["training_leaked"]).split(),
+    }
+
+
 def source_of(dataset, args):
+    if which_caffe() != BUNDLED:  # what is wrong with it is told before anything is read
+        import_caffe()
     folder = data_root() / dataset.folder
+    if not (args.im_path or args.gt_path):
+        settle(dataset, lambda told: print(told, file=sys.stderr))
     im_path = args.im_path or folder / dataset.im_dir
     if not im_path.is_dir():
         raise ValueError(
-            f"{im_path}: no such folder; get {dataset.title} ({dataset.source}) and put it there, or say --im-path"
+            f"{im_path}: no such folder; get {dataset.title} ({dataset.source}) and put it or its archive into "
+            f"{folder}, or say --im-path"
         )
     gt_path = args.gt_path or (folder / dataset.gt_dir if args.im_path is None else None)
     if gt_path is not None and args.gt_path is None and not gt_path.is_dir():
@@ -114,17 +138,12 @@ def source_of(dataset, args):
         gt_path = None
     weights = args.weights or default_weights(dataset.name)
     if not weights.is_file():
-        raise ValueError(f"{weights}: no such file of weights; see --weights")
+        raise ValueError(f"{weights}: no such file of weights; see --weights, or get the authors': {RELEASED_WEIGHTS}")
     print(f"weights {weights}", file=sys.stderr)
-    if (trained := people_trained(weights)) not in (None, args.train_num):
-        print(
-            f"warning: {weights} tells {trained} people apart (fc_id); here the first {args.train_num} count as those "
-            f"of its training: say --train-num {trained} if they are of this data set",
-            file=sys.stderr,
-        )
     return Source(
-        dataset, args.train_num, im_path, gt_path, args.model, weights, args.clips, args.seed, args.gpu, args.cache
-    )
+        dataset, args.train_num, im_path, gt_path, args.model, weights, args.clips, args.seed, args.gpu, args.cache,
+        args.leaked,
+    )  # fmt: skip
 
 
 def model_folder(name):
@@ -135,7 +154,7 @@ def model_folder(name):
 def default_weights(name):
     """Released weights in models/, else the last of step sia in experiments/."""
     folder = model_folder(name)
-    released = sorted((ROOT / folder).glob("*.caffemodel"))
+    released = sorted((ROOT / folder).glob("*.caffemodel")) or sorted((ROOT / folder).glob("*/*.caffemodel"))
     if len(released) > 1:
         raise ValueError(f"{released[0].parent}: holds {len(released)} files of weights; choose one by --weights")
     trained = sorted(
@@ -144,7 +163,8 @@ def default_weights(name):
     )
     if not released + trained:
         raise ValueError(
-            f"no weights in {folder}/ or experiments/{name}/; train them (sh train_net.sh {name}) or say --weights"
+            f"no weights in {folder}/ or experiments/{name}/; train them (sh train_net.sh {name}), say --weights, "
+            f"or put the authors' there: {RELEASED_WEIGHTS}"
         )
     return (released + trained[-1:])[0]
 
@@ -161,6 +181,8 @@ def write_outputs(dataset, train_num, result, out):
 
 def show(dataset, result, out):
     kind = kind_of_group(dataset)
+    if result["training"]["verdict"] != UNSEEN:
+        print(f"test people: {result['training']['told']}")
     print(tables.terminal_text(result["groups"], result["identification"]["rank1_table"], kind))
     for line in tables.further_lines(result, kind):
         print(line)
@@ -176,8 +198,13 @@ def options(args):
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
 
 
+def script_of(name):
+    script = f"eval/eval-{name}.py"
+    return script if (ROOT / script).exists() else f"-m eval {name}"
+
+
 def parse(dataset, argv):
-    script = f"eval/eval-{dataset.name}.py"
+    script = script_of(dataset.name)
     trees = f"{dataset.folder}/{dataset.im_dir}"
     parser = argparse.ArgumentParser(
         prog=script,
@@ -215,6 +242,11 @@ def parse(dataset, argv):
         default=dataset.train_num,
         metavar="N",
         help="subjects that trained; the others are tested (default %(default)s)",
+    )
+    net.add_argument(
+        "--leaked",
+        action="store_true",
+        help="go on where training has seen some of the test people; every output says so",
     )
     net.add_argument(
         "--clips",

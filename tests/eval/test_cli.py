@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import command
+from eval import cli
 from eval.features import FeatureFileError, Features, write_cache
 from layers.datasets import DATASETS
 
@@ -115,9 +115,7 @@ def test_expected_result(tmp_path, original_arrays, python2_file):
 
 def test_a_dataset_of_your_own(tmp_path, monkeypatch, original_arrays, python2_file):
     monkeypatch.setitem(DATASETS, "corridor", replace(DATASETS["szu"], name="corridor"))
-    assert (
-        command.main("corridor", ["--features", str(python2_file(original_arrays(3, 1))), "--out", str(tmp_path)]) == 0
-    )
+    assert cli.main("corridor", ["--features", str(python2_file(original_arrays(3, 1))), "--out", str(tmp_path)]) == 0
     assert (tmp_path / "corridor_results_tr49.txt").is_file()
 
 
@@ -160,13 +158,13 @@ def test_the_number_of_training_subjects_is_one(tmp_path, train_num):
     """It becomes part of the names of the files that are written."""
     file = features_file(tmp_path / "features.npz", key={"train_num": train_num})
     with pytest.raises(FeatureFileError, match="features.npz: its train_num is .*, wanted 1 to 1000000"):
-        command.read_features(DATASETS["walkers"], file)
+        cli.read_features(DATASETS["walkers"], file)
 
 
 def test_features_that_the_dataset_does_not_have(tmp_path):
     def message(**changes):
         with pytest.raises(FeatureFileError) as e:
-            command.read_features(DATASETS["walkers"], features_file(tmp_path / "features.npz", **changes))
+            cli.read_features(DATASETS["walkers"], features_file(tmp_path / "features.npz", **changes))
         return str(e.value)
 
     for groups in (77, -1):
@@ -174,7 +172,7 @@ def test_features_that_the_dataset_does_not_have(tmp_path):
     assert "wanted gallery and probe walks" in message(roles=np.full(4, "probe"))
     assert "has no agreement, energy, shown, " in message(extras={"frames": np.full(4, 11)})
     assert "has no agreement, energy, frames, " in message(key={"ground_truth": True})
-    features, extras, origin = command.read_features(DATASETS["walkers"], features_file(tmp_path / "features.npz"))
+    features, extras, origin = cli.read_features(DATASETS["walkers"], features_file(tmp_path / "features.npz"))
     assert len(features) == 4 and not extras and origin["train_num"] == 36
 
 
@@ -196,14 +194,13 @@ def test_usage(tmp_path):
     assert helped.returncode == 0 and "examples:" in helped.stdout
 
 
-def test_the_caffe_that_is_asked_for_is_the_one(tmp_path):
+@pytest.mark.medium
+def test_the_caffe_that_is_asked_for_is_the_one(small_casiab, weights, tmp_path):
     """Nothing imports the bundled one before CAFFE_ROOT has been looked at."""
     other = tmp_path / "python" / "caffe"
     other.mkdir(parents=True)
     (other / "__init__.py").write_text("raise ImportError('the other Caffe')")
-    (tmp_path / "frames" / "001").mkdir(parents=True)
-    (tmp_path / "w.caffemodel").touch()
-    words = ["--im-path", tmp_path / "frames", "--weights", tmp_path / "w.caffemodel"]
+    words = ["--im-path", small_casiab / "crop-im", "--train-num", 3, "--weights", weights, "--cache", tmp_path]
     command = [sys.executable, str(ROOT / "eval/eval-casiab.py"), *map(str, words)]
     for root, told in ((tmp_path, "the other Caffe"), (tmp_path / "gone", "gone, which has no folder python/caffe")):
         environment = {**os.environ, "CAFFE_ROOT": str(root)}

@@ -8,18 +8,19 @@ import torch
 from google.protobuf import text_format
 
 import caffe
-from caffe.cuda_graph import WARM_UP, why_not
+from caffe.cuda.graph import WARM_UP, why_not
 from caffe.errors import CaffeError
+from caffe.iteration import Iteration
 from caffe.layer import TRAIN
 from caffe.net import Net
 from caffe.proto import caffe_pb2
-from tests.caffe.recorder import Recorder
+from tests.caffe.cuda.recorder import Recorder
 
 pytestmark = pytest.mark.usefixtures("either_memory")
 
 DATA = """
 layer { name: "data" type: "Python" top: "data" top: "label"
-        python_param { module: "tests.caffe.test_cuda_graph" layer: "LAYER" } }
+        python_param { module: "tests.caffe.cuda.test_graph" layer: "LAYER" } }
 """
 BODY = """
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
@@ -50,7 +51,7 @@ PYRAMID = (
 )
 FILTER = 'layer { name: "filter" type: "Filter" bottom: "ip" bottom: "keep" top: "some" }'
 MIDDLE = """layer { name: "middle" type: "Python" bottom: "ip" top: "twice"
-        python_param { module: "tests.caffe.test_cuda_graph" layer: "Twice" } }"""
+        python_param { module: "tests.caffe.cuda.test_graph" layer: "Twice" } }"""
 
 
 class Batches(caffe.Layer):
@@ -84,11 +85,11 @@ class Changing(Batches):
 class Packed(Batches):
     """The same batches, the images as they are."""
 
-    def pack(self):
+    def __caffe_pack__(self):
         return [self.images, self.labels]
 
     @staticmethod
-    def unpack(images, labels):
+    def __caffe_unpack__(images, labels):
         return images / np.float32(255), labels
 
 
@@ -98,7 +99,7 @@ class PackedChanging(Packed):
     sizes = Changing.sizes
 
     @staticmethod
-    def unpack(images, labels):
+    def __caffe_unpack__(images, labels):
         return images / np.float32(255), labels * 1
 
 
@@ -130,7 +131,7 @@ def solver(net=BODY + LOSS, layer="Batches", engine=None, frugal=False, **fields
 def plain(**settings):
     """A solver on the same way, with nothing captured."""
     made = solver(engine=Recorder(), **settings)
-    made._graph.refused = "told so"
+    made.iteration.refused = "told so"
     return made
 
 
@@ -176,7 +177,7 @@ def test_packed_batches_give_the_same_tops():
     a.step(7)
     b.step(7)
     assert engine.replays == 2 * 4
-    assert b._graph.feed._sent[0][0].dtype == torch.uint8
+    assert b.iteration.feed._sent[0][0].dtype == torch.uint8
     assert_equal(a, b)
 
 
@@ -341,7 +342,7 @@ def test_another_mode_goes_on_without_graphs():
     b.step(WARM_UP + 2)
     engine.device = "cuda"  # as if the mode had been GPU until now
     b.step(2)
-    assert b._graph is None and engine.replays == 2 * 2
+    assert type(b.iteration) is Iteration and engine.replays == 2 * 2
     for x, y in zip(a.net.learnable_params, b.net.learnable_params):
         np.testing.assert_array_equal(x.data, y.data)
 
@@ -351,7 +352,7 @@ def test_python_layer_in_the_middle():
     a, b = solver(net), solver(net, engine=(engine := Recorder()))
     a.step(6)
     b.step(6)
-    assert engine.captures == 0 and "layer 'middle' (Python) computes on the host" in b._graph.refused
+    assert engine.captures == 0 and "layer 'middle' (Python) computes on the host" in b.iteration.refused
     assert_equal(a, b)
 
 
@@ -373,7 +374,7 @@ def test_a_layer_that_reads_on_the_host_is_found_out():
     a, b = solver(net), solver(net, engine=(engine := Recorder()))
     a.step(7)
     b.step(7)
-    assert (engine.captures, engine.replays) == (1, 0) and "not permitted" in b._graph.refused
+    assert (engine.captures, engine.replays) == (1, 0) and "not permitted" in b.iteration.refused
     assert_equal(a, b)
 
 

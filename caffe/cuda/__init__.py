@@ -1,0 +1,1 @@
+"""Training on CUDA: iterations as graphs, and data that travels while the GPU computes."""

@@ -1,0 +1,135 @@
+"""Executor: runs the nodes of a net forward and backward, and keeps what is to be kept in between."""
+
+from caffe import debug_info
+from caffe.errors import note_layer
+
+MOMENTS = ("before_forward", "after_forward", "before_backward", "after_backward")
+
+
+class Executor:
+    """Runs `wiring`'s nodes in order, on the values in its blobs.
+
+    It keeps all values and gradients, for users to look at and for further backward passes; once `frugal`, only what is
+    still needed: what was released reads as zero afterwards."""
+
+    def __init__(self, wiring, seeds, debug=False):
+        self.wiring, self.seeds = wiring, seeds
+        self.debug_info = debug
+        self.keep = True
+        self.callbacks: dict[str, list] = {moment: [] for moment in MOMENTS}  # each is called with a node's number
+
+    @property
+    def watched(self) -> bool:
+        """True where somebody is to be called, or told in the log, before or after layers."""
+        return self.debug_info or any(self.callbacks.values())
+
+    def frugal(self, backward=True):
+        """Keep only what is still needed from now on; without `backward` there can be no backward pass."""
+        self.keep = False
+        for node in self.wiring.nodes:
+            node.duty.keep = False
+            node.duty.backward = node.duty.backward and backward
+
+    def forward(self, first=0, last=None, without=()):
+        """Run the nodes number `first` to `last`; the loss, a sum of weighted tops: a tensor (or 0.0), so that a GPU
+        need not be waited for. `without`: the numbers of nodes whose tops are there already."""
+        nodes = self.wiring.nodes
+        if first == 0:
+            self.seeds.pass_index += 1
+        loss = 0.0
+        for node in nodes[first : None if last is None else last + 1]:
+            self._call("before_forward", node)
+            if node.index not in without:
+                self._guarded(node, self._forward_layer)
+            for blob, weight in zip(node.tops, node.loss_weights):
+                if weight:
+                    loss = loss + (blob.memory.tensor() * blob.grad.tensor()).sum()
+            if self.debug_info:
+                debug_info.forward(self.wiring, node)
+            self._call("after_forward", node)
+            if not self.keep:
+                self._release_data(node)
+        return loss
+
+    def backward(self, first=None, last=0):
+        """Run the nodes number `first` (the last one by default) down to `last` backward."""
+        nodes = self.wiring.nodes
+        for node in reversed(nodes[last : None if first is None else first + 1]):
+            self._call("before_backward", node)
+            if node.duty.backward:
+                self._guarded(node, self._backward_layer)
+                if self.debug_info:
+                    debug_info.backward(self.wiring, node)
+            self._call("after_backward", node)
+            if not self.keep:
+                self._release_diffs(node)
+        if self.debug_info and first is None:
+            debug_info.params(self.wiring)
+
+    def reshape(self):
+        """Let every layer set its tops' shapes anew."""
+        for node in self.wiring.nodes:
+            self._guarded(node, self._reshape_layer)
+
+    def first_not_finite(self) -> str:
+        """Tells the first blob or parameter, in the order of the layers, that holds a NaN or an infinity."""
+        nodes = self.wiring.nodes
+        for node in nodes:
+            if node.bottoms or node.type != "Python":  # a frugal net has dropped its blobs: compute them again
+                node.layer.forward(node.bottoms, node.tops)
+        for node in nodes:
+            for k, blob in enumerate(node.layer.blobs):
+                if not bool(blob.tensor().isfinite().all()):
+                    return f"the first bad values are in parameter {k} of layer '{node.name}'"
+            for i, blob in zip(node.top_ids, node.tops):
+                if not bool(blob.tensor().isfinite().all()):
+                    return f"the first bad values are in blob '{self.wiring.names[i]}' of layer '{node.name}'"
+        return "no blob holds bad values when computed again"
+
+    # ---- one node
+
+    def _call(self, moment, node):
+        for call in self.callbacks[moment]:
+            call(node.index)
+
+    @staticmethod
+    def _guarded(node, work):
+        try:
+            work(node)
+        except Exception as e:
+            note_layer(e, node)
+            raise
+
+    @staticmethod
+    def _reshape_layer(node):
+        node.layer.reshape(node.bottoms, node.tops)
+        node.fill_loss_weights()
+
+    def _forward_layer(self, node):
+        self._reshape_layer(node)
+        node.layer.forward(node.bottoms, node.tops)
+
+    @staticmethod
+    def _backward_layer(node):
+        kind, wanted = node.builtin, node.duty.bottoms
+        if not kind.differentiable and any(wanted):
+            kind.fail("has no backward; leave out force_backward, or give it propagate_down: false")
+        if kind.gradient_checked and any(wanted[k] for k in kind.no_gradient if k < len(wanted)):
+            kind.fail(f"{node.type} Layer cannot backpropagate to label inputs.")
+        node.layer.backward(node.tops, wanted, node.bottoms)
+
+    # ---- what is released once it has served
+
+    @staticmethod
+    def _release_data(node):
+        for blob in node.last_reads:
+            if not blob.memory.exposed:
+                blob.memory.zero()
+
+    @staticmethod
+    def _release_diffs(node):
+        if not node.bottoms:
+            return  # the diff of a Parameter layer's top is its parameter's
+        for i, blob, weight in zip(node.top_ids, node.tops, node.loss_weights):
+            if not weight and i not in node.bottom_ids and not blob.grad.exposed:
+                blob.grad.zero()

@@ -1,0 +1,97 @@
+"""Node: what a net knows of one of its layers; Wiring: the nodes of a net and the blobs between them."""
+
+from dataclasses import dataclass, field
+
+from caffe.blob import Blob
+from caffe.builtin_layer import BuiltinLayer, Duty
+from caffe.layer import Layer
+from caffe.proto import caffe_pb2
+from caffe.random import Stream
+
+
+@dataclass(eq=False)
+class Node:
+    """A layer in its place. A blob's id is its number in the net's `blobs`."""
+
+    index: int
+    param: caffe_pb2.LayerParameter
+    layer: Layer
+    stream: Stream  # the layer's random numbers
+    bottoms: list[Blob] = field(default_factory=list)
+    tops: list[Blob] = field(default_factory=list)
+    bottom_ids: list[int] = field(default_factory=list)
+    top_ids: list[int] = field(default_factory=list)
+    param_ids: list[int] = field(default_factory=list)  # of the layer's blobs: their numbers in the net's `learned`
+    loss_weights: list[float] = field(default_factory=list)  # of the tops
+    duty: Duty = field(default_factory=Duty)
+    last_reads: list[Blob] = field(default_factory=list)  # blobs that no later layer reads
+    fresh: bool = False  # what the last forward pass left for backward is of the values that the blobs hold
+
+    @property
+    def name(self) -> str:
+        return self.param.name
+
+    @property
+    def type(self) -> str:
+        return self.param.type
+
+    @property
+    def builtin(self) -> BuiltinLayer:
+        """The layer where it is of a built-in type, else one that knows nothing special: users' names are free."""
+        return self.layer if isinstance(self.layer, BuiltinLayer) else _PLAIN
+
+    @property
+    def in_place(self) -> bool:
+        return any(t in self.bottom_ids for t in self.top_ids)
+
+    def seed(self):
+        """Tell a user's layer that wants it the number that its randomness follows from."""
+        if not isinstance(self.layer, BuiltinLayer) and hasattr(self.layer, "__caffe_seed__"):
+            self.layer.__caffe_seed__(self.stream.fixed("clips").initial_seed())  # the word that runs began with
+
+    def seek(self, batch):
+        """Let a data layer that can go on with batch number `batch`, from 0."""
+        self.seed()
+        if isinstance(self.layer, BuiltinLayer):
+            self.layer.seek(batch)
+        elif hasattr(self.layer, "__caffe_seek__"):
+            self.layer.__caffe_seek__(batch)
+
+    def fill_loss_weights(self):
+        """A top with a loss weight carries it in its diff; layers take their gradient's scale from there."""
+        for blob, weight in zip(self.tops, self.loss_weights):
+            if weight and blob.grad.is_zero:
+                blob.grad.assign(blob.grad.tensor().fill_(weight))
+
+
+_PLAIN = BuiltinLayer(caffe_pb2.LayerParameter())
+
+
+@dataclass(eq=False)
+class Learned:
+    """A parameter that the net learns; the first layer that has it owns it, others may share it."""
+
+    blob: Blob
+    lr_mult: float | None = None  # None: 1, until a layer that shares it says otherwise
+    decay_mult: float | None = None
+
+
+@dataclass(eq=False)
+class Wiring:
+    """A net as it is built: nodes in the order of their layers, and the blobs by number and name."""
+
+    param: caffe_pb2.NetParameter  # with the Split layers that were put in
+    nodes: list[Node] = field(default_factory=list)
+    blobs: list[Blob] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    ids: dict[str, int] = field(default_factory=dict)  # name -> number
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    learned: list[Learned] = field(default_factory=list)
+
+    def add_blob(self, name) -> int:
+        """Make an empty blob; its number."""
+        self.ids[name] = len(self.blobs)
+        self.names.append(name)
+        self.blobs.append(Blob())
+        return self.ids[name]

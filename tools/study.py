@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""What is each of the four steps worth? Trains them, their controls and rivals on walkers, and compares.
+
+    python tools/study.py                             # 5 seeds, 100 people: hours on a CPU; into results/study
+    python tools/study.py --folder F --status         # what is finished so far; trains nothing
+    python tools/study.py --folder /tmp/quick --quick # every arm on a few people, in minutes
+
+A result is one way of training (an arm) from one seed, which draws the people who train, the weights that training
+starts with and the order of clips. All arms of all seeds are scored on the same people, whom none was trained on.
+Killed at any time, the same command goes on: finished results stay, training goes on from its last snapshot.
+docs/STUDY.md tells of arms, figures and what came out.
+"""
+
+import argparse
+import multiprocessing
+import os
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from caffe.process import LARGE_PAGES
+from eval.tables import write_text
+from tools.ablation import folder, nets, picture, unit
+from tools.ablation.plan import ARMS, PEOPLE, QUICK, QUICK_SEEDS, SEEDS, Size
+from tools.ablation.report import Report, clock
+from tools.work import only_run
+
+TABLE, PICTURE = "table.md", "study.png"
+USUAL_RATE = 0.3e12  # FLOP/s of two quiet cores
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_args(argv)
+    try:
+        if args.status:
+            print(status(args.folder))
+            return 0
+        with only_run(args.folder):
+            return study(args, shlex.join(["tools/study.py", *argv]))
+    except (folder.FolderError, OSError, ValueError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=ROOT / "results" / "study", help="default: results/study")
+    parser.add_argument(
+        "--seeds", type=number, metavar="N", help=f"1 to this one (default: {SEEDS}, quick: {QUICK_SEEDS})"
+    )
+    parser.add_argument(
+        "--people", type=number, metavar="N", help=f"who are scored (default: {PEOPLE}, quick: {QUICK.people})"
+    )
+    parser.add_argument("--arms", nargs="+", metavar="A", help=f"only these: {' '.join(ARMS)}")
+    parser.add_argument("--validation", action="store_true", help="score and train others, to choose settings by")
+    parser.add_argument("--gpu", type=int, metavar="N", help="compute on this GPU (default: CPU)")
+    parser.add_argument("--quick", action="store_true", help="a few iterations on a few people: does it all work?")
+    parser.add_argument("--status", action="store_true", help="only tell what is finished in the folder")
+    args = parser.parse_args(argv)
+    if args.people == 1:
+        parser.error("argument --people: one is nobody to be taken for; take 2 or more")
+    for arm in args.arms or ():
+        if arm not in ARMS:
+            parser.error(f"argument --arms: there is no {arm!r} (known: {' '.join(ARMS)})")
+    args.seeds = args.seeds or (QUICK_SEEDS if args.quick else SEEDS)
+    args.folder = args.folder.resolve()
+    return args
+
+
+def number(text):
+    if not text.isdecimal() or not 1 <= int(text) <= 900:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 900")
+    return int(text)
+
+
+def study(args, command):
+    size = QUICK if args.quick else Size()
+    if args.people:
+        size = Size(**vars(size) | {"people": args.people})
+    wanted = folder.identity(size, args.validation, args.gpu)
+    folder.claim(args.folder, wanted, command)
+    if wanted["commit"].endswith("+changes"):
+        print("warning: this code has changes that are not committed; the study says so", file=sys.stderr)
+    arms = with_parents(args.arms or ARMS)
+    units = [
+        unit.Unit(args.folder, arm, seed, size, args.validation, args.gpu)
+        for seed in range(1, args.seeds + 1)
+        for arm in arms
+    ]
+    print(plan(units, size), file=sys.stderr)
+    for one in units:
+        if one.result() is None:
+            print(f"{time.strftime('%H:%M:%S')} seed {one.seed}: {one.arm}", file=sys.stderr, flush=True)
+            if failed := run(one):
+                return failed
+            write_text(args.folder / TABLE, status(args.folder))
+    picture.write(args.folder / PICTURE, folder.results(args.folder))
+    print(status(args.folder))
+    print(f"\ntable      {args.folder / TABLE}\npicture    {args.folder / PICTURE}")
+    return 0
+
+
+def with_parents(arms):
+    """These arms and those that they need, in the order of work."""
+    needed = set(arms)
+    for arm in reversed(ARMS):
+        if arm in needed:
+            needed |= {ARMS[arm].after, ARMS[arm].masks}
+    return [arm for arm in ARMS if arm in needed]
+
+
+def run(one):
+    """Make one result in a process of its own; the exit status that ends the study, or 0."""
+    # A server that has imported everything already starts each process, which so begins with no threads.
+    os.environ.setdefault(*next(iter(LARGE_PAGES.items())))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tools.ablation.unit", "caffe.solver"])
+    child = context.Process(target=unit.run, args=(one,))
+    child.start()
+    try:
+        child.join()
+    except KeyboardInterrupt:
+        child.join()  # which was told too, and writes a snapshot
+    if child.exitcode == 0:
+        return 0
+    if child.exitcode == unit.STOPPED:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return unit.STOPPED
+    log = one.folder / unit.LOG
+    last = (log.read_text(errors="replace").strip() or "it wrote nothing").splitlines()[-1]
+    told = f"ended with status {child.exitcode}: {last.removeprefix('error: ')}"
+    print(f"error: seed {one.seed}, {one.arm} {told}; see {log}", file=sys.stderr)
+    return 1
+
+
+def plan(units, size):
+    done = sum(one.result() is not None for one in units)
+    arms = list(dict.fromkeys(one.arm for one in units))
+    trained = 0
+    for arm in arms:
+        net, spec = nets.training(arm, size)
+        trained += spec.max_iter * nets.iteration_flop(net) * len(units) // len(arms)
+    return (
+        f"{len(units)} results, {done} of them there; all training takes {trained / 1e12:.0f} TFLOP, "
+        f"{clock(trained / USUAL_RATE)} at {USUAL_RATE / 1e9:.0f} GFLOP/s"
+    )
+
+
+def status(where):
+    """The table of what is finished, and what it was made by."""
+    made, results = folder.manifest(where), folder.results(where)
+    per_seed: dict = {}
+    for arm, seeds in results.items():
+        for seed in seeds:
+            per_seed.setdefault(seed, []).append(arm)
+    whole = sorted(seed for seed, arms in per_seed.items() if len(arms) == len(ARMS))
+    lines = [f"Commit {made.get('commit')}, `{made.get('command')}`, {made.get('people')} people.",
+             f"Seeds with all {len(ARMS)} arms finished: {len(whole)}."]  # fmt: skip
+    lines += [f"Seed {seed} so far: {' '.join(arms)}." for seed, arms in sorted(per_seed.items()) if seed not in whole]
+    lines += under_way(where, results)
+    return Report(results).text("\n".join(lines)) + "\n"
+
+
+def under_way(where, results):
+    """A line about each result that was begun."""
+    for log in sorted(Path(where).glob(f"seed-*/*/{unit.LOG}")):
+        seed, arm = int(log.parent.parent.name.removeprefix("seed-")), log.parent.name
+        if seed not in results.get(arm, {}):
+            iterations = re.findall(r"\] Iteration (\d+)", log.read_text(errors="replace"))
+            yield f"Seed {seed}, {arm}: begun" + (f", iteration {iterations[-1]}." if iterations else ".")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
