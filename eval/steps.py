@@ -47,16 +47,9 @@ def read(path):
 
 def lines(results):
     """The table for the terminal: a line a step, percent."""
-    yield f"{'rank-1 (%)':13}{'identical view counted':>24}{'without identical view':>40}"
-    yield (
-        " " * 13
-        + "".join(f"{name:>8}" for name in COVARIATES)
-        + " " * 4
-        + "".join(
-            f"{name:>8}{'95%' if name == 'NM' else '':>12 }" if name == "NM" else f"{name:>8}" for name in COVARIATES
-        )
-        + f"{'IoU':>8}"
-    )
+    yield "rank-1 (%)".ljust(13) + "with identical view".rjust(24) + "without identical view".rjust(40)
+    names = [name.rjust(8) for name in COVARIATES]
+    yield " " * 13 + "".join([*names, " " * 4, names[0], "95%".rjust(12), *names[1:]]) + "IoU".rjust(8)
     for step, result in results.items():
         yield f"after {step:7}" + "".join(cells(result))
 
