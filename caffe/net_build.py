@@ -48,7 +48,6 @@ class _Builder:
     def __init__(self, param, seeds):
         self.wiring, self.seeds = Wiring(param), seeds
         self.available: dict[str, int] = {}  # blob name -> its id; what is left at the end are the net's outputs
-        self.anonymous_tops = 0
         self.owners: dict[str, tuple[int, str]] = {}  # name of a parameter -> its number, and the layer that owns it
         self.learns: dict[int, bool] = {}  # blob id -> does its producer need a gradient
 
@@ -87,9 +86,8 @@ class _Builder:
         node.top_ids = [self._add_top(param, i, top) for i, top in enumerate(param.top)]
         least = kind.num_top if isinstance(kind.num_top, int) or kind.num_top is None else kind.num_top[0]
         while kind.auto_top and len(node.top_ids) < (least or 0):  # a loss makes its own top
-            self.anonymous_tops += 1
             log.info("net.cpp:382", f"{param.name} -> (automatic)")
-            node.top_ids.append(wiring.add_blob(f"(automatic)_{self.anonymous_tops}"))
+            node.top_ids.append(wiring.add_blob("(automatic)"))
         node.bottoms = [wiring.blobs[i] for i in node.bottom_ids]
         node.tops = [wiring.blobs[i] for i in node.top_ids]
 
@@ -165,8 +163,7 @@ def _set_up(node):
         for own, given in zip(layer.blobs, node.param.blobs):  # written into the prototxt itself
             blob_from_proto(own, given, f"layer '{node.name}'")
     node.loss_weights = _loss_weights(node)
-    layer.reshape(bottom, top)
-    node.fill_loss_weights()
+    node.reshape()
     log.info("net.cpp:124", f"Setting up {node.name}")
     for blob, weight in zip(top, node.loss_weights):
         dims = "".join(f"{d} " for d in blob.shape)

@@ -1,6 +1,8 @@
 """Split layers: one for every blob with several consumers; gradients add up there (Caffe: insert_splits.cpp)."""
 
+from caffe import bvlc
 from caffe.errors import CaffeError
+from caffe.layer import REGISTRY
 from caffe.proto import caffe_pb2
 
 
@@ -42,9 +44,23 @@ def insert_splits(net):
                 split.top.extend(_split_top(net, (i, j), name, k) for k in range(total[i, j]))
                 if (i, j) in weighted:  # the loss weight moves to the first of the copies
                     split.loss_weight.extend([weighted[i, j]] + [0] * (total[i, j] - 1))
-                    copy.loss_weight[j] = 0
+                    del copy.loss_weight[:]  # all of them: a loss goes back to weight 1, other layers have none
                     given[i, j] += 1
+                    _tell(layer, j, [k for k in range(len(layer.top)) if total.get((i, k), 0) > 1])
     return result
+
+
+def _tell(layer, number, split):
+    """Warn of what becomes of the loss weights of `layer` when its top of this number is split, among others."""
+    lost = [name for k, (name, w) in enumerate(zip(layer.top, layer.loss_weight)) if w and k not in split]
+    if getattr(REGISTRY.get(layer.type), "is_loss", False):
+        effect = "the logged loss counts this layer once more, with weight 1; gradients are not affected"
+    elif lost:
+        effect = f"the loss_weight of {', '.join(map(repr, lost))} is lost"
+    else:
+        return
+    bvlc.tell(layer, f"top '{layer.top[number]}' has a loss_weight and is read by another layer, too: as in BVLC "
+                     f"Caffe, {effect}")  # fmt: skip
 
 
 def _split_name(net, key, blob):

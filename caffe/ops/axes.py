@@ -1,5 +1,7 @@
 """Axes as prototxts give them and as old layers see them (Caffe: blob.hpp)."""
 
+from caffe import bvlc
+
 
 def canonical_axis(layer, axis, shape, what="axis"):
     """`axis` as an index 0 .. len(shape) - 1, counted from the end where negative; the layer fails when a blob of this
@@ -7,6 +9,12 @@ def canonical_axis(layer, axis, shape, what="axis"):
     if not -len(shape) <= axis < len(shape):
         layer.fail(f"{what} {axis} out of range for a {len(shape)}-D blob with shape {tuple(shape)}")
     return axis % len(shape)
+
+
+def warn_of_axes(layer, shape):
+    """Warn where the layer type uses (num, channels, height, width) in BVLC Caffe and `shape` has more axes."""
+    if len(shape) > 4:
+        bvlc.refuses(layer, f"more than 4 axes; a bottom has shape {tuple(shape)}")
 
 
 def legacy_shape(layer, shape):

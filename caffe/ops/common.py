@@ -4,7 +4,7 @@ import math
 
 import torch.nn.functional as F
 
-from caffe import precision
+from caffe import bvlc, precision
 from caffe.layer import register
 from caffe.ops.axes import canonical_axis
 from caffe.ops.labels import class_index
@@ -136,6 +136,8 @@ class Scale(_Spread):
         else:
             shape = bottom[1].shape
         if p.bias_term:
+            if not -len(bottom[0].shape) <= p.axis < len(bottom[0].shape):
+                bvlc.refuses(self, f"axis {p.axis} of a bottom with {len(bottom[0].shape)} axes, with bias_term: true")
             self.add_blob(shape, p.bias_filler)
 
     def compute(self, x, s=None):

@@ -78,8 +78,8 @@ class Parameter(BuiltinLayer):
 
 @register("MemoryData")
 class MemoryData(BuiltinLayer):
-    """Tops: data (N, C, H, W) and labels (N), N = batch_size, from the arrays given to Net.set_input_arrays: batch
-    after batch, again and again. Caffe: memory_data_layer.cpp."""
+    """Tops: data (N, C, H, W) and labels (N), from the first batch on (N, 1, 1, 1), N = batch_size, from the arrays
+    given to Net.set_input_arrays: batch after batch, again and again. Caffe: memory_data_layer.cpp."""
 
     num_bottom, num_top = 0, 2
 
@@ -91,8 +91,6 @@ class MemoryData(BuiltinLayer):
                       f"found {self.shape}")  # fmt: skip
         self.data = self.labels = None
         self.position = 0
-
-    def reshape(self, bottom, top):
         for blob, shape in zip(top, (self.shape, self.shape[:1])):
             blob.reshape(*shape)
 
@@ -110,7 +108,7 @@ class MemoryData(BuiltinLayer):
             self.fail(f"first dimension {len(data)} must be a multiple of batch size {self.shape[0]}")
         if self.param.HasField("transform_param"):
             glog.warning("memory_data_layer.cpp:90", "MemoryData does not transform array data on Reset()")
-        self.data, self.labels, self.position = data, labels.reshape(-1), 0
+        self.data, self.labels, self.position = data, labels.reshape(-1, 1, 1, 1), 0
 
     def seek(self, batch):
         """Let the next forward give batch number `batch`, from 0."""
@@ -120,6 +118,7 @@ class MemoryData(BuiltinLayer):
         if self.data is None:
             self.fail("MemoryDataLayer needs to be initialized by calling Reset: call net.set_input_arrays")
         start = self.position % len(self.data)
+        top[1].reshape(self.shape[0], 1, 1, 1)
         for blob, rows in zip(top, (self.data, self.labels)):
             blob.memory.assign(torch.from_numpy(rows[start : start + self.shape[0]].copy()))
         self.position += self.shape[0]

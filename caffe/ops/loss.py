@@ -5,8 +5,10 @@ import math
 import torch
 import torch.nn.functional as F
 
+from caffe import bvlc
 from caffe.binaryproto import read_array
 from caffe.layer import Count, register
+from caffe.ops.axes import warn_of_axes
 from caffe.ops.labels import class_index, predictions
 from caffe.torch_layer import TorchLayer
 
@@ -18,7 +20,7 @@ class _Loss(TorchLayer):
     """Two bottoms with the same number of items, one top; makes its own top when the prototxt names none."""
 
     num_bottom: Count = 2
-    num_top = 1
+    num_top: Count = 1
     auto_top = is_loss = True
     no_gradient: tuple[int, ...] = (1,)
     saves_output = False
@@ -35,20 +37,33 @@ class _Loss(TorchLayer):
         """Fail when bottoms of these shapes cannot be compared."""
 
 
+class _Clamp(torch.autograd.Function):
+    """max(x, least) to the last bit, with a gradient of 1 everywhere."""
+
+    @staticmethod
+    def forward(ctx, x, least):
+        return x.clamp(min=least)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
 def _clamped(x, least):
-    """max(x, least) whose gradient is x's own everywhere."""
-    return x + (x.clamp(min=least) - x).detach()
+    return _Clamp.apply(x, least)
 
 
 @register("EuclideanLoss")
 class EuclideanLoss(_Loss):
     """sum (a - b)^2 / (2 N); gradient for both bottoms, (N, ...) each. Caffe: euclidean_loss_layer.cpp."""
 
+    keeps_own = True
     no_gradient = ()
 
     def check(self, a, b):
         if math.prod(a) != math.prod(b):
             self.fail(f"Inputs must have the same dimension. bottom[0] has shape {tuple(a)}, bottom[1] {tuple(b)}")
+        warn_of_axes(self, a)
 
     def compute(self, a, b):
         return F.mse_loss(a, b.reshape(a.shape), reduction="sum") / (2 * a.shape[0])
@@ -81,11 +96,13 @@ class ContrastiveLoss(_Loss):
     bottom[0], bottom[1] (N, C) or (N, C, 1, 1); bottom[2] (N): 0 for dissimilar. `legacy_version`: max(margin - d^2, 0)
     for dissimilar pairs. Caffe: contrastive_loss_layer.cpp."""
 
+    keeps_own = True
     num_bottom = 3
     no_gradient = (2,)
     gradient_checked = False
 
     def check(self, a, b, similar):
+        warn_of_axes(self, max(a, b, similar, key=len))
         if math.prod(a) != a[0] * (a[1] if len(a) > 1 else 1) or math.prod(b) != math.prod(a):
             self.fail(f"bottom[0] and bottom[1] have shapes {tuple(a)} and {tuple(b)}; "
                       "wanted the same (N, C) or (N, C, 1, 1)")  # fmt: skip
@@ -123,12 +140,30 @@ class _Normalized(_Loss):
 
 
 class _ClassLoss(_Normalized):
-    """Scores with classes along one axis (1), and a label for every other position."""
+    """Scores with classes along one axis (1), and a label for every other position. A second top has the probabilities,
+    in the scores' shape; no gradient comes from it."""
 
+    num_top = (1, 2)
     class_axis: property
+
+    def setup(self, bottom, top):
+        self.gives_probabilities = len(top) > 1
+        if self.gives_probabilities and not self.param.loss_weight:
+            bvlc.refuses(self, "two tops without two values of loss_weight; 1 and 0 are taken")
+        super().setup(bottom, top)
+
+    def top_shapes(self, scores, *others):
+        return [*super().top_shapes(scores, *others), scores]
 
     def check(self, scores, labels, *_):
         self.axis = predictions(self, scores, labels, self.class_axis)
+
+    def compute(self, scores, labels, *others):
+        loss = self.loss(scores, labels, *others)
+        return (loss, scores.detach().softmax(self.axis)) if self.gives_probabilities else loss
+
+    def loss(self, scores, labels, *others):
+        raise NotImplementedError
 
     def log_probabilities(self, scores, labels):
         """log softmax with the classes last, (positions, C); class index, mask (positions); number to add."""
@@ -150,9 +185,10 @@ class SoftmaxWithLoss(_ClassLoss):
     A probability below FLT_MIN costs as much as FLT_MIN; the gradient is probability - 1 at the label all the same.
     Divided by the number of labels that count (loss_param: normalization VALID). Caffe: softmax_loss_layer.cpp."""
 
+    keeps_own = True
     class_axis = property(lambda self: self.param.softmax_param.axis)
 
-    def compute(self, scores, labels):
+    def loss(self, scores, labels):
         log_p, index, counted, poison = self.log_probabilities(scores, labels)
         costs = -_clamped(log_p.gather(1, index[:, None]).squeeze(1), math.log(FLT_MIN))
         return self.mean(scores, costs, counted, poison)
@@ -165,12 +201,15 @@ class InfogainLoss(_ClassLoss):
     bottom[0] (N, C, ...) scores, bottom[1] (N, ...) labels, bottom[2] H (C, C), or H as a BlobProto in the file
     infogain_loss_param.source. A probability below 1e-20 costs as much as 1e-20. Caffe: infogain_loss_layer.cpp."""
 
+    keeps_own = True
     num_bottom = (2, 3)
     no_gradient = (1, 2)
     class_axis = property(lambda self: self.param.infogain_loss_param.axis)
 
     def configure(self, bottom):
         source = self.param.infogain_loss_param.source
+        if self.param.loss_param.HasField("normalize"):
+            bvlc.refuses(self, "loss_param.normalize; it wants normalization: VALID or BATCH_SIZE")
         if len(bottom) == 3:
             return
         if not source:
@@ -184,7 +223,7 @@ class InfogainLoss(_ClassLoss):
         if math.prod(found) != classes**2:
             self.fail(f"the infogain matrix has shape {found}; wanted ({classes}, {classes}), one row for each class")
 
-    def compute(self, scores, labels, infogain=None):
+    def loss(self, scores, labels, infogain=None):
         log_p, index, counted, poison = self.log_probabilities(scores, labels)
         if infogain is None:
             infogain = self.infogain = self.infogain.to(scores.device)
@@ -199,6 +238,7 @@ class SigmoidCrossEntropyLoss(_Normalized):
 
     bottom[0] scores x, bottom[1] targets t in [0, 1], as many. Caffe: sigmoid_cross_entropy_loss_layer.cpp."""
 
+    keeps_own = True
     default_normalization = "BATCH_SIZE"
 
     def check(self, scores, targets):
@@ -220,6 +260,7 @@ class _LabelOfItem(_Loss):
     """One label for each item: bottom[0] (N, C), or (N, ...) with C the number of values of an item; bottom[1] (N)."""
 
     def check(self, values, labels):
+        warn_of_axes(self, values)
         if math.prod(labels) != values[0]:
             self.fail(f"bottom[1] has shape {tuple(labels)}; wanted one label for each of the {values[0]} items")
 
@@ -235,7 +276,8 @@ class HingeLoss(_LabelOfItem):
         scores = scores.reshape(n, -1)
         index, _, poison = class_index(self, labels.reshape(n), scores.shape[1])
         sign = torch.ones_like(scores).scatter(1, index[:, None], -1.0)
-        margins = (1 + sign * scores).relu()
+        margins = 1 + sign * scores
+        margins = torch.where(margins > 0, margins, 0.0)  # a NaN is no margin either, as in Caffe
         return (margins.square() if p.norm == p.L2 else margins).sum() / n + poison
 
 

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from caffe import bvlc
 from caffe.layer import register
 from caffe.ops.axes import legacy_shape
 from caffe.proto import caffe_pb2
@@ -20,6 +21,7 @@ class BatchNorm(TorchLayer):
 
     num_bottom = num_top = 1
     saves_output = False
+    keeps_own = True
 
     def configure(self, bottom):
         p = self.param.batch_norm_param
@@ -27,6 +29,8 @@ class BatchNorm(TorchLayer):
         if not bottom[0].shape:
             self.fail("bottom has shape (); wanted at least one axis")
         self.channels = _channels(bottom[0].shape)
+        if len(bottom[0].shape) == 1:
+            bvlc.refuses(self, "BatchNorm of a blob with one axis")
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_blob(shape, caffe_pb2.FillerParameter(value=0))
         for i in range(3):  # statistics are not learned
@@ -39,6 +43,12 @@ class BatchNorm(TorchLayer):
         if _channels(shape) != self.channels:
             self.fail(f"bottom has shape {shape}; wanted {self.channels} channels on axis 1")
         return [shape]
+
+    def remember(self, bottom, top):
+        stored = [b.tensor().clone() for b in self.blobs]
+        super().remember(bottom, top)
+        for blob, values in zip(self.blobs, stored):
+            blob.tensor().copy_(values)
 
     def compute(self, x):
         p = self.param.batch_norm_param

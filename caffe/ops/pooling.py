@@ -5,41 +5,62 @@ import math
 import torch
 import torch.nn.functional as F
 
+from caffe import bvlc, device
 from caffe.layer import TRAIN, register
 from caffe.torch_layer import TorchLayer
 
 MAX, AVE, STOCHASTIC = 0, 1, 2  # PoolingParameter.PoolMethod, and SPPParameter's
-TINY = torch.finfo(torch.float32).tiny
+TINY, LOWEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).min
 
 
-def pooled_size(layer, size, kernel, stride, pad, round_up=True):
-    """Number of windows along one axis. Rounded up, so that the last may reach over the edge; with padding, a last
-    window that would start beyond the input is left out (pooling_layer.cpp)."""
+def pooled_size(layer, size, kernel, stride, pad, round_up, clip):
+    """Number of windows along one axis. Rounded up, so that the last may reach over the edge; with `clip`, which is
+    padding on either axis, a last window that would start beyond the input is left out (pooling_layer.cpp)."""
     span = size + 2 * pad - kernel
     count = (math.ceil(span / stride) if round_up else math.floor(span / stride)) + 1
-    if pad and (count - 1) * stride >= size + pad:
+    if clip and (count - 1) * stride >= size + pad:
         count -= 1
-    if count < 1 or (count - 1) * stride - pad >= size:
-        # Caffe would give -FLT_MAX there, and write outside its memory on the way back.
-        layer.fail(f"an input of size {size} leaves a window empty: kernel {kernel}, stride {stride}, pad {pad}")
+    if count < 1:
+        layer.fail(f"an input of size {size} has no window: kernel {kernel}, stride {stride}, pad {pad}")
     return count
 
 
 class Windows:
-    """The windows of one pooling: (height, width) of kernel, stride, padding and top."""
+    """The windows of one pooling: (height, width) of input, kernel, stride, padding and top."""
 
     def __init__(self, layer, size, kernel, stride, pad, round_up=True):
         if any(p >= k for p, k in zip(pad, kernel)):
             layer.fail(f"pad {pad} must be smaller than the kernel {kernel}")
-        self.kernel, self.stride, self.pad, self.round_up = kernel, stride, pad, round_up
-        self.out = tuple(pooled_size(layer, *args, round_up) for args in zip(size, kernel, stride, pad))
-        # How far the last window reaches beyond the bottom and the right edge of the input.
-        self.over = [(n - 1) * s + k - p - i for n, s, k, p, i in zip(self.out, stride, kernel, pad, size)]
+        self.size, self.kernel, self.stride, self.pad, self.round_up = size, kernel, stride, pad, round_up
+        axes = tuple(zip(size, kernel, stride, pad))
+        self.out = tuple(pooled_size(layer, *args, round_up, any(pad)) for args in axes)
+        # Without padding the last window may start beyond the input: `within` counts those that do not.
+        self.within = tuple(n - ((n - 1) * s - p >= i) for n, (i, _, s, p) in zip(self.out, axes))
+        # How far the last window within reaches beyond the bottom and the right edge of the input.
+        self.over = [(n - 1) * s + k - p - i for n, (i, k, s, p) in zip(self.within, axes)]
+        if self.within != self.out:
+            told = f"the last window lies outside of the input of size {tuple(size)} (kernel {kernel}, stride {stride})"
+            bvlc.tell(layer, f"{told}: as in BVLC Caffe it gives -3.40282e+38 (MAX) or nan (AVE)")
 
     def padded(self, x, value):
-        """x with its border, exactly as large as the windows need."""
+        """x with its border, exactly as large as the windows within need."""
         (top, left), (bottom, right) = self.pad, self.over
         return F.pad(x, (left, right, top, bottom), value=value)
+
+    def completed(self, top, value):
+        """`top` of the windows within, with `value` for those outside."""
+        (h, w), (all_h, all_w) = self.within, self.out
+        return F.pad(top, (0, all_w - w, 0, all_h - h), value=value) if self.within != self.out else top
+
+    def empty_means(self, device):
+        """For each window outside the mean that Caffe finds, 0 over its (zero or negative) area; 0 elsewhere."""
+        spans = []
+        for n, i, k, s in zip(self.out, self.size, self.kernel, self.stride):
+            start = torch.arange(n, device=device) * s
+            spans.append((start + k).clamp(max=i) - start)
+        means = 0.0 / (spans[0][:, None] * spans[1])
+        means[: self.within[0], : self.within[1]] = 0
+        return means
 
     @property
     def fused(self):
@@ -48,21 +69,27 @@ class Windows:
 
 
 def max_pool(x, windows, with_index=False):
-    """Largest element of each window, the first in row order among equals; with its index h W + w if wanted."""
+    """Largest element of each window, the first in row order among equals; with its index h W + w if wanted. A window
+    outside of x gives -FLT_MAX and -1."""
     w = windows
     if w.fused:
-        return F.max_pool2d(x, w.kernel, w.stride, w.pad, ceil_mode=w.round_up, return_indices=with_index)
-    wide = w.padded(x, -math.inf)
-    top, index = F.max_pool2d(wide, w.kernel, w.stride, return_indices=True)
-    row, column = index // wide.shape[3] - w.pad[0], index % wide.shape[3] - w.pad[1]
-    return (top, row * x.shape[3] + column) if with_index else top
+        found = F.max_pool2d(x, w.kernel, w.stride, w.pad, ceil_mode=w.round_up, return_indices=with_index)
+        top, index = found if with_index else (found, None)
+    else:
+        wide = w.padded(x, -math.inf)
+        top, index = F.max_pool2d(wide, w.kernel, w.stride, return_indices=True)
+        row, column = index // wide.shape[3] - w.pad[0], index % wide.shape[3] - w.pad[1]
+        index = row * x.shape[3] + column
+    top = w.completed(top, LOWEST)
+    return (top, w.completed(index, -1)) if with_index else top
 
 
 def ave_pool(x, windows):
     """Sum of each window over its area, clipped to the padded input: padding counts as zeros."""
     w = windows
     if w.fused:
-        return F.avg_pool2d(x, w.kernel, w.stride, w.pad, ceil_mode=w.round_up)
+        top = F.avg_pool2d(x, w.kernel, w.stride, w.pad, ceil_mode=w.round_up)
+        return top if w.within == w.out else w.completed(top, 0.0) + w.empty_means(x.device)
     top, left = w.pad
     means = F.avg_pool2d(F.pad(x, (left, left, top, top)), w.kernel, w.stride, ceil_mode=w.round_up)
     return means[..., : w.out[0], : w.out[1]]
@@ -70,16 +97,16 @@ def ave_pool(x, windows):
 
 def stochastic_pool(x, windows, generator):
     """An element of each window, drawn with probability proportional to its value (values must not be negative);
-    without a generator the expected value, sum x^2 / sum x."""
+    without a generator the expected value, sum x^2 / sum x. A window outside of x gives 0."""
     area = math.prod(windows.kernel)
     cells = F.unfold(windows.padded(x, 0.0), windows.kernel, stride=windows.stride)
-    cells = cells.view(*x.shape[:2], area, *windows.out)
+    cells = cells.view(*x.shape[:2], area, *windows.within)
     if generator is None:
-        return cells.square().sum(2) / (cells.sum(2) + TINY)
+        return windows.completed(cells.square().sum(2) / (cells.sum(2) + TINY), 0.0)
     reached = cells.detach().cumsum(2)
     threshold = torch.rand(reached[:, :, -1].shape, generator=generator, device=x.device) * reached[:, :, -1]
     first = (reached >= threshold[:, :, None]).int().argmax(2, keepdim=True)
-    return cells.gather(2, first).squeeze(2)
+    return windows.completed(cells.gather(2, first).squeeze(2), 0.0)
 
 
 def pool(x, method, windows, generator):
@@ -89,6 +116,12 @@ def pool(x, method, windows, generator):
     if method == AVE:
         return ave_pool(x, windows)
     return stochastic_pool(x, windows, generator)
+
+
+def warn_of_stochastic(layer, method):
+    """BVLC Caffe has no code for STOCHASTIC on the CPU."""
+    if method == STOCHASTIC and device.current().type == "cpu":
+        bvlc.refuses(layer, "STOCHASTIC pooling on the CPU")
 
 
 def generator_of(layer, x, method):
@@ -105,6 +138,7 @@ class Pooling(TorchLayer):
 
     num_bottom = 1
     saves_output = False
+    keeps_own = True
 
     @property
     def num_top(self):  # type: ignore[override]  # a constant elsewhere
@@ -128,9 +162,12 @@ class Pooling(TorchLayer):
             self.fail(f"stride must be at least 1, not {self.stride}")
         if self.method == STOCHASTIC and self.pad != (0, 0):
             self.fail("Padding implemented only for average and max pooling")
+        warn_of_stochastic(self, self.method)
 
     def _pair(self, p, one, two):
         given = [p.HasField(f) for f in two]
+        if one == "kernel_size" and p.HasField(one) and not all(given):
+            given = []  # one of the two beside kernel_size is overlooked
         if any(given):
             if p.HasField(one) or not all(given):
                 self.fail(f"give either {one}, or {two[0]} and {two[1]}")
@@ -163,11 +200,13 @@ class SPP(TorchLayer):
 
     num_bottom = num_top = 1
     saves_output = False
+    keeps_own = True
 
     def configure(self, bottom):
         self.levels = self.param.spp_param.pyramid_height
         if self.levels < 1:
             self.fail("pyramid_height must be at least 1")
+        warn_of_stochastic(self, self.param.spp_param.pool)
 
     def top_shapes(self, shape):
         if len(shape) != 4:

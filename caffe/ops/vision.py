@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from caffe import precision
+from caffe import bvlc, precision
 from caffe.layer import Count, register
 from caffe.ops.axes import canonical_axis
 from caffe.torch_layer import TorchLayer
@@ -31,9 +31,11 @@ class _Windows(TorchLayer):
         self.kernel = self._sizes("kernel_size", p.kernel_size, None, ("kernel_h", "kernel_w"))
         self.stride = self._sizes("stride", p.stride, 1, ("stride_h", "stride_w"))
         self.pad = self._sizes("pad", p.pad, 0, ("pad_h", "pad_w"))
-        self.dilation = self._sizes("dilation", p.dilation, 1)
-        if min((*self.kernel, *self.stride, *self.dilation), default=1) < 1:
+        dilation = self._sizes("dilation", p.dilation, 1)
+        if min((*self.kernel, *self.stride, *dilation), default=1) < 1:
             self.fail("Filter dimensions, strides and dilations must be nonzero.")
+        # A kernel of 1 has no gaps to widen. oneDNN, told of a dilation there, reads outside of thin inputs.
+        self.dilation = tuple(1 if k == 1 else d for k, d in zip(self.kernel, dilation))
 
     def _sizes(self, what, repeated, default, two=()):
         """A size for each spatial axis, given once for all, once for each, or for two axes as `two`."""
@@ -132,7 +134,8 @@ class Convolution(_Learned):
     def forward(self, bottom, top):
         if self.axes == 2 and not self.duty.keep and not self._covers(bottom[0].shape):
             memory, form = self.blobs[0].memory, torch.channels_last
-            if not memory.exposed and not memory.tensor().is_contiguous(memory_format=form):
+            own = memory.tensor().dim() == 4  # shared as PERMISSIVE it may have another layer's shape
+            if own and not memory.exposed and not memory.tensor().is_contiguous(memory_format=form):
                 memory.assign(memory.tensor().contiguous(memory_format=form))  # nobody looks: as convolutions want it
         super().forward(bottom, top)
 
@@ -182,6 +185,11 @@ class Im2col(_Windows):
     Caffe: im2col_layer.cpp."""
 
     num_bottom = num_top = 1
+
+    def configure(self, bottom):
+        super().configure(bottom)
+        if not self.axes:
+            bvlc.refuses(self, f"no axis after axis {self.axis}, the channels")
 
     def top_shapes(self, shape):
         self.check_bottom(shape)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from caffe import bvlc
 from caffe.io import decode
 from caffe.layer import register
 from caffe.ops.batches import BatchLayer
@@ -32,6 +33,8 @@ class WindowData(BatchLayer):
     def open(self, top):
         p = self.param.window_data_param
         self.batch_size, self.crop = p.batch_size, self.param.transform_param.crop_size
+        if self.param.transform_param.HasField("scale"):
+            bvlc.tell(self, "transform_param.scale is ignored, as in BVLC Caffe; window_data_param.scale counts")
         if self.crop < 1:
             self.fail("transform_param.crop_size is not set; wanted the size of the windows")
         if 2 * p.context_pad >= self.crop:
@@ -128,13 +131,16 @@ class WindowData(BatchLayer):
                 (_round(center_y - half_h * scale), _round(center_y + half_h * scale)))  # fmt: skip
 
     def normal(self, pixels, row, column):
-        """(pixels - mean) * scale; a mean image is read around its middle, shifted as the window is in the crop."""
+        """(pixels - mean) * window_data_param.scale; a mean image is read around its middle, shifted as the
+        window is in the crop."""
         t, mean = self.param.transform_param, self.transform.mean
         if mean is not None and t.mean_file:
             offset = (mean.shape[2] - self.crop) // 2
             top, left = offset + row, offset + column
             mean = mean[:, top : top + pixels.shape[1], left : left + pixels.shape[2]]
-        return (pixels.astype(np.float32) - (0 if mean is None else mean)) * np.float32(t.scale)
+        return (pixels.astype(np.float32) - (0 if mean is None else mean)) * np.float32(
+            self.param.window_data_param.scale
+        )
 
     def load(self, path):
         data = self.encoded.get(path)

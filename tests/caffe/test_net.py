@@ -279,7 +279,7 @@ def test_loss_is_the_weighted_sum_of_tops(tmp_path):
     assert net._forward(0, len(net.layers) - 1) == pytest.approx(0.5 * squares + 3 * 15 + 2 * squares)
 
 
-def test_a_loss_that_another_layer_reads_counts_once(tmp_path):
+def test_the_logged_loss_where_another_layer_reads_a_loss(tmp_path):
     text = (
         inputs(("x", (2, 3)), ("y", (2, 3)))
         + """
@@ -290,11 +290,13 @@ def test_a_loss_that_another_layer_reads_counts_once(tmp_path):
     )
     net = net_of(tmp_path, text)
     net.blobs["x"].data[...], net.blobs["y"].data[...] = 1, 5
-    for _ in range(2):
+    # As in Caffe: the loss_weight has moved to the split, so the loss counts again with its own weight, 1 by default,
+    # which is kept in its diff; there the first backward leaves the sum of its readers' gradients, 2 + 0.5 * 2.
+    for own in (1, 3):
         net.clear_param_diffs()
         loss = net._forward(0, len(net.layers) - 1)
         net.backward()
-        assert loss == pytest.approx(3 * float(net.blobs["a"].data))
+        assert loss == pytest.approx((3 + own) * float(net.blobs["a"].data))
         # the bias's gradient is 3 (ip - y) / N, summed over N
         want = 3 * (net.blobs["ip"].data - 5).mean(0)
         np.testing.assert_allclose(net.params["ip"][1].diff, want, rtol=1e-5)

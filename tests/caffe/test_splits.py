@@ -53,9 +53,17 @@ def test_in_place_versions_are_split_each_for_itself():
 def test_a_loss_that_is_also_read_hands_its_weight_to_the_first_copy():
     net = insert_splits(net_of(("data", "", "x"), ("loss", "x", "l", [2.0]), ("a", "l", "a")))
     assert outline(net)[1:] == [
-        ("loss", "x", "l", [0]),
+        ("loss", "x", "l"),
         ("l_loss_0_split", "l", "l_loss_0_split_0 l_loss_0_split_1", [2.0, 0]),
         ("a", "l_loss_0_split_1", "a"),
+    ]
+
+
+def test_the_other_loss_weights_of_a_split_top_are_lost():
+    net = insert_splits(net_of(("data", "", "x"), ("s", "x", "a b c", [2.0, 0, 3.0]), ("read", "c", "r")))
+    assert outline(net)[1:3] == [
+        ("s", "x", "a b c"),
+        ("c_s_2_split", "c", "c_s_2_split_0 c_s_2_split_1", [3.0, 0]),
     ]
 
 

@@ -113,13 +113,14 @@ def arrays(n):
 def test_memory_data_goes_round():
     net = net_of(MEMORY)
     images, labels = arrays(4)
+    assert net.blobs["label"].shape == (2,)
     net.set_input_arrays(images, labels)
     for rows in (slice(0, 2), slice(2, 4), slice(0, 2)):
         x, y = forward(net, "data", "label")
         np.testing.assert_array_equal(x, images[rows])
-        np.testing.assert_array_equal(y, labels[rows])
+        np.testing.assert_array_equal(y, labels[rows].reshape(2, 1, 1, 1))
     net.set_input_arrays(images[2:], labels[2:].reshape(2, 1, 1, 1))  # starts over
-    np.testing.assert_array_equal(forward(net, "label")[0], [2, 3])
+    np.testing.assert_array_equal(forward(net, "label")[0].ravel(), [2, 3])
 
 
 def test_memory_data_needs_arrays():

@@ -174,3 +174,42 @@ def test_multinomial_logistic_takes_nothing_below_1e_20():
 def test_shapes_that_do_not_fit(layer, shapes, message):
     with pytest.raises(CaffeError, match=message):
         layer_net(f'type: "{layer}"', *shapes)
+
+
+def test_certain_of_the_wrong_class_costs_87_3365():
+    least = np.finfo(np.float32).tiny
+    for rows in (1, 3):
+        x, labels = np.tile(np.array([200, 0, 100], np.float32), (rows, 1)), np.ones(rows, np.float32)
+        net = layer_net('type: "SoftmaxWithLoss"', x.shape, labels.shape)
+        assert (
+            forward(net, x, labels)[0] == np.float32(-np.log(np.float64(least)))
+            and f"{net.blobs['t0'].data:g}" == "87.3365"
+        )
+        np.testing.assert_allclose(backward(net, 1.0)[0], np.tile(np.array([1, -1, 0]) / rows, (rows, 1)), atol=1e-7)
+        net = layer_net('type: "InfogainLoss"', x.shape, labels.shape, (3, 3))
+        assert forward(net, x, labels, np.eye(3))[0] == np.float32(-np.log(1e-20))
+        net = layer_net('type: "MultinomialLogisticLoss"', x.shape, labels.shape)
+        assert forward(net, np.eye(3)[[0] * rows], labels)[0] == np.float32(-np.log(1e-20))
+
+
+@pytest.mark.parametrize("kind, weights", [
+    ("SoftmaxWithLoss", "loss_weight: 1 loss_weight: 0"), ("SoftmaxWithLoss", ""), ("InfogainLoss", "")])  # fmt: skip
+def test_the_second_top_has_the_probabilities(kind, weights, capfd):
+    x, labels = scores(2, 4, 3), np.array([[0, 3, 2], [1, 1, 0]], np.float32)
+    bottoms = [x, labels] + [np.eye(4)] * (kind == "InfogainLoss")
+    net = layer_net(f'type: "{kind}" {weights}', *(b.shape for b in bottoms), tops=2)
+    assert ("BVLC Caffe refuses this: two tops" in capfd.readouterr().err) == (not weights)
+    loss, probabilities = forward(net, *bottoms)
+    np.testing.assert_allclose(probabilities, softmax(x), **CLOSE)
+    one = layer_net(f'type: "{kind}"', *(b.shape for b in bottoms))
+    assert loss == forward(one, *bottoms)[0]
+    net.blobs["t1"].diff[...] = 7  # plays no part
+    np.testing.assert_array_equal(backward(net, 1.0)[0], backward(one, 1.0)[0])
+
+
+@pytest.mark.parametrize("norm", ["L1", "L2"])
+def test_hinge_takes_nan_for_no_margin(norm):
+    x, labels = np.array([[np.nan, 0.5, -3], [2, np.nan, 0]], np.float32), np.array([0, 0], np.float32)
+    net = layer_net(f'type: "HingeLoss" hinge_loss_param {{ norm: {norm} }}', x.shape, labels.shape)
+    assert forward(net, x, labels)[0] == {"L1": (1.5 + 1) / 2, "L2": (2.25 + 1) / 2}[norm]
+    assert backward(net, 1.0)[0].tolist() == {"L1": [[0, 0.5, 0], [0, 0, 0.5]], "L2": [[0, 1.5, 0], [0, 0, 1]]}[norm]

@@ -50,8 +50,9 @@ def test_formula_and_gradient(layer, formula, kinks):
     check_gradients(net, x)
 
 
-# A negative slope has another gradient in place: test_relu_with_negative_slope_in_place.
-IN_PLACE = [(layer, kinks) for layer, _, kinks in LAYERS if "negative_slope: -" not in layer]
+# Where Caffe's backward reads the bottom it has another gradient in place: tests/caffe/test_from_blobs.py, and below.
+OTHERS = ("negative_slope: -", "BNLL", "Power", "Log", "Clip")
+IN_PLACE = [(layer, kinks) for layer, _, kinks in LAYERS if not any(word in layer for word in OTHERS)]
 
 
 @pytest.mark.parametrize("layer, kinks", IN_PLACE, ids=lambda v: v[6:40] if isinstance(v, str) else "")
@@ -151,13 +152,27 @@ def test_dropout(phase, ratio):
     ('type: "Exp" exp_param { base: -2 }', "base must be strictly positive"),
     ('type: "Log" log_param { base: 0 }', "base must be strictly positive"),
     ('type: "Log" log_param { base: 1 }', "to base 1 is infinite"),
-    ('type: "Clip" clip_param { min: 2 max: 1 }', "min 2.0 is larger than max 1.0"),
     ('type: "Dropout" dropout_param { dropout_ratio: 1 }', "dropout_ratio is 1.0"),
     ('type: "PReLU"', "Number of axes of bottom blob must be >=2"),
 ])  # fmt: skip
 def test_bad_parameters(layer, text):
     with pytest.raises(caffe.CaffeError, match=text):
         layer_net(layer, (3,))
+
+
+def test_clip_with_min_above_max_and_of_nan():
+    x = np.array([-1, 0.5, 3, np.nan], np.float32)
+    net = layer_net('type: "Clip" clip_param { min: 2 max: 1 }', (4,))
+    assert forward(net, x)[0].tolist() == [2, 2, 2, 2] and backward(net, np.ones(4))[0].tolist() == [0, 0, 0, 0]
+    net = layer_net('type: "Clip" clip_param { min: -1 max: 1 }', (4,))
+    assert forward(net, x)[0].tolist() == [-1, 0.5, 1, -1] and backward(net, np.ones(4))[0].tolist() == [1, 1, 0, 0]
+
+
+def test_dropout_of_nothing():
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(
+        forward(layer_net('type: "Dropout" dropout_param { dropout_ratio: 0 }', (3, 4)), x)[0], x
+    )
 
 
 def test_prelu_wants_its_channels():

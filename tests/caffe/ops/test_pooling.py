@@ -16,7 +16,7 @@ def pool_loops(x, method, kernel, stride, pad, round_up=True):
     for size, k, s, p in zip((h, w), kernel, stride, pad):
         span = (size + 2 * p - k) / s
         count = (math.ceil(span) if round_up else math.floor(span)) + 1
-        if p and (count - 1) * s >= size + p:
+        if any(pad) and (count - 1) * s >= size + p:
             count -= 1
         sizes.append(count)
     top, mask = np.zeros((n, c, *sizes)), np.zeros((n, c, *sizes))
@@ -158,13 +158,45 @@ def test_spp_of_one_level_is_a_pooling():
         ("global_pooling: true kernel_size: 2", "filter size cannot be specified"),
         ("global_pooling: true pad: 1", "only pad = 0 and stride = 1"),
         ("pool: STOCHASTIC kernel_size: 3 pad: 1", "Padding implemented only for average and max pooling"),
-        ("kernel_size: 1 stride: 3", "leaves a window empty: kernel 1, stride 3"),
-        ("kernel_size: 9", "leaves a window empty: kernel 9"),
+        ("kernel_size: 9", "has no window: kernel 9"),
     ],
 )
 def test_bad_parameters(param, text):
     with pytest.raises(caffe.CaffeError, match=text):
         layer_net(f'type: "Pooling" pooling_param {{ {param} }}', (1, 2, 3, 6))
+
+
+def test_padding_on_one_axis_clips_on_both():
+    x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    (top,) = forward(layer_net(pooling("MAX", (2, 1), (2, 2), (1, 0)), x.shape), x)
+    assert top.tolist() == [[[[0, 2], [8, 10], [12, 14]]]]
+
+
+def test_a_last_window_outside_of_the_input(capfd):
+    x, lowest = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4), np.finfo(np.float32).min
+    net = layer_net('type: "Pooling" pooling_param { kernel_size: 1 stride: 2 }', x.shape, tops=2)
+    assert "the last window lies outside of the input" in capfd.readouterr().err
+    top, mask = forward(net, x)
+    assert top.tolist() == [[[[0, 2, lowest], [8, 10, lowest], [lowest] * 3]]]
+    assert mask.tolist() == [[[[0, 2, -1], [8, 10, -1], [-1, -1, -1]]]]
+    (diff,) = backward(net, np.ones(top.shape))
+    assert diff.tolist() == [[[[1, 0, 1, 0], [0] * 4, [1, 0, 1, 0], [0] * 4]]]
+    net = layer_net('type: "Pooling" pooling_param { pool: AVE kernel_size: 1 stride: 2 }', x.shape)
+    nan = np.nan
+    np.testing.assert_array_equal(forward(net, x)[0], [[[[0, 2, nan], [8, 10, nan], [nan] * 3]]])
+    np.testing.assert_array_equal(backward(net, np.ones(top.shape))[0], diff)
+
+
+def test_a_window_further_outside_has_a_negative_area():
+    x = np.ones((1, 1, 4, 6), np.float32)  # windows of 2 at 0 and 5: 4 - 5 rows, 6 - 5 columns
+    (top,) = forward(layer_net('type: "Pooling" pooling_param { pool: AVE kernel_size: 2 stride: 5 }', x.shape), x)
+    assert top.tolist() == [[[[1, 1], [0, 0]]]]  # 0 / -1, and 0 / -2
+
+
+def test_kernel_size_with_one_of_the_two_others():
+    x = distinct((1, 1, 4, 4))
+    one = forward(layer_net('type: "Pooling" pooling_param { kernel_size: 2 kernel_h: 3 }', x.shape), x)[0]
+    np.testing.assert_array_equal(one, forward(layer_net(pooling("MAX", (2, 2), (1, 1), (0, 0)), x.shape), x)[0])
 
 
 def test_bad_bottom_and_tops():

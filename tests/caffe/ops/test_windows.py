@@ -86,8 +86,16 @@ def test_square_extends_the_shorter_side(folder):
 
 def test_mean_and_scale(folder):
     raw = one(folder, (0, 0, 3, 3))
-    found = one(folder, (0, 0, 3, 3), transform="crop_size: 4 scale: 0.5 mean_value: 1 mean_value: 2 mean_value: 3")
+    transform = "crop_size: 4 mean_value: 1 mean_value: 2 mean_value: 3"
+    found = one(folder, (0, 0, 3, 3), "scale: 0.5", transform=transform)
     np.testing.assert_array_equal(found, (raw - np.array([1, 2, 3])[:, None, None]) / 2)
+
+
+def test_the_scale_of_transform_param_is_ignored(folder, capfd):
+    raw = one(folder, (0, 0, 3, 3))
+    assert not capfd.readouterr().err
+    np.testing.assert_array_equal(one(folder, (0, 0, 3, 3), transform="crop_size: 4 scale: 0.5"), raw)
+    assert "transform_param.scale is ignored" in capfd.readouterr().err
 
 
 def test_the_same_batches_after_seek(folder):
