@@ -74,7 +74,6 @@ def draw_roc(axes, result, kind):
     finish(axes)
 
 
-<<<<<<< HEAD
 def steps(bars):
     """Figure of rank-1 after each step, a group of bars a covariate; bars as of eval.steps.bars."""
     figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
@@ -93,11 +92,11 @@ def steps(bars):
     axes.grid(alpha=0.3, axis="y")
     axes.legend(loc="upper right")
     return figure
-=======
+
+
 def mark(points):
     """A curve of few points has them marked: a line of one is not to be seen."""
     return "." if len(points) < 3 else None
->>>>>>> main
 
 
 def averages(kind):

@@ -14,11 +14,7 @@ root=$(CDPATH= cd -- ../.. && pwd)
 main() {
     case ${1-} in
         -h | --help) sed -n '4,11s/^# \{0,1\}//p' "$root/experiments/train_steps.sh"; return ;;
-<<<<<<< HEAD
-        --weights) final_weights "${2:-sia}"; return ;;
-=======
-        --weights) final_weights "$(steps_here | tail -n 1)"; return ;;
->>>>>>> main
+        --weights) final_weights "${2:-$(steps_here | tail -n 1)}"; return ;;
     esac
     read_words "$@"
     find_caffe

@@ -22,12 +22,9 @@ class Params:
     train_num: int | None = None  # training subjects; None: as published
     mode: str = "TRAIN"  # as in the original: accepted, makes no difference
     seed: int | None = None  # a number makes the batches repeatable
-<<<<<<< HEAD
     scattered: bool = False  # GaitNet_Seg: the six frames of a clip come from six sequences
-=======
     partition: str = ""  # file that says who trains, in place of train_num; see layers/split.py
     excluded: str = ""  # file of walks that take no part
->>>>>>> main
 
 
 def parse(param_str, layer):
