@@ -132,7 +132,7 @@ def time_net(model, gpu, precision, iterations, level, stage, phase, typed, **_)
     for i in range(iterations):
         start = time.perf_counter()
         net.executor.forward()
-        net.executor.backward()
+        net.executor.backward(at_once=True)
         clock.synchronize()
         log.info("caffe.cpp:394", f"Iteration: {i + 1} forward-backward time: "
                                   f"{log.number(1e3 * (time.perf_counter() - start))} ms.")  # fmt: skip
