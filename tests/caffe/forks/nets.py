@@ -47,7 +47,8 @@ def _heads(sources, classes=3, loss=False):
         text += layer("Concat", f"mbox_{what}", bottoms, f"concat_param {{ axis: {axis} }}")
     if loss:
         return text + layer("MultiBoxLoss", "mbox_loss", "mbox_loc mbox_conf mbox_priorbox label",
-                            f"multibox_loss_param {{ num_classes: {classes} code_type: CENTER_SIZE }}")  # fmt: skip
+                            f"multibox_loss_param {{ num_classes: {classes} code_type: CENTER_SIZE }} propagate_down: "
+                            "[true, true, false, false]")  # fmt: skip
     text += layer("Reshape", "conf_rows", "mbox_conf", f"reshape_param {{ shape {{ dim: 0 dim: -1 dim: {classes} }} }}")
     text += layer("Softmax", "conf_softmax", "conf_rows", "softmax_param { axis: 2 }")
     text += layer("Flatten", "conf_flat", "conf_softmax", "flatten_param { axis: 1 }")

@@ -42,7 +42,7 @@ def test_learns(name, tmp_path):
     """Thirty steps on one batch bring its loss down by a tenth at least."""
     (tmp_path / "net.prototxt").write_text(nets.TRAINED[name](loss=True))
     (tmp_path / "solver.prototxt").write_text(
-        f'net: "{tmp_path}/net.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 random_seed: 5 max_iter: 99 '
+        f'net: "{tmp_path}/net.prototxt" base_lr: 0.05 lr_policy: "fixed" momentum: 0.9 random_seed: 5 max_iter: 99 '
         "snapshot_after_train: false solver_mode: CPU clip_gradients: 5"
     )
     solver = caffe.SGDSolver(str(tmp_path / "solver.prototxt"))
@@ -50,6 +50,8 @@ def test_learns(name, tmp_path):
     blobs["data"].data[...] = rng.normal(size=blobs["data"].data.shape)
     if name.startswith("ssd"):
         blobs["label"].data[...] = [[0, 1, 0, 0.1, 0.1, 0.5, 0.5, 0], [0, 2, 0, 0.5, 0.4, 0.9, 0.8, 0]]
+    elif name in ("segnet", "pspnet"):
+        blobs["label"].data[...] = blobs["data"].data[:, 0] > 0
     else:
         blobs["label"].data[...] = rng.integers(0, 4, blobs["label"].data.shape)
     loss = next(iter(solver.net.forward().values())).item()
