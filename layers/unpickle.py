@@ -17,7 +17,7 @@ import numpy as np
 NUMERIC_KINDS = "biuf"
 MOST_AXES, LONGEST_AXIS = 32, 2**31
 MOST_BYTES = 2**31  # of a file with one array
-SKIPPED = 2**12  # bytes: longer contents are passed over where the shape alone is wanted
+SKIPPED = 2**17  # bytes: longer contents, which no frame of a pickle holds, are passed over where the shape is wanted
 
 
 class UnsafePickleError(ValueError):
@@ -108,6 +108,8 @@ def check_memo(content):
 
 
 def as_array(name, item, what="entry '{}'"):
+    if isinstance(item, list) and item and len({type(x) for x in item}) == 1 and type(item[0]) in (str, int):
+        return np.array(item)  # labels, as OpenGait has them
     if not isinstance(item, PickledArray) or item.value is None:
         raise UnsafePickleError(f"{what.format(name)} is a {type(item).__name__}, not an array")
     return item.value
