@@ -22,7 +22,7 @@ import cv2
 
 from layers.datasets import DATASETS, MIN_FRAMES, data_root
 from layers.frames import DataError, image_names, read_image
-from tools.work import Progress, in_order
+from tools.work import Progress, in_order, workers
 
 SHOWN = 10  # examples in the text; the JSON has all
 
@@ -56,7 +56,9 @@ def parse_args(argv):
     parser.add_argument("--train-num", type=int, help="training subjects (default: as published)")
     parser.add_argument("--quick", action="store_true", help="list folders only, decode nothing")
     parser.add_argument("--json", metavar="FILE", help="write the report here as well")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="threads that decode (default: one a core)")
+    parser.add_argument(
+        "--jobs", type=workers, default=os.cpu_count(), help="threads that decode (default: one a core)"
+    )
     return parser.parse_args(argv)
 
 
