@@ -75,18 +75,25 @@ told() { # name: what the experiment's files say of it
     echo "$facts" | sed -n "s/^$1=//p"
 }
 
+with_options() ( # command...: with the files that say who trains and who is tested
+    IFS='
+'
+    set -f
+    exec "$@" $options
+)
+
 get_data() {
     if [ "$dataset" = walkers ]; then
         $python tools/make_walkers.py
     else
         $python tools/unpack.py "$dataset" &&
-            $python tools/check_data.py "$dataset" --quick --train-num "$train_num"
+            with_options $python tools/check_data.py "$dataset" --quick --train-num "$train_num" $kind
     fi
 }
 
 pack() {
     if [ -w "${GAITNET_DATA:-data}/$folder" ]; then
-        $python tools/pack_frames.py "$dataset"
+        $python tools/pack_frames.py "$dataset" $kind
     else
         echo "${GAITNET_DATA:-data}/$folder cannot be written to: training reads the single files, which takes longer"
     fi
@@ -95,7 +102,7 @@ pack() {
 evaluate() { # gpu or nothing
     set -- --report --weights "$weights" --train-num "$train_num" --out "$results" ${1:+--gpu "${1%%,*}"}
     [ "$dataset" != walkers ] || set -- "$@" --clips all # all windows of a walk: few walks, nothing random in the table
-    "$evaluates" -m eval "$dataset" "$@"
+    with_options "$evaluates" -m eval "$dataset" "$@" $kind
 }
 
 any_gpu() { # the first that torch finds, for the bundled Caffe
@@ -111,13 +118,15 @@ facts=$(env -u CAFFE_ROOT $python tools/experiment.py show "$experiment")
 dataset=$(told dataset)
 folder=$(told folder)
 train_num=$(told train_num)
+kind=$(told kind) # --silhouettes, or nothing
+options=$(told option)
 results=results/$dataset-tr$train_num
 [ "$name" = "$dataset" ] || results=results/$name
 stage data get_data
 env -u CAFFE_ROOT $python tools/experiment.py check "$experiment"
 stage pack pack
 trap '' INT # Ctrl-C is for Caffe, which writes a snapshot and stops
-for step in seg rec joint sia; do
+for step in $(told steps); do
     stage $step env CHECKED=yes sh "$experiment/train_net.sh" $step "$@"
 done
 trap - INT

@@ -93,6 +93,13 @@ class Variant:
     train_num: int | None = None  # training subjects
     batch: int | None = None  # clips in phase TRAIN; step sia takes half as many pairs
     iter_size: int = 1  # batches an update
+    silhouettes: bool = False  # true masks in the place of predicted ones: the recognition branch alone, in step rec
+    partition: str = ""  # files for the data layers, see layers/split.py
+    excluded: str = ""
+
+    @property
+    def steps(self):
+        return ("rec",) if self.silhouettes else STEPS
 
     def step(self, now, step):
         """The Step `now` with this batch."""
@@ -159,9 +166,12 @@ def _training_net(dataset, step, phase, variant):
     clips = 2 * batch if step == "sia" else batch
 
     n = NetSpec()
-    frames, truth = _data(n, DATASETS[dataset], train_num, step, phase, batch, told.seed)
-    masks = segmentation(n, frames, truth, seg_lr=now.seg_lr, adam=now.solver.get("type") == "Adam", **told.net)
-    n.loss_seg = L.EuclideanLoss(n.gt_cube, masks, loss_weight=now.seg_loss)
+    frames, truth = _data(n, DATASETS[dataset], train_num, step, phase, batch, told.seed, variant)
+    if variant.silhouettes:
+        masks = n.gt_cube = L.Concat(*(n[name] for name in truth), axis=0)  # (6N, 1, 64, 64)
+    else:
+        masks = segmentation(n, frames, truth, seg_lr=now.seg_lr, adam=now.solver.get("type") == "Adam", **told.net)
+        n.loss_seg = L.EuclideanLoss(n.gt_cube, masks, loss_weight=now.seg_loss)
     if step == "seg":
         return n.to_proto()
 
@@ -176,8 +186,10 @@ def _training_net(dataset, step, phase, variant):
     return n.to_proto()
 
 
-def _data(n, dataset, train_num, step, phase, batch, seed):
-    """The Python layer of `step`: im0..im5 (N, 3, 64, 64), gt0..gt5 (N, 1, 64, 64), label (N), sim (N/2) of N clips."""
+def _data(n, dataset, train_num, step, phase, batch, seed, variant):
+    """The Python layer of `step`: im0..im5 (N, 3, 64, 64), gt0..gt5 (N, 1, 64, 64), label (N), sim (N/2) of N clips.
+
+    Silhouettes alone have no im0..im5."""
     layer, extra = {"seg": ("GaitNet_Seg", []), "sia": ("GaitNet_Sia", ["label", "sim"])}.get(
         step, ("GaitNet", ["label"])
     )
@@ -192,6 +204,10 @@ def _data(n, dataset, train_num, step, phase, batch, seed):
     }
     if seed is not None:
         settings["seed"] = seed
+    settings |= {key: path for key in ("partition", "excluded") if (path := getattr(variant, key))}
+    if variant.silhouettes:
+        layer, frames = "GaitNet_Silhouettes", []
+        del settings["im_path"]
     tops = [*frames, *truth, *extra]
     data = L.Python(name="data", module="layers", layer=layer, param_str=str(settings), ntop=len(tops))
     for name, top in zip(tops, data):

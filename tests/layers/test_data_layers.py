@@ -222,7 +222,10 @@ def test_no_sequence_long_enough(tmp_path, own_root):
 def test_sequences_that_do_not_count_are_left_out_and_named(tmp_path, own_root, caplog):
     os.remove(own_root / "crop-seg" / "001" / "nm-01" / "000" / "005.png")
     net = make_net(tmp_path, "GaitNet", own_root)
-    assert "1 of 8 training sequences are left out" in caplog.text and "001/nm-01/000" in caplog.text
+    assert (
+        "1 of 8 sequences are left out, not as many masks as frames: 001/nm-01/000 (11 frames, 10 masks)" in caplog.text
+        and "001/nm-01/000" in caplog.text
+    )
     assert "001/nm-01/000" not in net.layers[0].batches._make.paths
 
 
