@@ -113,6 +113,24 @@ def test_other_studies_are_refused_by_name(killed, tmp_path, capsys):
     assert "holds no study" in capsys.readouterr().err
 
 
+@pytest.mark.medium
+def test_published_in_the_page(killed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    page = tmp_path / "docs" / "STUDY.md"
+    (tmp_path / "docs/img").mkdir(parents=True)
+    shutil.copy(STUDY.parents[1] / "docs" / "STUDY.md", page)
+    before, _, rest = page.read_text().partition(study.BEGIN)
+    for _ in range(2):  # what was there is replaced
+        assert study.main(["--folder", str(killed[0]), "--publish"]) == 0
+        text = page.read_text()
+        assert text.startswith(before) and text.endswith(rest.partition(study.END)[2])
+        assert text.count((killed[0] / study.TABLE).read_text()) == 1
+    assert (tmp_path / "docs/img/study.png").exists()
+    page.write_text("nothing")
+    assert study.main(["--folder", str(killed[0]), "--publish"]) == 1
+    assert "between which the table belongs" in capsys.readouterr().err and page.read_text() == "nothing"
+
+
 def test_a_damaged_result_is_named(tmp_path):
     file = tmp_path / "seed-1" / "rec" / unit.RESULT
     file.parent.mkdir(parents=True)
