@@ -36,6 +36,7 @@ _HOMES = {
     "device": ("set_device", "set_mode_cpu", "set_mode_gpu"),
     "random": ("set_random_seed",),
     "net_build": ("layer_type_list",),
+    "net_check": ("check",),
     "timer": ("Timer",),
     "nccl": ("NCCL", "has_nccl"),
     "net_spec": ("NetSpec", "layers", "params", "to_proto"),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from caffe import device
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, NotPickled
 
 MAX_AXES = 32
 INT_MAX = 2**31 - 1
@@ -38,6 +38,11 @@ class Memory:
     def exposed(self) -> bool:
         """True once the user has seen the array."""
         return self._host is not None
+
+    @property
+    def touched(self) -> bool:
+        """True where the user may have written into the array since the values came about."""
+        return self.exposed if device.shares_host() else self._host_is_newer
 
     def tensor(self) -> torch.Tensor:
         """The values for computing, on the current device."""
@@ -144,7 +149,7 @@ class Memory:
             self._tensor = value
 
 
-class Blob:
+class Blob(NotPickled):
     """An N-d float32 array `data` with its gradient `diff` (Caffe: blob.hpp).
 
     Blob()             no axes chosen yet (count 0)
@@ -152,6 +157,7 @@ class Blob:
     """
 
     __slots__ = ("_shape", "memory", "grad", "__weakref__")
+    instead = "save its values, as in np.save(file, blob.data)"
 
     def __init__(self, shape=(0,)):
         self._shape = _checked(shape)
@@ -162,9 +168,17 @@ class Blob:
     def data(self) -> np.ndarray:
         return self.memory.array().reshape(self._shape)
 
+    @data.setter
+    def data(self, value):
+        raise AttributeError("a blob's data stays the array that it is; write into it: blob.data[...] = values")
+
     @property
     def diff(self) -> np.ndarray:
         return self.grad.array().reshape(self._shape)
+
+    @diff.setter
+    def diff(self, value):
+        raise AttributeError("a blob's diff stays the array that it is; write into it: blob.diff[...] = values")
 
     def tensor(self) -> torch.Tensor:
         """`data` for computing, on the current device."""
@@ -192,6 +206,14 @@ class Blob:
         if other.count != self.count:
             raise CaffeError(f"cannot share a blob of shape {other.shape} with one of shape {self.shape}")
         self.memory, self.grad = other.memory, other.grad
+
+    def __deepcopy__(self, memo):
+        """Another blob of this shape with these values, as a copied `caffe.to_torch` module has them."""
+        copy = Blob(self._shape)
+        for own, other in ((copy.memory, self.memory), (copy.grad, self.grad)):
+            if not other.is_zero:
+                own.assign(other.tensor().detach().clone())
+        return copy
 
     def _legacy(self, axis: int) -> int:
         if len(self._shape) > 4:

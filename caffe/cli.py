@@ -31,7 +31,7 @@ def _run(argv):
     except ValueError as e:
         print(f"ERROR: {e}", file=sys.stderr)
         return 1
-    if len(words) != 1 or given.pop("help"):
+    if given.pop("help") or (len(words) != 1 and words[:1] != ["check"]):
         print(flags.usage(), end="")
         return 0
     log.init_log()
@@ -46,7 +46,7 @@ def _run(argv):
             allow_python_modules([] if modules == "none" else modules.split(","))
         if modules := given.pop("layers"):
             load_layers(modules.split(","))
-        return command(**given, typed=shlex.join(["caffe", *argv]))
+        return command(**given, files=words[1:], typed=shlex.join(["caffe", *argv]))
     except PythonLayerError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

@@ -132,7 +132,7 @@ def time_net(model, gpu, precision, iterations, level, stage, phase, typed, **_)
     for i in range(iterations):
         start = time.perf_counter()
         net.executor.forward()
-        net.executor.backward()
+        net.executor.backward(at_once=True)
         clock.synchronize()
         log.info("caffe.cpp:394", f"Iteration: {i + 1} forward-backward time: "
                                   f"{log.number(1e3 * (time.perf_counter() - start))} ms.")  # fmt: skip
@@ -171,7 +171,31 @@ def device_query(gpu, **_) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"train": train, "test": test, "time": time_net, "device_query": device_query}
+def check(model, files, level, stage, phase, **_) -> int:
+    """Tell all that keeps nets from being built; the exit status is 1 where something does."""
+    files = [*files, *filter(None, [model])]
+    if not files:
+        raise CaffeError("Need a net to check: caffe check NET.prototxt")
+    if phase not in ("", "TRAIN", "TEST"):
+        raise CaffeError('phase must be "TRAIN" or "TEST"')
+
+    from caffe import net_check
+    from caffe.layer import TEST, TRAIN
+
+    chosen = {"": None, "TRAIN": TRAIN, "TEST": TEST}[phase]
+    found = {path: net_check.check(path, chosen, level, stage.split(",")) for path in files}
+    for path, findings in found.items():
+        print(net_check.report(path, findings))
+    return 1 if any(not finding.taken for findings in found.values() for finding in findings) else 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "train": train,
+    "test": test,
+    "time": time_net,
+    "device_query": device_query,
+    "check": check,
+}
 
 
 # ---- helpers in call order

@@ -14,5 +14,15 @@ def note_layer(error, node) -> None:
         error.__notes__ = [*getattr(error, "__notes__", []), where]
 
 
+class NotPickled:
+    """Nets and what belongs to them are not pickled; `instead` says what to do."""
+
+    __slots__ = ()
+    instead = ""
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError(f"a {type(self).__name__} of Caffe is not pickled or copied; {self.instead}")
+
+
 class PythonLayerError(CaffeError):
     """A Python layer cannot be made; the command line exits 1 then, as Caffe does."""

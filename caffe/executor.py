@@ -1,7 +1,8 @@
 """Executor: runs the nodes of a net forward and backward, and keeps what is to be kept in between."""
 
 from caffe import debug_info
-from caffe.errors import note_layer
+from caffe.errors import CaffeError, note_layer
+from caffe.node import Node
 
 MOMENTS = ("before_forward", "after_forward", "before_backward", "after_backward")
 
@@ -49,14 +50,21 @@ class Executor:
             self._call("after_forward", node)
             if not self.keep:
                 self._release_data(node)
+        for node in nodes[len(nodes) if last is None else last + 1 :]:
+            node.fresh = False
         return loss
 
-    def backward(self, first=None, last=0):
-        """Run the nodes number `first` (the last one by default) down to `last` backward."""
+    def backward(self, first=None, last=0, at_once=False):
+        """Run the nodes number `first` (the last one by default) down to `last` backward.
+
+        As in Caffe, gradients are of the values that the blobs hold now, whoever has written them. `at_once`: they hold
+        those of the forward pass, from which nobody has had control since."""
         nodes = self.wiring.nodes
         for node in reversed(nodes[last : None if first is None else first + 1]):
             self._call("before_backward", node)
             if node.duty.backward:
+                if self.keep and not at_once:
+                    self._guarded(node, self._look_again)
                 self._guarded(node, self._backward_layer)
                 if self.debug_info:
                     debug_info.backward(self.wiring, node)
@@ -69,7 +77,8 @@ class Executor:
     def reshape(self):
         """Let every layer set its tops' shapes anew."""
         for node in self.wiring.nodes:
-            self._guarded(node, self._reshape_layer)
+            self._guarded(node, Node.reshape)
+            node.fresh = False
 
     def first_not_finite(self) -> str:
         """Tells the first blob or parameter, in the order of the layers, that holds a NaN or an infinity."""
@@ -101,13 +110,22 @@ class Executor:
             raise
 
     @staticmethod
-    def _reshape_layer(node):
-        node.layer.reshape(node.bottoms, node.tops)
-        node.fill_loss_weights()
-
-    def _forward_layer(self, node):
-        self._reshape_layer(node)
+    def _forward_layer(node):
+        node.reshape()
         node.layer.forward(node.bottoms, node.tops)
+        node.fresh = True
+
+    @staticmethod
+    def _look_again(node):
+        """Where the forward pass was of other values, or users may have written some, take those in the blobs."""
+        for i, (blob, shape) in enumerate(zip(node.bottoms, node.reshaped_for)):
+            if blob.shape != shape:
+                raise CaffeError(
+                    f"layer '{node.name}': bottom '{node.param.bottom[i]}' has shape {blob.shape}, but the net was "
+                    f"made for {shape}; call net.reshape() or net.forward() before backward"
+                )
+        if not node.fresh or any(blob.memory.touched for blob in (*node.bottoms, *node.tops)):
+            node.builtin.remember(node.bottoms, node.tops)
 
     @staticmethod
     def _backward_layer(node):

@@ -17,3 +17,35 @@ def in_our_words(word):
     if (word.message, word.field) == ("PythonParameter", "param_str_") and word.value is not None:
         return f"param_str: {word.value}"
     return None
+
+
+SSD_DATA = (
+    "SSD",
+    "SSD's augmentation of images and their boxes is not here; to run the net, write Input layers for data",
+)
+NVIDIA_BN = ("NVIDIA Caffe", "write the scale and bias as a layer of type Scale with bias_term: true after BatchNorm")
+OHEM = ("R-FCN", "it is used in training alone; a deploy net does without")
+OWN_TYPE = "declare the type with @caffe.layer, or put a Python layer in its place (docs/EXTENDING.md)"
+
+# (message, field): the fork that it comes from, what to do.
+FIELDS = {
+    ("PoolingParameter", "ceil_mode"): ("OpenCV and others", "ceil_mode: true is round_mode: CEIL, false is FLOOR"),
+    **{("TransformationParameter", name): SSD_DATA for name in (
+        "resize_param", "noise_param", "distort_param", "expand_param", "emit_constraint", "crop_h", "crop_w")},
+    **{("BatchNormParameter", name): NVIDIA_BN for name in ("scale_filler", "bias_filler", "scale_bias")},
+    **{("LayerParameter", name): SSD_DATA for name in ("annotated_data_param", "video_data_param")},
+    ("LayerParameter", "detection_evaluate_param"): ("SSD", "leave the layer out, and compare detections in a script"),
+    ("LayerParameter", "box_annotator_ohem_param"): OHEM,
+    ("CenterLossParameter", "distance_type"): ("caffe-windows", "leave it out if it asks for the L2 distance"),
+    **{("PriorBoxParameter", name): ("OpenCV", "leave it out; write offset, or make the boxes' array an Input")
+       for name in ("offset_h", "offset_w", "width", "height")},
+}  # fmt: skip
+# layer type: the fork that it comes from, what to do.
+TYPES = {
+    "AnnotatedData": SSD_DATA,
+    "VideoData": SSD_DATA,
+    "DetectionEvaluate": FIELDS["LayerParameter", "detection_evaluate_param"],
+    "BoxAnnotatorOHEM": OHEM,
+    "SmoothL1LossOHEM": OHEM,
+    "SoftmaxWithLossOHEM": OHEM,
+}

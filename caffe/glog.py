@@ -33,6 +33,17 @@ def init_log(level: int = INFO, stderr: bool = True) -> None:
     _level = max(level, INFO if stderr else ERROR, _least(INFO))
 
 
+@contextlib.contextmanager
+def silenced():
+    """Context in which nothing below a fatal error is written."""
+    global _level
+    before, _level = _level, FATAL
+    try:
+        yield
+    finally:
+        _level = before
+
+
 def log(text: str) -> None:
     """Write an INFO line of the user's own."""
     info("_caffe.cpp:150", text)

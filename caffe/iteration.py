@@ -14,7 +14,7 @@ class Iteration:
         loss = 0.0
         for _ in range(self.passes):
             loss = loss + self.executor.forward()
-            self.executor.backward()
+            self.executor.backward(at_once=True)
         return loss / self.passes
 
     def apply_update(self, rates):

@@ -83,6 +83,13 @@ class BlobVec(list):
         self.append(Blob(shape))
         return self[-1]
 
+    def append(self, blob):
+        from caffe.blob import Blob
+
+        if not isinstance(blob, Blob):
+            raise TypeError(f"a layer's parameters are blobs: append wants a caffe.Blob, not {type(blob).__name__}")
+        super().append(blob)
+
     def __setitem__(self, index, value):
         raise TypeError(
             f"a layer's parameters are blobs that stay, and this {type(value).__name__} cannot take the place of one; "

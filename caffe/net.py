@@ -7,7 +7,7 @@ import numpy as np
 from caffe import glog as log
 from caffe import net_build, weights
 from caffe.blob import Blob
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, NotPickled
 from caffe.executor import Executor
 from caffe.layer import Layer
 from caffe.proto import caffe_pb2
@@ -15,12 +15,14 @@ from caffe.random import Seeds, next_seed
 from caffe.read import read_net_file
 
 
-class Net:
+class Net(NotPickled):
     """A net from a prototxt file.
 
     Net(file, phase, level=0, stages=None, weights=None), or as in old pycaffe Net(file, weights, phase).
     `phase` is caffe.TRAIN or caffe.TEST; `weights` a .caffemodel (or .h5) to copy by layer name.
     """
+
+    instead = "net.save(file) writes its weights, and caffe.Net(prototxt, phase, weights=file) makes it again"
 
     def __init__(self, network_file, *given, level=0, stages=None, weights=None, phase=None):
         args = list(given)

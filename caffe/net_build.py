@@ -163,8 +163,7 @@ def _set_up(node):
         for own, given in zip(layer.blobs, node.param.blobs):  # written into the prototxt itself
             blob_from_proto(own, given, f"layer '{node.name}'")
     node.loss_weights = _loss_weights(node)
-    layer.reshape(bottom, top)
-    node.fill_loss_weights()
+    node.reshape()
     log.info("net.cpp:124", f"Setting up {node.name}")
     for blob, weight in zip(top, node.loss_weights):
         dims = "".join(f"{d} " for d in blob.shape)

@@ -25,7 +25,8 @@ class Node:
     loss_weights: list[float] = field(default_factory=list)  # of the tops
     duty: Duty = field(default_factory=Duty)
     last_reads: list[Blob] = field(default_factory=list)  # blobs that no later layer reads
-    fresh: bool = False  # what the last forward pass left for backward is of the values that the blobs hold
+    reshaped_for: list[tuple] = field(default_factory=list)  # shapes of the bottoms at the last reshape
+    fresh: bool = False  # no forward pass has changed the bottoms since the layer's own
 
     @property
     def name(self) -> str:
@@ -56,6 +57,12 @@ class Node:
             self.layer.seek(batch)
         elif hasattr(self.layer, "__caffe_seek__"):
             self.layer.__caffe_seek__(batch)
+
+    def reshape(self):
+        """Let the layer set its tops' shapes, and fill the diffs of tops with a loss weight."""
+        self.layer.reshape(self.bottoms, self.tops)
+        self.reshaped_for = [b.shape for b in self.bottoms]
+        self.fill_loss_weights()
 
     def fill_loss_weights(self):
         """A top with a loss weight carries it in its diff; layers take their gradient's scale from there."""

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from caffe import fork_words, options, words
 from caffe.errors import CaffeError
 from caffe.files import check_seal, open_file
+from caffe.fork_wire import renumbered
 from caffe.glog import info
 from caffe.proto import caffe_pb2
 from caffe.upgrade import upgrade_net, upgrade_solver
@@ -42,7 +43,7 @@ def read_net_binary(source) -> caffe_pb2.NetParameter:
 
 def read_text(path, message_type):
     """A message of `message_type` from the text file `path`, as it stands there."""
-    text = _read_file(path, MAX_TEXT_BYTES)
+    text = read_file(path, MAX_TEXT_BYTES)
     return parse_text(text, message_type, path)
 
 
@@ -113,8 +114,10 @@ def _all_unknown(unknown, most=20):
 
 def read_binary(source, message_type):
     """A message of `message_type` from the binary file `source` (a path, or bytes), as it stands there."""
-    data = source if isinstance(source, bytes) else _read_file(source, MAX_BINARY_BYTES)
+    data = source if isinstance(source, bytes) else read_file(source, MAX_BINARY_BYTES)
     check_seal(data, _name_of(source))
+    if message_type is caffe_pb2.NetParameter:
+        data = renumbered(data)
     message = message_type()
     try:
         message.ParseFromString(data)
@@ -126,7 +129,8 @@ def read_binary(source, message_type):
     return message
 
 
-def _read_file(path, most):
+def read_file(path, most=MAX_TEXT_BYTES) -> bytes:
+    """The bytes of a regular file of `most` bytes at most, or a CaffeError."""
     try:
         with open_file(path, most) as f:
             return f.read()

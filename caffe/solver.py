@@ -9,7 +9,7 @@ import torch
 from caffe import device, snapshot
 from caffe import glog as log
 from caffe.cuda.graph import CudaEngine, GraphIteration
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, NotPickled
 from caffe.iteration import Iteration
 from caffe.lr_policy import learning_rate
 from caffe.net import Net
@@ -24,13 +24,14 @@ from caffe.updates import RULES, Update
 NONE, STOP, SNAPSHOT = range(3)
 
 
-class Solver:
+class Solver(NotPickled):
     """Trains `net` as SolverParameter `param` says; the rule comes from `param.type`.
 
     Solver(solver_file) or Solver(SolverParameter). `net`, `test_nets`, `iter`, `step`, `solve`, `snapshot`, `restore`
     are those of pycaffe.
     """
 
+    instead = "solver.snapshot() writes its state, and solver.restore(file) brings another solver to it"
     type = ""  # a subclass of one rule refuses a file that asks for another
 
     def __init__(self, solver_file):

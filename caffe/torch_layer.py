@@ -26,6 +26,7 @@ class TorchLayer(BuiltinLayer):
     """A built-in layer: `compute` on torch tensors, gradient by autograd."""
 
     capturable = True
+    keeps_own = False  # Caffe's backward works from what its forward has kept beside the blobs, not from their values
 
     def __init__(self, param):
         super().__init__(param)
@@ -95,7 +96,9 @@ class TorchLayer(BuiltinLayer):
             blob.memory.assign(value.detach())
 
     def remember(self, bottom, top):
-        self._recorded(bottom, [b.tensor() for b in bottom])
+        stands = self._record is not None and [tuple(x.shape) for x in self._record[0]] == [b.shape for b in bottom]
+        if self.differentiable and not (stands and (self.keeps_own or self.in_place)):
+            self._recorded(bottom, [b.tensor() for b in bottom])
 
     def _recorded(self, bottom, inputs):
         """The tops' values; what led to them is kept for backward."""

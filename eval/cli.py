@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from eval import plots, provenance, tables
-from eval.features import EXTRAS, FeatureFileError, read_cache, read_original
+from eval.features import EXTRAS, FeatureFileError, read_cache, read_original, write_embeddings
+from eval.papers import FORMATS, LABELS, by_probe_views, of_result, terminal
 from eval.protocol import evaluate
 from eval.references import baselines, segmentation
 from eval.report import write_report
@@ -64,7 +65,7 @@ def run(dataset, args, typed):
         source = source_of(dataset, args)
         features, extras, origin = features_of(source)
     result = evaluate(features, dataset.protocol.groups, args.similarity, args.seed)
-    result["training"] = training_of(origin)
+    result |= {"training": training_of(origin), "by_probe": by_probe_views(result)}
     result |= segmentation(extras, origin) | baselines(
         features, extras, origin, result, args.seed, source if args.baselines else None
     )
@@ -78,6 +79,8 @@ def run(dataset, args, typed):
     }
     out = args.out or ROOT / "results" / f"{dataset.name}-tr{train_num}"
     write_outputs(dataset, train_num, result, out)
+    if "/" in str(features.names[0]):  # walks of a tree, not places in a file
+        write_embeddings(out / "features.npz", features, dataset.tree)
     if args.report:
         write_report(out / "report.html", dataset, result, features, extras)
     show(dataset, result, out)
@@ -175,7 +178,14 @@ def write_outputs(dataset, train_num, result, out):
     tables.write_text(out / tables.result_file(dataset.name, train_num), tables.original_text(groups, table))
     tables.write_text(out / "metrics.csv", tables.csv_text(result))
     tables.write_text(out / "metrics.json", tables.json_text(result))
+    paper = of_result(result, dataset.title, kind_of_group(dataset) == "view")
+    for ending, text in FORMATS.items():
+        tables.write_text(out / f"table.{ending}", text(paper))
     plots.write_png(out / "rank1.png", plots.heat_map(groups, table, f"{dataset.title}, rank-1 (%)"))
+    for name, part in result.get("covariates", {}).items():
+        if name != "NM":  # which is the first
+            title = f"{dataset.title}, {LABELS.get(name, name)}, rank-1 (%)"
+            plots.write_png(out / f"rank1-{name.lower()}.png", plots.heat_map(groups, part["rank1_table"], title))
     plots.write_png(out / "curves.png", plots.curves(result, kind_of_group(dataset)))
 
 
@@ -184,6 +194,10 @@ def show(dataset, result, out):
     if result["training"]["verdict"] != UNSEEN:
         print(f"test people: {result['training']['told']}")
     print(tables.terminal_text(result["groups"], result["identification"]["rank1_table"], kind))
+    if len(result["groups"]) > 1:
+        paper = of_result(result, dataset.title, kind == "view")
+        paper.notes.clear()  # said above
+        print(terminal(paper))
     for line in tables.further_lines(result, kind):
         print(line)
     print(f"tables and pictures: {out}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from layers.datasets import Sequence
 from layers.unpickle import UnsafePickleError, load_arrays
 
 FEATURE_DIM = 256
@@ -102,6 +103,58 @@ def one_side(path, arrays, role, num_groups):
         np.full(len(t), ""),
         np.array([f"{role}[{a},{b}]" for a, b in rows]),
     )
+
+
+def write_embeddings(path, features, tree):
+    """Features as OpenGait holds them, in an .npz: embeddings (N, D, 1), and labels, types, views (N,), text.
+
+    tree: `layers.datasets.Dataset.tree`, the levels of a walk's path."""
+    levels = [dict(zip(tree, str(name).split("/"))) for name in features.names]
+    columns = {"labels": "subject", "types": "condition", "views": "view"}
+    told = {name: np.array([level.get(key, "") for level in levels]) for name, key in columns.items()}
+    write_arrays(path, embeddings=features.vectors[:, :, None], **told)
+
+
+def read_embeddings(path, dataset):
+    """Features of such a file, .npz or a pickled dict, by whatever network: those of the walks that take part in the
+    protocol of a `layers.datasets.Dataset`. Vectors are (N, C, P) where there is more than one part P."""
+    arrays = load_arrays(path) if not zipfile.is_zipfile(path) else None
+    if arrays is None:
+        with arrays_of(path, "a file of features") as found:
+            arrays = found
+    lacking = sorted({"embeddings", "labels", "types", "views"} - arrays.keys())
+    if lacking:
+        raise FeatureFileError(f"{path}: has no {', '.join(lacking)}; found {', '.join(sorted(arrays))}")
+    vectors = np.asarray(arrays["embeddings"], np.float32)
+    if vectors.ndim not in (2, 3) or any(
+        arrays[name].shape != vectors.shape[:1] for name in ("labels", "types", "views")
+    ):
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in sorted(arrays.items()))
+        raise FeatureFileError(f"{path}: {shapes}; wanted embeddings (N, C, P) or (N, C), and the others (N,)")
+    if not np.isfinite(vectors).all():
+        raise FeatureFileError(f"{path}: embeddings holds numbers that are not finite")
+    level = {"subject": arrays["labels"], "condition": arrays["types"], "view": arrays["views"]}
+    if dataset.label_is_id and level["subject"].dtype.kind in "iu":
+        level["subject"] = np.array([f"{number:03d}" for number in level["subject"]])
+    if level["view"].dtype.kind in "iu":
+        level["view"] = np.array([f"{number:03d}" for number in level["view"]])
+    paths = ["/".join(str(level[part][i]) for part in dataset.tree) for i in range(len(vectors))]
+    subjects = sorted({path.split("/")[0] for path in paths})
+    protocol, rows = dataset.protocol, []
+    for i, name in enumerate(paths):
+        subject = name.split("/")[0]
+        walk = Sequence(subject, subjects.index(subject), "", "", name)
+        group, role, covariate = protocol.group(walk), protocol.role(walk), protocol.covariate(walk)
+        if group is not None and (role or covariate):
+            rows.append((i, walk.label, protocol.groups.index(group), role or "", covariate or "", name))
+    if not rows or not {"gallery", "probe"} <= {row[3] for row in rows}:
+        raise FeatureFileError(
+            f"{path}: none of its {len(paths)} walks, such as {paths[0] if paths else ''}, takes part as gallery, or "
+            f"none as probe, in the protocol of {dataset.title}"
+        )
+    which, *columns = map(np.array, zip(*rows))
+    flat = vectors.reshape(len(vectors), -1) if vectors.ndim == 2 or vectors.shape[2] == 1 else vectors
+    return Features(flat[which], *columns)
 
 
 def read_cache(path, key=None):

@@ -37,27 +37,50 @@ def cell_means(values, groups, num_groups):
 
 def overall(table, identical=True):
     """Mean over the cells of a table (T, T), nan left out; with identical=False the diagonal as well."""
-    cells = table if identical else table[~np.eye(len(table), dtype=bool)]
-    return float(np.nanmean(cells)) if np.isfinite(cells).any() else float("nan")
+    return mean_of(table if identical else table[~np.eye(len(table), dtype=bool)])
 
 
-def bootstrap(values, groups, labels, num_groups, rng, identical=True, resamples=1000):
+def mean_of(values):
+    """Mean of those that are numbers; nan where none is."""
+    finite = np.isfinite(values)
+    return float(np.mean(values, where=finite)) if finite.any() else float("nan")
+
+
+RESAMPLES = 1000
+
+
+def bootstrap(values, groups, labels, num_groups, rng, identical=True, resamples=RESAMPLES):
     """95% interval of `overall(cell_means(values))`, drawing test subjects with replacement, the gallery kept.
 
     Percentile bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13). Whole subjects are drawn,
-    because the walks of one person are not independent. values (P, T); returns (low, high).
+    because the walks of one person are not independent. values (P, T); returns (low, high), nan without a number.
     """
+    subjects = np.unique(labels)
+    return interval(resampled(values, groups, labels, num_groups, draws_of(len(subjects), rng, resamples), identical))
+
+
+def draws_of(subjects, rng, resamples=RESAMPLES):
+    """How often each of so many subjects is drawn: (resamples, subjects)."""
+    return rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=resamples)
+
+
+def resampled(values, groups, labels, num_groups, draws, identical=True):
+    """`overall(cell_means(values))` of every draw: (B,). The draws count the sorted subjects among the labels."""
     subjects, which = np.unique(labels, return_inverse=True)
     cells = values.shape[1] * num_groups
     sums, counts = np.zeros((len(subjects), num_groups, values.shape[1])), np.zeros((len(subjects), num_groups, 1))
     np.add.at(sums, (which, groups), values)
     np.add.at(counts, (which, groups), 1)
     counts = np.broadcast_to(counts, sums.shape)
-    draws = rng.multinomial(len(subjects), np.full(len(subjects), 1 / len(subjects)), size=resamples)  # (B, S)
     with np.errstate(invalid="ignore"):  # a cell that a draw leaves empty is nan
         tables = (draws @ sums.reshape(-1, cells)) / (draws @ counts.reshape(-1, cells))
-    means = [overall(table.reshape(num_groups, -1), identical) for table in tables]
-    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return np.array([overall(table.reshape(num_groups, -1), identical) for table in tables])
+
+
+def interval(values):
+    """(low, high): 95% of the values lie between; nan where none is a number."""
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, [2.5, 97.5]) if len(finite) else (np.nan, np.nan)
     return float(low), float(high)
 
 

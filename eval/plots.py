@@ -26,7 +26,15 @@ def heat_map(groups, table, title):
         yticklabels=groups,
     )
     for (i, j), cell in np.ndenumerate(table):
-        axes.text(j, i, f"{cell:.1f}", ha="center", va="center", fontsize=8, color="white" if cell < 60 else "black")
+        axes.text(
+            j,
+            i,
+            f"{cell:.1f}" if np.isfinite(cell) else "-",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="black" if not cell < 60 else "white",
+        )
     figure.colorbar(picture, ax=axes, shrink=0.8, label="rank-1 (%)")
     return figure
 
@@ -50,6 +58,8 @@ def draw_cmc(axes, result, kind):
     for average, name in averages(kind):
         if average in result["identification"]:
             cmc = 100 * np.array(result["identification"][average]["cmc"])
+            if not np.isfinite(cmc).any():
+                continue
             axes.plot(range(1, len(cmc) + 1), cmc, marker=".", label=name)
     axes.set(xlabel="rank", ylabel="identified (%)", title="CMC", xticks=[1, 5, 10, 15, 20], ylim=(None, 100.5))
     finish(axes)
@@ -59,9 +69,14 @@ def draw_roc(axes, result, kind):
     for average, name in averages(kind):
         if average in result["verification"]:
             roc = result["verification"][average]["roc"]
-            axes.plot(roc["far"][1:], 100 * np.array(roc["tar"][1:]), label=name)
+            axes.plot(roc["far"][1:], 100 * np.array(roc["tar"][1:]), label=name, marker=mark(roc["far"][1:]))
     axes.set(xlabel="false accept rate", ylabel="true accept rate (%)", title="ROC", xscale="log", ylim=(0, 100.5))
     finish(axes)
+
+
+def mark(points):
+    """A curve of few points has them marked: a line of one is not to be seen."""
+    return "." if len(points) < 3 else None
 
 
 def averages(kind):

@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 
 from eval import plots
+from eval.papers import LABELS, of_result, percent
 from eval.pictures import overlay, png_uri, retrievals
 from eval.seen import UNSEEN
 from eval.tables import summary_table, write_text
@@ -16,6 +17,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2330; margin: 0 auto; max-width: 68rem; padding: 1rem; }
 h1 { font-size: 1.6rem; margin: .5rem 0 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
+h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
 p.warning { background: #fbe5e3; border: 2px solid var(--wrong); border-radius: .5rem; padding: .5rem .9rem; }
 p.note { color: #566072; font-size: .9rem; margin: .3rem 0 .7rem; }
 .cards { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1rem 0; }
@@ -69,9 +71,9 @@ def write_report(path, dataset, result, features, extras):
 
 def headline(dataset, result, kind):
     part, probes = result["identification"], sum(result["probes"])
-    cards = [(f"{100 * part['with_identical']['rank1']:.1f}%", "mean rank-1")]
+    cards = [(share(part["with_identical"]["rank1"]), "mean rank-1")]
     if "without_identical" in part:
-        cards.append((f"{100 * part['without_identical']['rank1']:.1f}%", f"mean rank-1, without identical {kind}"))
+        cards.append((share(part["without_identical"]["rank1"]), f"mean rank-1, without identical {kind}"))
     people = len(result["subjects"])
     cards.append((f"{100 / people:.1f}%", f"chance, {people} people"))
     if "segmentation" in result:
@@ -86,17 +88,32 @@ def headline(dataset, result, kind):
     )
 
 
+def share(value):
+    return percent(value) + ("%" if np.isfinite(value) else "")
+
+
 def rank1(result, kind):
-    head = "".join(f"<th>{escape(name)}</th>" for name in result["groups"])
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th>{''.join(map(heat_cell, row))}</tr>"
-        for name, row in zip(result["groups"], result["identification"]["rank1_table"])
+    note = f"Percent of probes whose nearest gallery walk is the same person's. Rows: probe {kind}; columns: gallery."
+    parts = result.get("covariates") or {"": result["identification"]}
+    maps = "".join(
+        (f"<h3>{escape(LABELS.get(name, name))}</h3>" if name else "") + heat_map(result["groups"], part["rank1_table"])
+        for name, part in parts.items()
     )
+    means = of_result(result, "Means", kind == "view")
+    told = "Means over gallery views, the identical one left out" if kind == "view" else "The same with its means"
+    rows = [[name, *cells] for name, cells in means.rows]
     return (
-        f"<h2>Rank-1 by {kind}</h2><p class='note'>Percent of probes whose nearest gallery walk is of the same "
-        f"person. Rows: probe {kind}; columns: gallery {kind}.</p>"
-        f"<div class='wide'><table><tr><th></th>{head}</tr>{rows}</table></div>"
+        f"<h2>Rank-1 by {kind}</h2><p class='note'>{note}</p>{maps}<p class='note'>{told}:</p>"
+        f"{table(['probes', *means.columns], rows)}"
     )
+
+
+def heat_map(groups, cells):
+    head = "".join(f"<th>{escape(name)}</th>" for name in groups)
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th>{''.join(map(heat_cell, row))}</tr>" for name, row in zip(groups, cells)
+    )
+    return f"<div class='wide'><table><tr><th></th>{head}</tr>{rows}</table></div>"
 
 
 def heat_cell(share):

@@ -42,7 +42,7 @@ def without_nan(value):
 def original_text(groups, table):
     r"""The original's result file: `Prob\Gallery`, gallery names, a line a probe name, percent, tabs between."""
     lines = ["\t".join(["Prob\\Gallery", *groups])]
-    lines += ["\t".join([name, *(f"{100 * cell:.3f}" for cell in row)]) for name, row in zip(groups, table)]
+    lines += ["\t".join([name, *map(precise, row)]) for name, row in zip(groups, table)]
     return "\n".join(lines) + "\n"
 
 
@@ -69,6 +69,17 @@ def summary_rows(result):
                     yield protocol, average, f"rank-{k}", figures["cmc"][k - 1], None, None
                 for measure in ("mAP", "mINP"):
                     yield protocol, average, measure, figures[measure], None, None
+    for probes, averages in result.get("by_probe", {}).items():
+        for average, shares in averages.items():
+            for group, share in zip(result["groups"], shares):
+                yield (
+                    f"GaitNet{probes and f', {probes} probes'}",
+                    average,
+                    f"rank-1 of probe {group}",
+                    share,
+                    None,
+                    None,
+                )
     for average, figures in result["verification"].items():
         yield "verification", average, "EER", figures["eer"], None, None
         for rate, tar in figures["tar_at_far"].items():
@@ -87,8 +98,8 @@ def summary_table(result, kind):
         figures = part[average]
         low, high = (100 * x for x in figures["rank1_95"])
         shares = figures["rank1"], figures["cmc"][4], figures["mAP"], figures["mINP"]
-        rank1, *others = (f"{100 * x:.2f}" for x in shares)
-        rows.append([name, rank1, f"{low:.1f} .. {high:.1f}", *others])
+        rank1, *others = map(number, shares)
+        rows.append([name, rank1, "-" if math.isnan(low) else f"{low:.1f} .. {high:.1f}", *others])
     return head, rows
 
 
@@ -129,18 +140,31 @@ def csv_text(result):
     write = csv.writer(out, lineterminator="\n").writerow
     write(["protocol", "average", "measure", "value", "low_95", "high_95"])
     for *words, value, low, high in summary_rows(result):
-        write([*words, f"{value:.6f}", *("" if x is None else f"{x:.6f}" for x in (low, high))])
+        write([*words, *("" if x is None or math.isnan(x) else f"{x:.6f}" for x in (value, low, high))])
     for protocol, part in protocols(result):
         for probe, row in zip(result["groups"], part["rank1_table"]):
             for gallery, cell in zip(result["groups"], row):
-                write([protocol, f"probe {probe} gallery {gallery}", "rank-1", f"{cell:.6f}", "", ""])
+                write(
+                    [
+                        protocol,
+                        f"probe {probe} gallery {gallery}",
+                        "rank-1",
+                        "" if math.isnan(cell) else f"{cell:.6f}",
+                        "",
+                        "",
+                    ]
+                )
     return out.getvalue()
 
 
 def closing_line(result, kind):
     """`mean rank-1 77.904 (without identical condition 68.270)`."""
     part = result["identification"]
-    line = f"mean rank-1 {100 * part['with_identical']['rank1']:.3f}"
+    line = f"mean rank-1 {precise(part['with_identical']['rank1'])}"
     if "without_identical" in part:
-        line += f" (without identical {kind} {100 * part['without_identical']['rank1']:.3f})"
+        line += f" (without identical {kind} {precise(part['without_identical']['rank1'])})"
     return line
+
+
+def precise(share):
+    return "-" if math.isnan(share) else f"{100 * share:.3f}"

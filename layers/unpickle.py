@@ -108,6 +108,8 @@ def check_memo(content):
 
 
 def as_array(name, item, what="entry '{}'"):
+    if isinstance(item, list) and item and len({type(x) for x in item}) == 1 and type(item[0]) in (str, int):
+        return np.array(item)  # labels, as OpenGait has them
     if not isinstance(item, PickledArray) or item.value is None:
         raise UnsafePickleError(f"{what.format(name)} is a {type(item).__name__}, not an array")
     return item.value

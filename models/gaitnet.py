@@ -328,4 +328,4 @@ def _pool(bottom):
 if __name__ == "__main__":
     from models.summary import main
 
-    raise SystemExit(main())
+    raise SystemExit(main(STEPS, gaitnet, deploy))

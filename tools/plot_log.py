@@ -76,7 +76,14 @@ def draw(runs, path):
             for phase, style in (("train", "-"), ("test", "o--")):
                 points = sorted(curves.get((quantity, phase), {}).items())
                 if points:
-                    axis.plot(*zip(*points), style, color=f"C{color}", label=_label(name, phase), markersize=3, lw=1.2)
+                    axis.plot(
+                        *zip(*points),
+                        style if len(points) > 1 else "o",
+                        color=f"C{color}",
+                        label=_label(name, phase),
+                        markersize=3,
+                        lw=1.2,
+                    )
         axis.set_title(quantity)
         axis.set_xlabel("iteration")
         axis.grid(alpha=0.3)

@@ -100,7 +100,7 @@ class GraphIteration(Iteration):
             learned.blob.grad.zero()
         self.feed.receive()
         loss = self.executor.forward(without=self.feed.sources)
-        self.executor.backward()
+        self.executor.backward(at_once=True)
         return loss
 
     def _captured(self, work, blobs, generators=()):

@@ -20,6 +20,7 @@ class Eltwise(TorchLayer):
     def configure(self, bottom):
         p = self.param.eltwise_param
         self.operation = p.operation
+        self.keeps_own = self.operation == p.MAX  # which of them was the largest
         self.coefficients = list(p.coeff) or [1.0] * len(bottom)
         if len(self.coefficients) != len(bottom):
             self.fail(f"takes one coefficient per bottom blob; {len(p.coeff)} for {len(bottom)} bottoms")

@@ -57,6 +57,7 @@ def _clamped(x, least):
 class EuclideanLoss(_Loss):
     """sum (a - b)^2 / (2 N); gradient for both bottoms, (N, ...) each. Caffe: euclidean_loss_layer.cpp."""
 
+    keeps_own = True
     no_gradient = ()
 
     def check(self, a, b):
@@ -95,6 +96,7 @@ class ContrastiveLoss(_Loss):
     bottom[0], bottom[1] (N, C) or (N, C, 1, 1); bottom[2] (N): 0 for dissimilar. `legacy_version`: max(margin - d^2, 0)
     for dissimilar pairs. Caffe: contrastive_loss_layer.cpp."""
 
+    keeps_own = True
     num_bottom = 3
     no_gradient = (2,)
     gradient_checked = False
@@ -183,6 +185,7 @@ class SoftmaxWithLoss(_ClassLoss):
     A probability below FLT_MIN costs as much as FLT_MIN; the gradient is probability - 1 at the label all the same.
     Divided by the number of labels that count (loss_param: normalization VALID). Caffe: softmax_loss_layer.cpp."""
 
+    keeps_own = True
     class_axis = property(lambda self: self.param.softmax_param.axis)
 
     def loss(self, scores, labels):
@@ -198,6 +201,7 @@ class InfogainLoss(_ClassLoss):
     bottom[0] (N, C, ...) scores, bottom[1] (N, ...) labels, bottom[2] H (C, C), or H as a BlobProto in the file
     infogain_loss_param.source. A probability below 1e-20 costs as much as 1e-20. Caffe: infogain_loss_layer.cpp."""
 
+    keeps_own = True
     num_bottom = (2, 3)
     no_gradient = (1, 2)
     class_axis = property(lambda self: self.param.infogain_loss_param.axis)
@@ -234,6 +238,7 @@ class SigmoidCrossEntropyLoss(_Normalized):
 
     bottom[0] scores x, bottom[1] targets t in [0, 1], as many. Caffe: sigmoid_cross_entropy_loss_layer.cpp."""
 
+    keeps_own = True
     default_normalization = "BATCH_SIZE"
 
     def check(self, scores, targets):

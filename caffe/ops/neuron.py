@@ -1,6 +1,7 @@
 """Element-wise layers: the top has the bottom's shape; all may work in place."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +14,41 @@ from caffe.torch_layer import TorchLayer
 
 
 class Neuron(TorchLayer):
+    """A type may tell its `slope(x, y)`: the derivative where the bottom holds x and the top y, by Caffe's formula. It
+    counts where users may have written into the blobs, and in place where `rereads`: then x is y."""
+
     num_bottom = num_top = 1
+    rereads = False  # in place, Caffe's backward reads from the bottom what has overwritten it
+    slope: Any = None
+
+    def setup(self, bottom, top):
+        super().setup(bottom, top)
+        self._values = None  # of bottom and top, for `slope`
 
     def top_shapes(self, shape):
         return [shape]
+
+    def forward(self, bottom, top):
+        if not (self.in_place and self.rereads and self.duty.backward):
+            self._values = None
+            return super().forward(bottom, top)
+        x = bottom[0].tensor()
+        y = self._computed(bottom, [x], [], torch.no_grad())[0]
+        self._values = (y, y)
+        top[0].memory.assign(y)
+
+    def remember(self, bottom, top):
+        if self.slope is None:
+            return super().remember(bottom, top)
+        self._values = bottom[0].tensor(), top[0].tensor()
+
+    def backward(self, top, propagate_down, bottom):
+        if self._values is None:
+            return super().backward(top, propagate_down, bottom)
+        if propagate_down[0]:
+            bottom[0].grad.assign(top[0].grad.tensor() * self.slope(*self._values))
+        if not self.duty.keep:
+            self._values = None
 
 
 @register("ReLU")
@@ -25,6 +57,8 @@ class ReLU(Neuron):
 
     Its own backward works from the output, so that in place it needs no memory of its own. With a negative slope the
     sign of the output says nothing; Caffe's gradient reads the bottom, which in place is the output all the same."""
+
+    _signs: Any = None  # an array of the signs that backward goes by
 
     def forward(self, bottom, top):
         x, slope = bottom[0].tensor(), self.param.relu_param.negative_slope
@@ -37,7 +71,12 @@ class ReLU(Neuron):
         self._signs = (x if slope < 0 and not self.in_place else y) if self.duty.backward else None
         top[0].memory.assign(y)
 
+    def remember(self, bottom, top):
+        self._signs = bottom[0].tensor()
+
     def backward(self, top, propagate_down, bottom):
+        if self._signs is None:
+            self.fail("backward without a forward pass before it")
         if propagate_down[0]:
             diff, slope, aten = top[0].grad, self.param.relu_param.negative_slope, torch.ops.aten
             g = diff.tensor()
@@ -64,6 +103,9 @@ class Sigmoid(Neuron):
     def compute(self, x):
         return sigmoid(x)
 
+    def slope(self, x, y):
+        return y * (1 - y)
+
 
 @register("Swish")
 class Swish(Neuron):
@@ -79,6 +121,9 @@ class TanH(Neuron):
 
     def compute(self, x):
         return torch.tanh(x)
+
+    def slope(self, x, y):
+        return 1 - y * y
 
 
 @register("PReLU")
@@ -110,6 +155,9 @@ class ELU(Neuron):
     def compute(self, x):
         return F.elu(x, self.param.elu_param.alpha)
 
+    def slope(self, x, y):
+        return torch.where(x > 0, 1.0, self.param.elu_param.alpha + y)
+
 
 @register("AbsVal")
 class AbsVal(Neuron):
@@ -127,6 +175,8 @@ class AbsVal(Neuron):
 class Power(Neuron):
     """(shift + scale x) ^ power; with power 0 or scale 0 a constant without gradient. Caffe: power_layer.cpp."""
 
+    rereads = True
+
     def compute(self, x):
         p = self.param.power_param
         if p.power * p.scale == 0:
@@ -134,6 +184,14 @@ class Power(Neuron):
         base = x if p.scale == 1 else p.scale * x
         base = base + p.shift if p.shift else base
         return base.view_as(base) if p.power == 1 else base**p.power
+
+    def slope(self, x, y):
+        p = self.param.power_param
+        factor = p.power * p.scale
+        if factor == 0 or p.power == 1:
+            return torch.full_like(x, factor)
+        base = p.scale * x + p.shift
+        return factor * (base if p.power == 2 else y / base)
 
 
 class _Based(Neuron):
@@ -159,10 +217,15 @@ class Exp(_Based):
     def compute(self, x):
         return self.outer * torch.exp(self.inner * x)
 
+    def slope(self, x, y):
+        return self.inner * y
+
 
 @register("Log")
 class Log(_Based):
     """log(shift + scale x) to `base`; base -1 means e. Caffe: log_layer.cpp."""
+
+    rereads = True
 
     def configure(self, bottom):
         p = self.param.log_param
@@ -175,13 +238,22 @@ class Log(_Based):
         p = self.param.log_param
         return self.factor * torch.log(p.shift + p.scale * x)
 
+    def slope(self, x, y):
+        p = self.param.log_param
+        return self.factor * p.scale / (p.shift + p.scale * x)
+
 
 @register("BNLL")
 class BNLL(Neuron):
     """log(1 + exp(x)), without overflow. Caffe: bnll_layer.cpp."""
 
+    rereads = True
+
     def compute(self, x):
         return F.softplus(x)
+
+    def slope(self, x, y):
+        return torch.sigmoid(x)
 
 
 @register("Threshold")
@@ -199,17 +271,25 @@ class Clip(Neuron):
     """x kept between min and max, ends included in the gradient. Where min is above max the top is min, as it is for a
     NaN. Caffe: clip_layer.cpp."""
 
+    rereads = True
+
     def compute(self, x):
         p = self.param.clip_param
         if p.min > p.max:
             return torch.full_like(x, p.min)
         return torch.where(x.isnan(), p.min, x.clamp(p.min, p.max))
 
+    def slope(self, x, y):
+        p = self.param.clip_param
+        return ((x >= p.min) & (x <= p.max)).float()
+
 
 @register("Dropout")
 class Dropout(Neuron):
     """TRAIN: each element is 0 with probability dropout_ratio, else scaled by 1 / (1 - ratio); TEST: identity.
     Caffe: dropout_layer.cpp."""
+
+    keeps_own = True
 
     def configure(self, bottom):
         ratio = self.param.dropout_param.dropout_ratio

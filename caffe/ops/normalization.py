@@ -21,6 +21,7 @@ class BatchNorm(TorchLayer):
 
     num_bottom = num_top = 1
     saves_output = False
+    keeps_own = True
 
     def configure(self, bottom):
         p = self.param.batch_norm_param
@@ -42,6 +43,12 @@ class BatchNorm(TorchLayer):
         if _channels(shape) != self.channels:
             self.fail(f"bottom has shape {shape}; wanted {self.channels} channels on axis 1")
         return [shape]
+
+    def remember(self, bottom, top):
+        stored = [b.tensor().clone() for b in self.blobs]
+        super().remember(bottom, top)
+        for blob, values in zip(self.blobs, stored):
+            blob.tensor().copy_(values)
 
     def compute(self, x):
         p = self.param.batch_norm_param

@@ -138,6 +138,7 @@ class Pooling(TorchLayer):
 
     num_bottom = 1
     saves_output = False
+    keeps_own = True
 
     @property
     def num_top(self):  # type: ignore[override]  # a constant elsewhere
@@ -199,6 +200,7 @@ class SPP(TorchLayer):
 
     num_bottom = num_top = 1
     saves_output = False
+    keeps_own = True
 
     def configure(self, bottom):
         self.levels = self.param.spp_param.pyramid_height

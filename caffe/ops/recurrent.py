@@ -19,6 +19,7 @@ from caffe.torch_layer import TorchLayer
 
 class _Recurrent(TorchLayer):
     gradient_checked = False
+    keeps_own = True
     states = 1  # how many blobs of shape (1, N, H) one step hands to the next
     blob_names: tuple[str, ...]
 
@@ -80,6 +81,12 @@ class _Recurrent(TorchLayer):
                 blob.reshape(*state)
                 blob.memory.zero()
         return [(x[0], x[1], self.hidden)] + [state] * self.exposed
+
+    def remember(self, bottom, top):
+        stored = [s.clone() for s in self._stored()]
+        super().remember(bottom, top)
+        for state, values in zip(self._stored(), stored):
+            state.copy_(values)
 
     def compute(self, x, cont, *others):
         names = [name for name in self.blob_names if name != "static" or self.has_static]

@@ -4,18 +4,20 @@ import math
 
 import torch
 
+from caffe.builtin_layer import BuiltinLayer
 from caffe.layer import register
 from caffe.ops.axes import canonical_axis
 from caffe.torch_layer import TorchLayer
 
 
 @register("Split")
-class Split(TorchLayer):
+class Split(BuiltinLayer):
     """Every top is the bottom, in the same memory; the bottom's gradient is the sum of theirs. Nets insert it where a
     blob has several consumers. Caffe: split_layer.cpp."""
 
     num_bottom = 1
     num_top = (1, None)
+    capturable = True
 
     def reshape(self, bottom, top):
         for blob in top:

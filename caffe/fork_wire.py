@@ -1,0 +1,120 @@
+"""Binary files of forks: the same number stands for different fields there, and the layer's type tells for which.
+
+A layer of a type named here has its parameters' field under the number of some fork; before the file is parsed the
+number is changed to the one that caffe.proto gives the field. Forks whose message differs are left out: a layer built
+from what they wrote then says what it misses.
+"""
+
+from caffe.proto import caffe_pb2
+
+# type: (field, numbers in the forks). SSD, its descendants, OpenCV, SegNet, YOLO, ...
+NUMBERS = {
+    "ROIPooling": ("roi_pooling_param", (154, 150, 143, 204, 208)),
+    "SmoothL1Loss": ("smooth_l1_loss_param", (148, 209)),
+    "PSROIPooling": ("psroi_pooling_param", (10002, 153, 220, 207)),
+    "Permute": ("permute_param", (154, 224, 148)),
+    "PriorBox": ("prior_box_param", (212, 150)),
+    "DetectionOutput": ("detection_output_param", (211, 147)),
+    "Normalize": ("norm_param", (204, 149)),
+    "Interp": ("interp_param", (143, 166, 217, 301)),
+    "BN": ("bn_param", (45, 137)),
+    "Upsample": ("upsample_param", (137, 150, 149, 177)),
+    "ShuffleChannel": ("shuffle_channel_param", (166, 159)),
+    "ReLU6": ("relu6_param", (211, 216)),
+    "Reorg": ("reorg_param", (159, 147, 149, 303)),
+    "CenterLoss": ("center_loss_param", (147,)),
+    "Proposal": ("proposal_param", (201,)),
+    "Transpose": ("transpose_param", (142, 145)),
+    "Reverse": ("reverse_param", (143, 147)),
+}
+# (type, number): the fields inside the message that have other numbers there
+INSIDE = {("BN", 45): {1: 11, 2: 12, 3: 13}, ("ReLU6", 216): {1: 2}}
+LAYER, TYPE = 100, 2  # numbers in NetParameter and LayerParameter
+
+
+def renumbered(data: bytes) -> bytes:
+    """The binary NetParameter `data` with the parameters of forks' layers under caffe.proto's numbers."""
+    try:
+        new = _rebuilt(memoryview(data), lambda number, content: _layer(content) if number == LAYER else None)
+        return new if isinstance(new, bytes) else data
+    except (IndexError, UnicodeDecodeError):
+        return data  # cut short: the parser will say so
+
+
+def _layer(content):
+    if content is None:
+        return None
+    kind = next((str(value, "utf-8") for number, value in _fields(content) if number == TYPE), "")
+    field, numbers = NUMBERS.get(kind, (None, ()))
+    if field is None or all(number not in numbers for number, _ in _fields(content)):
+        return None
+    ours = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[field].number
+
+    def change(number, value):
+        if number not in numbers or value is None:
+            return None
+        inner = INSIDE.get((kind, number), {})
+        return ours, _rebuilt(value, lambda n, v: (inner[n], v) if n in inner else None)
+
+    return _rebuilt(content, change)
+
+
+def _rebuilt(data, change):
+    """`data` with each field as `change(number, content)` says: None (as it is), new content, or (number, content).
+    The content of what is no message, string or packed field is None."""
+    parts, kept = [], 0
+    for number, kind, begin, at, end in _walk(data):
+        new = change(number, data[at:end] if kind == 2 else None)
+        if new is None:
+            continue
+        number, content = new if isinstance(new, tuple) else (number, new)
+        if content is None:  # a number, not a message: only its field's number changes
+            head, content = _varint(number << 3 | kind), data[at:end]
+        else:
+            head = _varint(number << 3 | 2) + _varint(len(content))
+        parts += [data[kept:begin], head, content]
+        kept = end
+    return b"".join([*parts, data[kept:]]) if parts else data
+
+
+def _fields(data):
+    return [(number, data[at:end]) for number, kind, _, at, end in _walk(data) if kind == 2]
+
+
+def _walk(data):
+    """(number, wire type, where the field begins, where its content does, where it ends) of each field."""
+    place = 0
+    while place < len(data):
+        begin = place
+        tag, place = _read(data, place)
+        kind, at = tag & 7, place
+        if kind == 0:
+            place = _read(data, place)[1]
+        elif kind == 2:
+            size, at = _read(data, place)
+            place = at + size
+        elif kind in (1, 5):
+            place += 8 if kind == 1 else 4
+        else:
+            raise IndexError(kind)  # groups, which Caffe never had
+        if place > len(data):
+            raise IndexError(place)
+        yield tag >> 3, kind, begin, at, place
+
+
+def _read(data, place):
+    value = shift = 0
+    while data[place] & 128:
+        value |= (data[place] & 127) << shift
+        place, shift = place + 1, shift + 7
+        if shift > 63:
+            raise IndexError(place)
+    return value | data[place] << shift, place + 1
+
+
+def _varint(number):
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])

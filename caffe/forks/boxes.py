@@ -1,0 +1,67 @@
+"""Boxes as NumPy arrays (n, 4) of xmin, ymin, xmax, ymax: overlap, suppression, SSD's codes."""
+
+import numpy as np
+
+from caffe.proto import caffe_pb2
+
+CORNER, CENTER_SIZE, CORNER_SIZE = (
+    caffe_pb2.PriorBoxParameter.CodeType.Value(name) for name in ("CORNER", "CENTER_SIZE", "CORNER_SIZE")
+)
+
+
+def area(boxes, pixel=0):
+    """Areas, 0 where a box is inside out; with `pixel` 1 the last row and column belong to it."""
+    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    return np.where((width < 0) | (height < 0), 0, (width + pixel) * (height + pixel)).astype(np.float32)
+
+
+def overlap(a, b, pixel=0):
+    """Intersection over union of boxes `a` and `b`, all of shapes that broadcast."""
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    sides = high - low + np.float32(pixel)
+    common = np.where((sides > 0).all(-1), sides[..., 0] * sides[..., 1], 0)
+    union = area(a, pixel) + area(b, pixel) - common
+    return np.divide(common, union, out=np.zeros_like(union), where=union > 0)
+
+
+def suppress(boxes, threshold, eta=1.0, pixel=0):
+    """Indices of the boxes that stay, of those in order of falling score: one that overlaps one before it by more than
+    `threshold` goes. With `eta` below 1 the threshold shrinks by it after each, down to 0.5."""
+    kept: list[int] = []
+    for i in range(len(boxes)):
+        if not kept or overlap(boxes[i], boxes[kept], pixel).max() <= threshold:
+            kept.append(i)
+            if eta < 1 and threshold > 0.5:
+                threshold *= eta
+    return kept
+
+
+def _centred(boxes):
+    size = boxes[..., 2:] - boxes[..., :2]
+    return (boxes[..., :2] + boxes[..., 2:]) / 2, size
+
+
+def decode(codes, priors, variances, code_type):
+    """The boxes that `codes` mean beside `priors`; `variances` is 1 where the codes hold them already."""
+    codes = codes * variances
+    if code_type == CORNER:
+        return priors + codes
+    centre, size = _centred(priors)
+    if code_type == CORNER_SIZE:
+        return priors + codes * np.concatenate([size, size], -1)
+    centre = codes[..., :2] * size + centre
+    size = np.exp(codes[..., 2:]) * size
+    return np.concatenate([centre - size / 2, centre + size / 2], -1)
+
+
+def encode(boxes, priors, variances, code_type):
+    """The codes that mean `boxes` beside `priors`."""
+    centre, size = _centred(priors)
+    if code_type == CORNER:
+        codes = boxes - priors
+    elif code_type == CORNER_SIZE:
+        codes = (boxes - priors) / np.concatenate([size, size], -1)
+    else:
+        target, target_size = _centred(boxes)
+        codes = np.concatenate([(target - centre) / size, np.log(target_size / size)], -1)
+    return codes / variances

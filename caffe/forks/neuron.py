@@ -1,0 +1,41 @@
+"""Element by element: Axpy (SENet), ReLU6 (MobileNet forks)."""
+
+import torch
+import torch.nn.functional as F
+
+from caffe.layer import register
+from caffe.torch_layer import TorchLayer
+
+
+@register("Axpy")
+class Axpy(TorchLayer):
+    """top = a x + y: bottoms a (N, C) or (N, C, 1, 1), x and y (N, C, H, W). SENet: axpy_layer.cpp."""
+
+    num_bottom, num_top = 3, 1
+    saves_output = False
+
+    def top_shapes(self, a, x, y):
+        if tuple(x) != tuple(y) or len(x) < 2 or tuple(a[:2]) != tuple(x[:2]) or any(size != 1 for size in a[2:]):
+            self.fail(
+                f"bottoms have shapes {tuple(a)}, {tuple(x)}, {tuple(y)}; wanted (N, C, 1, 1), and (N, C, H, W) twice"
+            )
+        return [x]
+
+    def compute(self, a, x, y):
+        return a.reshape(*x.shape[:2], *(1,) * (x.dim() - 2)) * x + y
+
+
+@register("ReLU6")
+class ReLU6(TorchLayer):
+    """min(max(x, 0), 6), `n` in place of 6 and negative_slope x below 0 where they are given; the gradient passes
+    between 0 and 6, bounds excluded. Forks for MobileNet: relu6_layer.cpp."""
+
+    num_bottom = num_top = 1
+
+    def top_shapes(self, shape):
+        return [shape]
+
+    def compute(self, x):
+        p = self.param.relu6_param
+        top = F.hardtanh(x, 0.0, p.n)
+        return torch.where(x > 0, top, p.negative_slope * x) if p.negative_slope else top

@@ -1,0 +1,121 @@
+"""What keeps a prototxt from being built: all its unknown fields and layer types at once, and what to do about each."""
+
+import difflib
+import os
+import re
+from dataclasses import dataclass
+
+from caffe import fork_words, options, words
+from caffe import glog as log
+from caffe.errors import CaffeError
+from caffe.layer import TEST, TRAIN
+from caffe.net import Net
+from caffe.net_build import layer_type_list
+from caffe.proto import caffe_pb2
+from caffe.read import parse_text, read_file
+
+SOLVER = re.compile(
+    r"^\s*(net|net_param|train_net|train_net_param|base_lr|max_iter|solver_mode|lr_policy)\s*[:{]", re.M
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing in the file `path`. `line` is None where it has none; `fork` names the Caffe it comes from, "" where
+    that is not known; `advice` what to do. `taken`: it is understood as what `advice` says, nothing has to be done."""
+
+    path: str
+    line: int | None
+    what: str
+    fork: str = ""
+    advice: str = ""
+    taken: bool = False
+
+    def __str__(self):
+        place = f"{self.path}:{self.line}" if self.line else self.path
+        return (
+            f"{place}: {self.what}"
+            + (f" ({self.fork})" if self.fork else "")
+            + (f": {self.advice}" if self.advice else "")
+        )
+
+
+def check(path, phase=None, level=0, stages=()) -> list[Finding]:
+    """All that is wrong with the net (or the solver and its nets) in the prototxt `path`.
+
+    Unknown fields, values and layer types are found by reading; where there is none, the net is built, in `phase`
+    (caffe.TRAIN or caffe.TEST; default: both), and the error that this gives is a finding. It would build if all
+    findings are `taken`. Building runs the code of Python layers. Raises CaffeError for a file that cannot be read."""
+    path = str(path)
+    text = read_file(path).decode("utf-8-sig", "surrogateescape")
+    solver = bool(SOLVER.search(text)) and not re.search(r"^\s*layers?\s*\{", text, re.M)
+    message_type = caffe_pb2.SolverParameter if solver else caffe_pb2.NetParameter
+    found = _unknown(path, text, message_type)
+    if not all(finding.taken for finding in found):
+        return found
+    try:
+        param = parse_text(text.encode("utf-8", "surrogateescape"), message_type, path)
+        if solver:
+            for name in dict.fromkeys([param.net, param.train_net, *param.test_net]):
+                found += check(name, phase, level, stages) if name else []
+            return found
+    except CaffeError as e:
+        return [*found, Finding(path, None, str(e))]
+    for each in (TRAIN, TEST) if phase is None else (phase,):
+        try:
+            with log.silenced():
+                Net(path, each, level=level, stages=list(stages))
+        except Exception as e:  # a Python layer may raise anything
+            told = str(e) if isinstance(e, CaffeError) else f"{type(e).__name__}: {e}"
+            problem = Finding(path, None, f"cannot be built in phase {('TRAIN', 'TEST')[each]}: {told}")
+            found.append(problem)
+    return found
+
+
+def _unknown(path, text, message_type):
+    try:
+        unknown, types = words.words(text, message_type.DESCRIPTOR)
+    except words.Unreadable:
+        return []  # the parser says where
+    found = [_of_word(path, word) for word in unknown if not _declared(word)]
+    known = layer_type_list()
+    for word in types:
+        if word.message == "LayerParameter" and word.value not in known:
+            fork, advice = fork_words.TYPES.get(word.value, ("", fork_words.OWN_TYPE))
+            close = difflib.get_close_matches((word.value or "").lower(), [name.lower() for name in known], 1, 0.8)
+            if close and not fork:
+                advice = f"is it {next(name for name in known if name.lower() == close[0])}? Else {advice}"
+            found.append(Finding(path, word.line, f"layer type {word.value} is not known", fork, advice))
+    return sorted(found, key=lambda finding: finding.line or 0)
+
+
+def _declared(word):
+    return word.message == "LayerParameter" and options.extension(word.field) is not None
+
+
+def _of_word(path, word):
+    fork, advice = fork_words.FIELDS.get((word.message, word.field), ("", ""))
+    ours = fork_words.in_our_words(word)
+    what = f"{word.message} has no field {word.field}"
+    if word.kind == "value":
+        what = f"{word.field} of {word.message} has no value {word.value}"
+    if ours is not None:
+        return Finding(path, word.line, what, fork, f"taken as {ours}" if ours else "passed over", taken=True)
+    if not advice and word.message == "LayerParameter" and word.kind == "field":
+        advice = fork_words.OWN_TYPE
+    return Finding(path, word.line, what, fork, advice or _close(word))
+
+
+def _close(word):
+    """What the word may be a misspelling of."""
+    message = getattr(caffe_pb2, word.message, None)
+    near = difflib.get_close_matches(word.field, message.DESCRIPTOR.fields_by_name, 1, 0.8) if message else []
+    return f"is it {near[0]}?" if near and word.kind == "field" else "leave it out, if the net can do without"
+
+
+def report(path, findings):
+    """The findings as text, one a line, and whether the file would build."""
+    problems = sum(not finding.taken for finding in findings)
+    lines = [str(finding) for finding in findings]
+    end = "builds" if not problems else f"would not build: {problems} problem{'s' if problems > 1 else ''}"
+    return "\n".join([*lines, f"{os.fspath(path)}: {end}"])

@@ -1,0 +1,217 @@
+"""SSD's layers and Faster R-CNN's Proposal, beside plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+
+import caffe
+from caffe import CaffeError
+from tests.caffe.ops.checks import backward, forward, layer_net
+
+RNG = np.random.default_rng(11)
+
+
+def iou(a, b, pixel=0):
+    sides = [min(a[i + 2], b[i + 2]) - max(a[i], b[i]) + pixel for i in (0, 1)]
+    if min(sides) <= 0:
+        return 0.0
+    areas = [(q[2] - q[0] + pixel) * (q[3] - q[1] + pixel) for q in (a, b)]
+    return sides[0] * sides[1] / (sum(areas) - sides[0] * sides[1])
+
+
+def test_prior_box():
+    own = ("min_size: 30.9 min_size: 60 max_size: 60 max_size: 99 aspect_ratio: 2 aspect_ratio: 0.5 variance: 0.1 "
+           "variance: 0.1 variance: 0.2 variance: 0.2 step: 16")  # fmt: skip
+    net = layer_net(f'type: "PriorBox" prior_box_param {{ {own} }}', (1, 4, 2, 3), (1, 3, 40, 50))
+    top = net.forward()["t0"]
+    wanted = []
+    for i, j in np.ndindex(2, 3):
+        for least, most in ((30, 60), (60, 99)):
+            sides = [(least, least), (math.sqrt(least * most),) * 2]
+            sides += [(least * math.sqrt(r), least / math.sqrt(r)) for r in (2, 0.5)]
+            for w, h in sides:
+                x, y = (j + 0.5) * 16, (i + 0.5) * 16
+                wanted.append([(x - w / 2) / 50, (y - h / 2) / 40, (x + w / 2) / 50, (y + h / 2) / 40])
+    assert top.shape == (1, 2, 2 * 3 * 8 * 4)
+    np.testing.assert_allclose(top[0, 0].reshape(-1, 4), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(top[0, 1].reshape(-1, 4), np.tile(np.float32([0.1, 0.1, 0.2, 0.2]), (48, 1)))
+    clipped = layer_net('type: "PriorBox" prior_box_param { min_size: 30 clip: true }', (1, 4, 2, 3), (1, 3, 40, 50))
+    top = clipped.forward()["t0"]
+    assert top[0, 0].min() == 0 and top[0, 0].max() == 1 and (top[0, 1] == np.float32(0.1)).all()
+
+
+def scene(items=2, count=12, classes=3, places=1):
+    centre, size = RNG.uniform(0.2, 0.8, (count, 2)), RNG.uniform(0.2, 0.5, (count, 2))
+    priors = np.concatenate([centre - size / 2, centre + size / 2], 1)
+    variances = np.tile([0.1, 0.1, 0.2, 0.2], (count, 1))
+    loc = RNG.normal(size=(items, count, places, 4))
+    conf = RNG.dirichlet(np.ones(classes), size=(items, count))
+    both = np.stack([priors, variances]).reshape(1, 2, -1)
+    return [a.astype(np.float32) for a in (loc.reshape(items, -1), conf.reshape(items, -1), both)]
+
+
+def decoded(code, prior, variance, kind):
+    if kind == "CORNER":
+        return prior + variance * code
+    (x1, y1, x2, y2), t = prior, variance * code
+    w, h = x2 - x1, y2 - y1
+    if kind == "CORNER_SIZE":
+        return prior + t * [w, h, w, h]
+    cx, cy = (x1 + x2) / 2 + t[0] * w, (y1 + y2) / 2 + t[1] * h
+    w, h = w * math.exp(t[2]), h * math.exp(t[3])
+    return np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+
+
+@pytest.mark.parametrize("kind", ["CORNER", "CENTER_SIZE", "CORNER_SIZE"])
+@pytest.mark.parametrize("share", [True, False])
+def test_detection_output(kind, share):
+    loc, conf, priors = scene(places=1 if share else 3)
+    own = (f"num_classes: 3 share_location: {str(share).lower()} code_type: {kind} keep_top_k: 5 "
+           "confidence_threshold: 0.2 nms_param { nms_threshold: 0.4 top_k: 6 }")  # fmt: skip
+    net = layer_net(f'type: "DetectionOutput" detection_output_param {{ {own} }}', loc.shape, conf.shape, priors.shape)
+    top = forward(net, loc, conf, priors)[0]
+    made, variance = priors.reshape(2, -1, 4).astype(float)
+    rows = []
+    for n in range(2):
+        found = []
+        for label in (1, 2):
+            score = conf[n].reshape(-1, 3)[:, label]
+            order = [i for i in np.argsort(-score) if score[i] > 0.2][:6]
+            kept: list = []
+            for i in order:
+                code = loc[n].reshape(len(made), -1, 4)[i, 0 if share else label]
+                box = decoded(code, made[i], variance[i], kind)
+                if all(iou(box, other) <= 0.4 for _, other in kept):
+                    kept.append((score[i], box))
+            found += [(n, label, s, *box) for s, box in kept]
+        best = sorted(found, key=lambda row: -row[2])[:5]
+        rows += sorted(best, key=lambda row: (row[1], -row[2]))
+    assert top.shape == (1, 1, len(rows), 7) and len(rows) > 4
+    np.testing.assert_allclose(top[0, 0], rows, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_detected():
+    loc, conf, priors = scene()
+    own = "num_classes: 3 confidence_threshold: 2"
+    net = layer_net(f'type: "DetectionOutput" detection_output_param {{ {own} }}', loc.shape, conf.shape, priors.shape)
+    np.testing.assert_array_equal(forward(net, loc, conf, priors)[0][0, 0], [[0] + [-1] * 6, [1] + [-1] * 6])
+
+
+TRUTH = np.array([[0, 1, 0, 0.1, 0.1, 0.5, 0.5, 0], [0, 2, 0, 0.5, 0.4, 0.9, 0.8, 0], [1, 1, 0, 0.3, 0.3, 0.7, 0.8, 0],
+                  [1, 2, 1, 0, 0.1, 0.4, 0.3, 1]], np.float32).reshape(1, 1, 4, 8)  # fmt: skip
+
+
+def multibox(own, loc, conf, priors, truth=TRUTH):
+    net = layer_net(f'type: "MultiBoxLoss" multibox_loss_param {{ num_classes: 3 {own} }}',
+                    loc.shape, conf.shape, priors.shape, truth.shape)  # fmt: skip
+    return net, float(forward(net, loc, conf, priors, truth)[0])
+
+
+def test_multibox_loss():
+    loc, conf, priors = scene()
+    conf = RNG.normal(size=conf.shape).astype(np.float32)
+    own = "code_type: CENTER_SIZE neg_pos_ratio: 1.5 overlap_threshold: 0.4 neg_overlap: 0.3 loc_weight: 2 "
+    own += "use_difficult_gt: false"
+    net, loss = multibox(own, loc, conf, priors)
+    made, variance = priors.reshape(2, -1, 4).astype(float)
+    location, classes, matched = 0.0, 0.0, 0
+    for n in range(2):
+        truth = [row for row in TRUTH[0, 0] if row[0] == n and not row[7]]
+        lap = np.array([[iou(box, row[3:7]) for row in truth] for box in made])
+        match, free = np.full(len(made), -1), lap.copy()
+        for _ in truth:
+            i, j = np.unravel_index(free.argmax(), free.shape)
+            if free[i, j] > 1e-6:
+                match[i], free[i], free[:, j] = j, 0, 0
+        for i in range(len(made)):
+            if match[i] < 0 and lap[i].max() >= 0.4:
+                match[i] = lap[i].argmax()
+        scores = conf[n].reshape(-1, 3).astype(float)
+        log_p = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+        for i in np.flatnonzero(match >= 0):
+            row, (x1, y1, x2, y2) = truth[match[i]], made[i]
+            gx, gy, gw, gh = (row[3] + row[5]) / 2, (row[4] + row[6]) / 2, row[5] - row[3], row[6] - row[4]
+            code = [(gx - (x1 + x2) / 2) / (x2 - x1), (gy - (y1 + y2) / 2) / (y2 - y1),
+                    math.log(gw / (x2 - x1)), math.log(gh / (y2 - y1))] / variance[i]  # fmt: skip
+            d = np.abs(loc[n].reshape(-1, 4)[i] - code)
+            location += np.where(d < 1, d**2 / 2, d - 0.5).sum()
+            classes -= log_p[i, int(row[1])]
+        count = (match >= 0).sum()
+        could = [-log_p[i, 0] for i in range(len(made)) if match[i] < 0 and lap[i].max() < 0.3]
+        classes += sum(sorted(could, reverse=True)[: int(count * 1.5)])
+        matched += count
+    np.testing.assert_allclose(loss, (2 * location + classes) / matched, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "code_type: CENTER_SIZE",
+        "loc_loss_type: L2 code_type: CORNER match_type: BIPARTITE",
+        "conf_loss_type: LOGISTIC code_type: CORNER_SIZE encode_variance_in_target: true",
+        "mining_type: NONE ignore_cross_boundary_bbox: true",
+        "mining_type: HARD_EXAMPLE sample_size: 8",
+        "mining_type: NONE share_location: false",
+    ],
+)
+def test_gradient_of_multibox_loss(own):
+    """Finite differences in some places, for a step that does not change what is mined."""
+    loc, conf, priors = scene(places=3 if "share" in own else 1)
+    conf = (3 * RNG.permutation(conf.size) / conf.size).reshape(conf.shape).astype(np.float32)
+    net, loss = multibox(own, loc, conf, priors)
+    assert loss > 0
+    diffs = backward(net, np.ones(()))
+    for k, values in ((0, loc), (1, conf)):
+        assert np.abs(diffs[k]).max() > 0
+        for place in np.random.default_rng(0).choice(values.size, 12, replace=False):
+            index, losses = np.unravel_index(place, values.shape), []
+            for step in (4e-3, -4e-3):
+                moved = [loc.copy(), conf.copy()]
+                moved[k][index] += step
+                losses.append(float(forward(net, *moved, priors, TRUTH)[0]))
+            assert diffs[k][index] == pytest.approx((losses[0] - losses[1]) / 8e-3, abs=4e-3)
+
+
+def test_wrong_ground_truth():
+    loc, conf, priors = scene()
+    for label, words in ((0, "which is the background's"), (3, "has label 3; wanted 0..2")):
+        truth = TRUTH.copy()
+        truth[0, 0, 0, 1] = label
+        with pytest.raises(CaffeError, match=words):
+            multibox("", loc, conf, priors, truth)
+    nothing = np.full((1, 1, 1, 8), -1, np.float32)
+    assert multibox("", loc, conf, priors, nothing)[1] == 0  # no negatives without a box
+
+
+def test_proposal():
+    ratios, scales, h, w, stride = (0.5, 1, 2), (2, 4), 3, 4, 16
+    count = 6
+    scores = RNG.permutation(2 * count * h * w).reshape(1, 2 * count, h, w).astype(np.float32)
+    codes = RNG.normal(0, 0.3, (1, 4 * count, h, w)).astype(np.float32)
+    own = (
+        "ratio: 0.5 ratio: 1 ratio: 2 scale: 2 scale: 4 min_size: 24 pre_nms_topn: 30 post_nms_topn: 9 nms_thresh: 0.5"
+    )
+    net = layer_net(f'type: "Proposal" proposal_param {{ {own} }}', scores.shape, codes.shape, (1, 3), tops=2,
+                    phase=caffe.TEST)  # fmt: skip
+    rois, kept_scores = forward(net, scores, codes, np.array([[48, 60, 0.5]]))
+    boxes = []
+    for i, j in np.ndindex(h, w):
+        for a, (r, s) in enumerate((r, s) for r in ratios for s in scales):
+            aw = round(math.sqrt(256 / r))
+            aw, ah = aw * s, round(aw * r) * s
+            t = codes[0, 4 * a : 4 * a + 4, i, j]
+            left, top = 7.5 - (aw - 1) / 2 + j * stride, 7.5 - (ah - 1) / 2 + i * stride
+            cx, cy = left + aw / 2 + t[0] * aw, top + ah / 2 + t[1] * ah
+            bw, bh = aw * math.exp(t[2]), ah * math.exp(t[3])
+            box = np.clip([cx - bw / 2, cy - bh / 2, cx + bw / 2, cy + bh / 2], 0, [59, 47, 59, 47])
+            if min(box[2] - box[0], box[3] - box[1]) + 1 >= 12:
+                boxes.append((scores[0, count + a, i, j], box))
+    kept: list = []
+    for score, box in sorted(boxes, key=lambda b: -b[0])[:30]:
+        if all(iou(box, other, 1) <= 0.5 for _, other in kept):
+            kept.append((score, box))
+    kept = kept[:9]
+    assert 3 < len(kept) and rois.shape == (len(kept), 5) and (rois[:, 0] == 0).all()
+    np.testing.assert_allclose(rois[:, 1:], [box for _, box in kept], rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(kept_scores[:, 0], [score for score, _ in kept])

@@ -1,0 +1,118 @@
+"""caffe check: all that is unknown, with line, fork and advice; what forks say in other words is understood."""
+
+import subprocess
+import sys
+
+import pytest
+
+import caffe
+from caffe import CaffeError
+from caffe.proto import caffe_pb2
+from caffe.read import parse_text
+from tests.caffe.ops.checks import layer_net
+
+FORKED = """name: "forked"
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "c" type: "Convolution" bottom: "x" top: "c"
+  convolution_param { num_output: 4 kernel_size: 3 engine: MKLDNN wieght_filler { type: "xavier" } } }
+layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { kernel_size: 3 stride: 2 ceil_mode: false } }
+layer { name: "d" type: "AnnotatedData" top: "d" annotated_data_param { batch_sampler { max_trials: 50 } }
+  transform_param < resize_param { prob: 1 } mean_value: [1, 2] > }
+layer { name: "m" type: "Mish" bottom: "p" top: "m" mish_param { beta: [1, 2] } }
+layer { name: "r" type: "Relu" bottom: "p" top: "r" }
+layers { name: "old" type: SMURF }
+"""
+
+
+def found(tmp_path, text, **options):
+    (tmp_path / "net.prototxt").write_text(text)
+    return caffe.check(tmp_path / "net.prototxt", **options)
+
+
+def test_everything_is_told_at_once(tmp_path):
+    findings = found(tmp_path, FORKED)
+    told = [(f.line, f.what, f.fork, f.taken) for f in findings]
+    assert told == [
+        (4, "engine of ConvolutionParameter has no value MKLDNN", "", True),
+        (4, "ConvolutionParameter has no field wieght_filler", "", False),
+        (5, "PoolingParameter has no field ceil_mode", "OpenCV and others", True),
+        (6, "LayerParameter has no field annotated_data_param", "SSD", False),
+        (6, "layer type AnnotatedData is not known", "SSD", False),
+        (7, "TransformationParameter has no field resize_param", "SSD", False),
+        (8, "LayerParameter has no field mish_param", "", False),
+        (8, "layer type Mish is not known", "", False),
+        (9, "layer type Relu is not known", "", False),
+        (10, "type of V1LayerParameter has no value SMURF", "", False),
+    ]
+    advice = [f.advice for f in findings]
+    assert advice[1] == "is it weight_filler?" and advice[2] == "taken as round_mode: FLOOR"
+    assert "@caffe.layer" in advice[6] and advice[8].startswith("is it ReLU?")
+
+
+def test_parse_error_tells_all_fields_too():
+    with pytest.raises(CaffeError) as e:
+        parse_text(FORKED.encode(), caffe_pb2.NetParameter, "net.prototxt")
+    for name in ("wieght_filler", "annotated_data_param", "resize_param", "mish_param", "SMURF"):
+        assert name in str(e.value)
+    assert f"4:{FORKED.splitlines()[3].index('{ type') + 1}: Message type" in str(e.value) and "ceil_mode" not in str(
+        e.value
+    )
+
+
+GOOD = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "p" type: "Pooling" bottom: "x" top: "p" pooling_param { kernel_size: 3 stride: 2 ceil_mode: false } }
+"""
+
+
+def test_what_builds(tmp_path):
+    assert [f.taken for f in found(tmp_path, GOOD)] == [True]
+    bad = GOOD + 'layer { name: "c" type: "Concat" bottom: "p" bottom: "q" top: "c" }'
+    texts = [str(f) for f in found(tmp_path, bad, phase=caffe.TEST)]
+    assert len(texts) == 2 and "cannot be built in phase TEST: Unknown bottom blob 'q'" in texts[1]
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(f'net: "{tmp_path}/net.prototxt"\nbase_lr: 0.1\nlearning_rate: 3\n')
+    assert [(f.line, f.what) for f in caffe.check(solver)] == [(3, "SolverParameter has no field learning_rate")]
+    solver.write_text(f'net: "{tmp_path}/net.prototxt"\nbase_lr: 0.1\n')
+    assert "Unknown bottom blob 'q'" in str(caffe.check(solver)[-1])
+    assert "Expected" in str(found(tmp_path, "layer { name: }")[0])
+    with pytest.raises(CaffeError, match="File not found"):
+        caffe.check(tmp_path / "none.prototxt")
+
+
+@pytest.mark.parametrize("mode, size", [("true", 4), ("false", 3)])
+def test_ceil_mode(mode, size):
+    net = layer_net(f'type: "Pooling" pooling_param {{ kernel_size: 2 stride: 2 ceil_mode: {mode} }}', (1, 1, 7, 7))
+    assert net.blobs["t0"].data.shape == (1, 1, size, size)
+
+
+def test_ceil_mode_and_round_mode_together_are_refused():
+    text = b"layer { pooling_param { ceil_mode: true round_mode: FLOOR } }"
+    with pytest.raises(CaffeError, match='should not have multiple "round_mode" fields'):
+        parse_text(text, caffe_pb2.NetParameter, "net")
+    with pytest.raises(CaffeError, match="ceil_mode"):
+        parse_text(b"layer { pooling_param { ceil_mode: maybe } }", caffe_pb2.NetParameter, "net")
+
+
+def test_other_words_that_are_understood():
+    text = b"""engine: "MKLDNN" layer { convolution_param { engine: MKL2017 kernel_size: 3 } batch_norm_param {
+        engine: X }        python_param { module: "m" param_str_: "{'a': 1}" } }"""
+    layer = parse_text(text, caffe_pb2.NetParameter, "net").layer[0]
+    assert not layer.convolution_param.HasField("engine") and list(layer.convolution_param.kernel_size) == [3]
+    assert layer.python_param.param_str == "{'a': 1}"
+
+
+@pytest.mark.medium
+def test_command(tmp_path):
+    def run(*words):
+        command = [sys.executable, "-m", "caffe", "check", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return done.returncode, done.stdout, done.stderr
+
+    (tmp_path / "good.prototxt").write_text(GOOD)
+    (tmp_path / "bad.prototxt").write_text(FORKED)
+    status, out, err = run(str(tmp_path / "good.prototxt"))
+    assert status == 0 and out.endswith("good.prototxt: builds\n") and err == ""
+    status, out, _ = run(str(tmp_path / "good.prototxt"), f"--model={tmp_path}/bad.prototxt")
+    assert status == 1 and out.endswith("bad.prototxt: would not build: 8 problems\n")
+    assert f"{tmp_path}/bad.prototxt:8: layer type Mish is not known: declare" in out
+    assert run()[0] == 134
