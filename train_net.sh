@@ -75,27 +75,37 @@ told() { # name: what the experiment's files say of it
     echo "$facts" | sed -n "s/^$1=//p"
 }
 
+with_options() ( # command...: with the files that say who trains and who is tested
+    IFS='
+'
+    set -f
+    exec "$@" $options
+)
+
 get_data() {
     if [ "$dataset" = walkers ]; then
         $python tools/make_walkers.py
     else
         $python tools/unpack.py "$dataset" &&
-            $python tools/check_data.py "$dataset" --quick --train-num "$train_num"
+            with_options $python tools/check_data.py "$dataset" --quick --train-num "$train_num" $kind
     fi
 }
 
 pack() {
     if [ -w "${GAITNET_DATA:-data}/$folder" ]; then
-        $python tools/pack_frames.py "$dataset"
+        $python tools/pack_frames.py "$dataset" $kind
     else
         echo "${GAITNET_DATA:-data}/$folder cannot be written to: training reads the single files, which takes longer"
     fi
 }
 
-evaluate() { # gpu or nothing
-    set -- --report --weights "$weights" --train-num "$train_num" --out "$results" ${1:+--gpu "${1%%,*}"}
+evaluate() { # step, folder, option...
+    weights=$experiment/$(sh "$experiment/train_net.sh" --weights "$1")
+    folder=$2
+    shift 2
+    set -- --weights "$weights" --train-num "$train_num" --out "$folder" ${gpu:+--gpu "${gpu%%,*}"} "$@"
     [ "$dataset" != walkers ] || set -- "$@" --clips all # all windows of a walk: few walks, nothing random in the table
-    "$evaluates" -m eval "$dataset" "$@"
+    with_options "$evaluates" -m eval "$dataset" "$@" $kind
 }
 
 any_gpu() { # the first that torch finds, for the bundled Caffe
@@ -111,19 +121,28 @@ facts=$(env -u CAFFE_ROOT $python tools/experiment.py show "$experiment")
 dataset=$(told dataset)
 folder=$(told folder)
 train_num=$(told train_num)
+kind=$(told kind) # --silhouettes, or nothing
+options=$(told option)
 results=results/$dataset-tr$train_num
 [ "$name" = "$dataset" ] || results=results/$name
 stage data get_data
 env -u CAFFE_ROOT $python tools/experiment.py check "$experiment"
 stage pack pack
 trap '' INT # Ctrl-C is for Caffe, which writes a snapshot and stops
-for step in seg rec joint sia; do
+for step in $(told steps); do
     stage $step env CHECKED=yes sh "$experiment/train_net.sh" $step "$@"
 done
 trap - INT
-weights=$experiment/$(sh "$experiment/train_net.sh" --weights)
 case $gpu in '' | all) gpu=$(any_gpu) ;; esac
-stage evaluation evaluate "$gpu"
+steps=
+if [ "$dataset" = walkers ]; then # so few people are tested in no time: what does each step bring?
+    for step in rec joint; do
+        stage "after $step" evaluate $step "$results/after-$step"
+    done
+    steps=yes
+fi
+stage "after sia" evaluate sia "$results" --report
+[ -z "$steps" ] || { echo && $python eval/steps.py "$results"; }
 
 cat <<END
 

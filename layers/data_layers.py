@@ -9,22 +9,23 @@ They run in any Caffe: of `caffe` they use `Layer` and, where several solvers sh
 
 import hashlib
 import json
-import logging
 import sys
 from dataclasses import dataclass
 
 import numpy as np
 
 import caffe
-from layers import people
+from layers import hygiene, people
 from layers.datasets import DATASETS, MIN_FRAMES, NUM_FRAMES, SIZE
 from layers.frames import IMAGE_MEAN, MASK_VALUES, PLANES, DataError, fill_image_blob, fill_mask_blob
+from layers.names import some
 from layers.pack import Pack
 from layers.pack import fingerprint as times_of
 from layers.params import parse
 from layers.prefetch import Prefetcher
-from layers.sampling import ClipSampler, PairSampler
+from layers.sampling import ClipSampler, PairSampler, ScatteredSampler
 from layers.sources import open_frames
+from layers.split import split_of
 
 IMAGES = tuple(f"im{k}" for k in range(NUM_FRAMES))
 MASKS = tuple(f"gt{k}" for k in range(NUM_FRAMES))
@@ -34,6 +35,7 @@ class DataLayer(caffe.Layer):
     """Clips of six frames with their masks; what its subclasses share."""
 
     tops: tuple[str, ...] = ()
+    can_scatter = False  # may a clip's frames come from several sequences?
     runtime_seed: int | None = None
 
     def __caffe_seed__(self, seed):
@@ -48,15 +50,16 @@ class DataLayer(caffe.Layer):
                 f"wanted no bottom and {len(self.tops)} tops: {' '.join(self.tops)}"
             )
         params = parse(self.param_str, name)
-        self.frames = frames = open_frames(params.im_path, params.gt_path)
-        if not frames.gt_path:
-            raise DataError(f"{name}: param_str has no 'gt_path', which a tree of frames needs; add it")
+        self.frames = frames = self.open(params, name)
         sequences, lengths = training_sequences(params, frames)
         if "label" in self.tops and len({seq.subject for seq in sequences}) < 2:
             raise DataError(
-                f"{name}: all training sequences in {params.im_path} are of one subject, {sequences[0].subject}; "
+                f"{name}: all training sequences in {place_of(params)} are of one subject, {sequences[0].subject}; "
                 "identification needs two or more"
             )
+        if params.scattered and not self.can_scatter:
+            raise DataError(f"{name}: param_str has scattered True, which is for GaitNet_Seg alone; leave it out")
+        self.scattered = params.scattered
         self.people = {params.dataset: sorted({seq.subject for seq in sequences})}
         self.given_seed = params.seed
         self.seed = seed = self._seed()
@@ -65,6 +68,20 @@ class DataLayer(caffe.Layer):
         self.batches = Prefetcher(self.loader)
         data = f"{len(sequences)} sequences, {sum(lengths)} frames, fingerprint {fingerprint(frames, sequences)}"
         _log(f"{name}: {params.dataset}, {describe(frames)}: {data}; seed {seed}")
+
+    def open(self, params, name):
+        """The frames and masks that param_str names."""
+        if not params.im_path:
+            raise DataError(f"{name}: param_str has no 'im_path'; add it")
+        frames = open_frames(params.im_path, params.gt_path)
+        if not frames.gt_path:
+            raise DataError(f"{name}: param_str has no 'gt_path', which a tree of frames needs; add it")
+        if not frames.has_frames:
+            raise DataError(
+                f"{params.im_path}: holds silhouettes alone, which train the recognition branch alone: "
+                f"python tools/make_prototxt.py {params.dataset} --silhouettes --out experiments/NAME"
+            )
+        return frames
 
     def _seed(self):
         """Without one in `param_str`, what follows from the net's: a resumed run has that of the run it continues.
@@ -78,7 +95,7 @@ class DataLayer(caffe.Layer):
         return self.sampler(*self.drawn_from, (seed, int(self.phase)))
 
     def sampler(self, sequences, lengths, num, seed):
-        return ClipSampler(lengths, num, seed)
+        return (ScatteredSampler if self.scattered else ClipSampler)(lengths, num, seed)
 
     def reshape(self, bottom, top):
         """Draw the next batch. Caffe calls this before each forward, and once when the net is built.
@@ -101,7 +118,7 @@ class DataLayer(caffe.Layer):
 
     def __caffe_unpack__(self, planes, label, mask_values):
         """The values of the tops, from tensors of what `__caffe_pack__` gave; those of `forward`, bit by bit."""
-        tops = [planes[:, k, :3].float() - IMAGE_MEAN for k in range(NUM_FRAMES)]
+        tops = [planes[:, k, :3].float() - IMAGE_MEAN for k in range(NUM_FRAMES) if IMAGES[k] in self.tops]
         tops += [mask_values[planes[:, k, 3:].long()] for k in range(NUM_FRAMES)]
         if "label" in self.tops:
             tops.append(label)
@@ -130,6 +147,7 @@ class GaitNet_Seg(DataLayer):
     """top: im0..im5 (N, 3, 64, 64) BGR minus 127.5; gt0..gt5 (N, 1, 64, 64) in 0..1."""
 
     tops = (*IMAGES, *MASKS)
+    can_scatter = True
 
 
 class GaitNet(DataLayer):
@@ -148,46 +166,52 @@ class GaitNet_Sia(DataLayer):
         return PairSampler(lengths, [seq.subject for seq in sequences], num, seed)
 
 
+class GaitNet_Silhouettes(DataLayer):
+    """Silhouettes alone, for the recognition branch alone. top: gt0..gt5 (N, 1, 64, 64) in 0..1; label (N,)."""
+
+    tops = (*MASKS, "label")
+
+    def open(self, params, name):
+        return open_frames(None, params.gt_path or params.im_path)
+
+
+def place_of(params):
+    """The path that a sentence about the data names."""
+    return params.im_path or params.gt_path
+
+
 def training_sequences(params, frames):
     """The sequences to draw from and their lengths.
 
     They are of training subjects and of a condition that trains, longer than 10 frames, with as many masks as frames.
     As in the original, `mode` makes no difference: phase TEST draws from the training subjects too."""
-    dataset = DATASETS[params.dataset]
+    dataset, place = DATASETS[params.dataset], f"{'im_path' if params.im_path else 'gt_path'} {place_of(params)}"
     try:
-        subjects, _ = dataset.split(dataset.subjects(frames), params.train_num)
-        found = [seq for seq in dataset.sequences(frames, subjects) if dataset.trains(seq)]
+        split = split_of(dataset, dataset.subjects(frames), params.train_num, params.partition, params.excluded)
+        found = [seq for seq in split.sequences(dataset, frames, split.training) if dataset.trains(seq)]
     except (ValueError, OSError) as e:
-        raise DataError(f"im_path {params.im_path}: {e}") from e
-    if found and (most := max(seq.label for seq in found)) >= len(subjects):
-        logging.getLogger("layers").warning(
-            "%s: the largest label of a training subject is %d, but %d subjects train and fc_id has labels 0 to %d: "
-            "no id may be missing; run python tools/check_data.py %s",
-            params.im_path, most, len(subjects), len(subjects) - 1, params.dataset,
-        )  # fmt: skip
-    lengths = {seq: frames.length(seq.path) for seq in found}
-    usable = [seq for seq in found if lengths[seq] >= MIN_FRAMES and lengths[seq] == frames.num_masks(seq.path)]
+        raise DataError(f"{place}: {e}") from e
+    if split.absent:
+        hygiene.warn(f"{place}: {params.partition} names ids that are not there: {some(split.absent)}")
+    if found and (most := max(seq.label for seq in found)) >= split.num_labels:
+        hygiene.warn(
+            f"{place}: the largest label of a training subject is {most}, but {split.num_labels} subjects train and "
+            f"fc_id has labels 0 to {split.num_labels - 1}: no id may be missing; "
+            f"run python tools/check_data.py {params.dataset}"
+        )
+    usable = hygiene.fit(frames, found, place)
     if not usable:
-        first = (
-            f", first {found[0].path}: {lengths[found[0]]} frames, {frames.num_masks(found[0].path)} masks"
-            if found
-            else ""
-        )
+        first = f", first {found[0].path}: {frames.length(found[0].path)} frames, " if found else ""
         raise DataError(
-            f"im_path {params.im_path}: none of its {len(found)} training sequences has {MIN_FRAMES} frames or more "
-            f"and as many masks{first}; run python tools/check_data.py {params.dataset}"
+            f"{place}: none of its {len(found)} training sequences has {MIN_FRAMES} frames or more and as many masks"
+            f"{first and first + str(frames.num_masks(found[0].path)) + ' masks'}; "
+            f"run python tools/check_data.py {params.dataset}"
         )
-    if len(usable) < len(found):
-        unused = sorted({seq.path for seq in found} - {seq.path for seq in usable})
-        logging.getLogger("layers").warning(
-            "%s: %d of %d training sequences are left out, shorter than %d frames or without as many masks, first %s",
-            params.im_path, len(unused), len(found), MIN_FRAMES, unused[0],
-        )  # fmt: skip
-    return usable, [lengths[seq] for seq in usable]
+    return usable, [frames.length(seq.path) for seq in usable]
 
 
 def describe(frames):
-    return f"pack {frames.folder}" if isinstance(frames, Pack) else f"tree {frames.im_path}"
+    return f"pack {frames.folder}" if isinstance(frames, Pack) else f"tree {frames.root}"
 
 
 def fingerprint(frames, sequences):
@@ -200,7 +224,7 @@ def fingerprint(frames, sequences):
                  for seq in sequences}  # fmt: skip
     else:
         known = {seq.path: [frames.length(seq.path), frames.num_masks(seq.path),
-                            *times_of(frames.im_path, frames.gt_path, seq.path).values()]
+                            *times_of(frames.root, frames.gt_path, seq.path).values()]
                  for seq in sequences}  # fmt: skip
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -217,9 +241,11 @@ class Loader:
     def __call__(self, number):
         # Solvers that share the work take every count-th batch each: together one big batch, no clip twice.
         index, start = self.sampler.batch(number * self.count + self.rank)
-        planes = np.empty((len(index), NUM_FRAMES, *PLANES), np.uint8)
+        run = self.sampler.consecutive
+        planes = np.empty((len(index), run, *PLANES), np.uint8)
         self.frames.read_clips([self.paths[i] for i in index], start, planes)
-        return Batch(planes, self.labels[index])
+        clips = planes.reshape(-1, NUM_FRAMES, *PLANES)
+        return Batch(clips, self.labels[index[:: NUM_FRAMES // run]])
 
 
 @dataclass(frozen=True)

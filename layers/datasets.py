@@ -70,6 +70,7 @@ class Dataset:
     label_is_id: bool  # label int(id) - 1; else the index of the id among the sorted ids
     protocol: Protocol
     source: str  # where to get it
+    wanted: tuple[str, ...] = ()  # the sequences that the protocol has of each subject; {id} is the subject
 
     def subjects(self, root):
         """Sorted ids found in `root`: the folder of a tree, or what `layers.sources.open_frames` gives."""
@@ -98,9 +99,9 @@ class Dataset:
                 )
         return {subject: int(subject) - 1 for subject in subjects}
 
-    def sequences(self, root, subjects):
-        """Every sequence of `subjects` in `root`, sorted, whatever its condition and length."""
-        labels = self.labels(self.subjects(root))
+    def sequences(self, root, subjects, labels=None):
+        """Every sequence of `subjects` in `root`, sorted, whatever its condition and length. `labels`: {id: label}."""
+        labels = self.labels(self.subjects(root)) if labels is None else labels
         return [self._sequence(path, labels) for path in self.paths(root, subjects)]
 
     def paths(self, root, subjects=None):
@@ -119,6 +120,10 @@ class Dataset:
         protocol = self.protocol
         patterns = (self.training, protocol.gallery, protocol.probe, *(probes for _, probes in protocol.covariates))
         return any(re.fullmatch(pattern, path) for pattern in patterns)
+
+    def wanted_of(self, subject):
+        """Paths of the sequences that the protocol has of a subject."""
+        return [f"{subject}/{path.format(id=subject)}" for path in self.wanted]
 
     def _sequence(self, path, labels):
         level = dict(zip(self.tree, path.split("/")))
@@ -156,6 +161,12 @@ _CROSS_VIEW = Protocol(
     covariates=(("NM", r"[^/]+/nm-0[56]/[^/]+"), ("BG", r"[^/]+/bg-0[12]/[^/]+"), ("CL", r"[^/]+/cl-0[12]/[^/]+")),
 )
 _SIX_NORMAL_WALKS = rf"[^/]+/nm-0[1-6]/({'|'.join(_VIEWS)})"
+_NORMAL, _OTHERS = tuple(f"nm-0{n}" for n in range(1, 7)), ("bg-01", "bg-02", "cl-01", "cl-02")
+
+
+def _seen_from_all_sides(conditions):
+    return tuple(f"{condition}/{view}" for condition in conditions for view in _VIEWS)
+
 
 DATASETS = {
     dataset.name: dataset
@@ -172,6 +183,7 @@ DATASETS = {
             training=_SIX_NORMAL_WALKS,
             label_is_id=True,
             protocol=_CROSS_VIEW,
+            wanted=_seen_from_all_sides((*_NORMAL, *_OTHERS)),
             source="by application to the Institute of Automation, Chinese Academy of Sciences: "
             "http://www.cbsr.ia.ac.cn/english/Gait%20Databases.asp (CASIA Gait Database, dataset B)",
         ),
@@ -192,6 +204,12 @@ DATASETS = {
                 probe=r".*_(nm|cl|bg)_L_090_0?[34]",
                 grouped_by=r".*_(nm|cl|bg)_L_090_\d+",
             ),
+            wanted=tuple(
+                f"{{id}}_scene{scene}_{cloth}_L_090_{n}"
+                for scene in (1, 2, 3)
+                for cloth in ("nm", "cl", "bg")
+                for n in (1, 2, 3, 4)
+            ),
             source="direct download: "
             "https://drive.google.com/drive/folders/1XRWq40G3Zk03YaELywxuVKNodul4TziG?usp=sharing or "
             " https://pan.baidu.com/s/1oW6u9olOZtQTYOW_8wgLow (extract code tjw0)",
@@ -208,6 +226,7 @@ DATASETS = {
             training=".*",
             label_is_id=False,
             protocol=Protocol(groups=("all",), gallery=r"[^/]+/[1-4]", probe=r"[^/]+/[5-8]"),
+            wanted=tuple(str(n) for n in range(1, 9)),
             source="by application: https://faculty.sustech.edu.cn/yusq/ (SZU RGB-D Gait Dataset)",
         ),
         Dataset(
@@ -216,12 +235,13 @@ DATASETS = {
             folder="Walkers",
             im_dir="crop-im",
             gt_dir="crop-seg",
-            train_num=36,
-            num_subjects=46,
+            train_num=60,
+            num_subjects=100,
             tree=("subject", "condition", "view"),
             training=_SIX_NORMAL_WALKS,
             label_is_id=True,
             protocol=_CROSS_VIEW,
+            wanted=_seen_from_all_sides(_NORMAL),
             source="rendered on this machine: python tools/make_walkers.py",
         ),
     )

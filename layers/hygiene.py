@@ -4,15 +4,16 @@ A sequence counts when it has more than 10 frames and as many masks as frames (p
 
 import contextlib
 import logging
+import re
 
 import numpy as np
 
 from layers.datasets import MIN_FRAMES
 from layers.frames import PLANES, DataError
+from layers.names import some
 
 BRIGHT = 128  # what the person is in a mask, at least; a net would learn masks of 1/255 without a word
 LOOKED_AT = 24  # sequences whose middle mask is read when training starts
-NAMED = 5  # sequences in a sentence
 
 
 def unfit(num_frames, num_masks):
@@ -70,9 +71,26 @@ def dim(brightest):
     )
 
 
-def some(names):
-    """The first few of many names."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+def absent(dataset, paths, subjects):
+    """What the protocol wants of `subjects` and is not among the `paths`: names such as "076/cl-02, 11 views"."""
+    there = {_plain(path) for path in paths}
+    found = []
+    for subject in subjects:
+        wanted: dict[str, list[str]] = {}
+        for path in dataset.wanted_of(subject):
+            wanted.setdefault(path.rpartition("/")[0] if len(dataset.tree) == 3 else path, []).append(path)
+        for above, walks in wanted.items():
+            lacking = [path for path in walks if _plain(path) not in there]
+            if len(lacking) == len(walks) > 1:
+                found.append(f"{above}, {len(walks)} views")
+            else:
+                found += lacking
+    return found
+
+
+def _plain(path):
+    """Outdoor-Gait writes scene1 or 1, and 1 or 01."""
+    return re.sub(r"_scene(?=\d)|_0(?=\d$)", "_", path)
 
 
 def warn(sentence, log=None):

@@ -13,6 +13,11 @@ def is_noise(name):
     return name.startswith(".") or name.lower() in NOISE
 
 
+def some(names, shown=5):
+    """The first few of many names, for a sentence."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
 def folders(root, path=""):
     """Sorted names of the folders below `root`/`path`, those of noise left out. OSError: it cannot be listed."""
     with os.scandir(os.path.join(root, path)) as entries:

@@ -146,6 +146,7 @@ class Pack(Frames):
         )
         self.has_frames = not index.get("silhouettes", False)
         self.mask_max = index.get("mask_max", 255)
+        self.root = self.im_path
         self._folders = _tree_of(self.sequences)
 
     def _index(self):

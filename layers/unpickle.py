@@ -17,7 +17,7 @@ import numpy as np
 NUMERIC_KINDS = "biuf"
 MOST_AXES, LONGEST_AXIS = 32, 2**31
 MOST_BYTES = 2**31  # of a file with one array
-SKIPPED = 2**12  # bytes: longer contents are passed over where the shape alone is wanted
+SKIPPED = 2**17  # bytes: longer contents, which no frame of a pickle holds, are passed over where the shape is wanted
 
 
 class UnsafePickleError(ValueError):

@@ -3,6 +3,7 @@
     python tools/check_data.py casiab                      decodes every file, minutes for a million
     python tools/check_data.py casiab --quick              lists folders only
     python tools/check_data.py casiab --json report.json   writes the whole report too
+    python tools/check_data.py casiab --silhouettes        masks alone; --im-path DIR also takes OpenGait's pickles
 
 Exit status 0: training can start. 1: it cannot, or would stop on the way. 2: wrong usage.
 """
@@ -13,32 +14,31 @@ import os
 import statistics
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cv2
-
-from layers.datasets import DATASETS, MIN_FRAMES, data_root
-from layers.frames import DataError, image_names, read_image
+from layers import hygiene
+from layers.datasets import DATASETS, MIN_FRAMES
+from layers.frames import DataError
+from layers.names import some
+from layers.sources import open_trees
+from layers.split import split_of
+from tools.look import Found, look_into
+from tools.trees import add_trees, trees_of
 from tools.work import Progress, in_order
 
 SHOWN = 10  # examples in the text; the JSON has all
+CROPPED = 0.6  # of a picture's height that the person fills, at least, where pictures are cropped
 
 
 def main(argv=None):
     args = parse_args(argv)
     dataset = DATASETS[args.dataset]
-    folder = data_root() / dataset.folder
-    im_path = args.im_path or str(folder / dataset.im_dir)
-    gt_path = args.gt_path or str(folder / dataset.gt_dir)
     try:
-        for path in (im_path, gt_path):
-            if not os.path.isdir(path):
-                where = "data/README.md says what goes where and how it is cropped"
-                raise DataError(f"{path}: no such folder. {dataset.title}: {dataset.source}; {where}")
-        report = check(dataset, im_path, gt_path, args.train_num, args.quick, args.jobs)
+        im_path, gt_path = trees_of(dataset, args)
+        source = open_trees(im_path, gt_path, args.mask_max or 255)
+        report = check(dataset, source, args)
         if args.json:
             write_json(report, args.json)
     except (DataError, OSError) as e:
@@ -51,108 +51,50 @@ def main(argv=None):
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("--im-path", help="tree of frames (default: where data/README.md puts it)")
-    parser.add_argument("--gt-path", help="tree of masks (default: where data/README.md puts it)")
+    add_trees(parser)
     parser.add_argument("--train-num", type=int, help="training subjects (default: as published)")
+    parser.add_argument("--partition", default="", metavar="FILE", help="who trains: JSON with TRAIN_SET and TEST_SET")
+    parser.add_argument("--excluded", default="", metavar="FILE", help="walks that take no part, one a line")
     parser.add_argument("--quick", action="store_true", help="list folders only, decode nothing")
     parser.add_argument("--json", metavar="FILE", help="write the report here as well")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="threads that decode (default: one a core)")
     return parser.parse_args(argv)
 
 
-@dataclass
-class Found:
-    """What lies in the two folders of one sequence."""
-
-    path: str
-    trains: bool
-    frames: int = 0
-    masks: int = 0
-    broken: list = field(default_factory=list)  # sentences that name a file
-    without_mask: list = field(default_factory=list)  # frames; their masks count as zero
-    sizes: Counter = field(default_factory=Counter)  # of frames, "64x64"
-    empty: int = 0  # masks all zero
-    full: int = 0  # masks without a zero
-
-    @property
-    def usable(self):
-        return self.frames >= MIN_FRAMES and self.frames == self.masks and not self.broken
-
-
-def check(dataset, im_path, gt_path, train_num=None, quick=False, jobs=1):
+def check(dataset, source, args):
     """The report, ready for JSON. What is in "stops" keeps training from running to its end, "warnings" do not."""
-    subjects = dataset.subjects(im_path)
+    where = {"dataset": dataset.name, "im_path": source.im_path, "gt_path": source.gt_path}
+    subjects = dataset.subjects(source)
     try:
         dataset.labels(subjects)
-        training = set(dataset.split(subjects, train_num)[0])
-        sequences = dataset.sequences(im_path, subjects)
+        split = split_of(dataset, subjects, args.train_num, args.partition, args.excluded)
+        sequences = split.sequences(dataset, source, [s for s in subjects if s in split.labels])
     except ValueError as e:
-        return {"dataset": dataset.name, "im_path": im_path, "stops": [str(e)], "warnings": [], "can_train": False}
+        return {**where, "stops": [str(e)], "warnings": [], "can_train": False}
 
     def look(seq):
-        trains = seq.subject in training and dataset.trains(seq)
-        return look_into(Found(seq.path, trains), im_path, gt_path, quick)
+        return look_into(Found(seq.path, seq.subject in split.training and dataset.trains(seq)), source, args.quick)
 
     with Progress(len(sequences), "sequences", "checking") as progress:
         all_found = []
-        for found in in_order(look, sequences, jobs):
+        for found in in_order(look, sequences, args.jobs):
             all_found.append(found)
             progress.update()
-    report = summarise(dataset, subjects, training, sequences, all_found)
-    stops, warnings = judge(dataset, report, sequences, all_found)
+    report = summarise(dataset, subjects, split, sequences, all_found)
+    stops, warnings = judge(dataset, report, split, sequences, all_found, args)
     return {
-        "dataset": dataset.name, "im_path": im_path, "gt_path": gt_path, "decoded": not quick,
-        **report, "stops": stops, "warnings": warnings, "can_train": not stops,
+        **where, "decoded": not args.quick, **report, "stops": stops, "warnings": warnings, "can_train": not stops,
     }  # fmt: skip
 
 
-def look_into(found, im_path, gt_path, quick):
-    """Fill in `found`: list the two folders, and unless `quick` decode every file."""
-    names = _names(im_path, found)
-    masks = _names(gt_path, found)
-    found.frames, found.masks = len(names), len(masks)
-    found.without_mask = sorted(set(names) - set(masks))
-    if quick:
-        return found
-    for name in names:
-        frame = _decode(os.path.join(im_path, found.path, name), cv2.IMREAD_COLOR, found)
-        mask = None
-        if name not in found.without_mask:
-            mask = _decode(os.path.join(gt_path, found.path, name), cv2.IMREAD_GRAYSCALE, found)
-        if frame is not None:
-            found.sizes[f"{frame.shape[1]}x{frame.shape[0]}"] += 1
-        if mask is not None:
-            found.empty += not mask.any()
-            found.full += bool(mask.all())
-        if frame is not None and mask is not None and frame.shape[:2] != mask.shape:
-            file = os.path.join(gt_path, found.path, name)
-            found.broken.append(f"{file}: the mask has not the size of its frame: {mask.shape}, {frame.shape[:2]}")
-    return found
-
-
-def _names(root, found):
-    folder = os.path.join(root, found.path)
-    try:
-        return image_names(folder) if os.path.isdir(folder) else []
-    except DataError as e:
-        found.broken.append(str(e))
-        return []
-
-
-def _decode(path, flags, found):
-    try:
-        return read_image(path, flags)
-    except DataError as e:
-        found.broken.append(str(e))
-        return None
-
-
-def summarise(dataset, subjects, training, sequences, all_found):
+def summarise(dataset, subjects, split, sequences, all_found):
     """Counts and lists of what was found."""
     per_subject = Counter(seq.subject for seq in sequences)
     sizes: Counter = sum((found.sizes for found in all_found), Counter())
+    left_out: Counter = sum((found.left_out for found in all_found), Counter())
+    paths = [seq.path for seq in sequences]
     return {
-        "subjects": {"found": len(subjects), "published": dataset.num_subjects, "training": len(training),
+        "subjects": {"found": len(subjects), "published": dataset.num_subjects, "training": len(split.training),
                      "missing": missing_ids(dataset, subjects)},
         "sequences": {"found": len(sequences), "training": sum(found.trains for found in all_found),
                       "usable": sum(found.usable for found in all_found),
@@ -160,14 +102,43 @@ def summarise(dataset, subjects, training, sequences, all_found):
                       "per_subject": dict(sorted(per_subject.items())),
                       "short": {found.path: found.frames for found in all_found if found.frames < MIN_FRAMES},
                       "mismatched": {found.path: [found.frames, found.masks] for found in all_found
-                                     if found.frames != found.masks}},
+                                     if found.frames != found.masks},
+                      "missing": [path for path in hygiene.absent(dataset, paths, subjects)
+                                  if not split.excludes(path.split(",")[0])],
+                      "unknown": [path for path in paths if not dataset.knows(path)],
+                      "suspects": {found.path: jumps for found in all_found if (jumps := found.jumps())}},
         "frames": {"found": sum(found.frames for found in all_found),
                    "without_mask": [f"{found.path}/{name}" for found in all_found for name in found.without_mask],
                    "broken": [sentence for found in all_found for sentence in found.broken],
-                   "sizes": dict(sizes.most_common())},
+                   "sizes": dict(sizes.most_common()), "left_out_by_crop": dict(left_out.most_common())},
         "masks": {"found": sum(found.masks for found in all_found), "empty": sum(found.empty for found in all_found),
-                  "full": sum(found.full for found in all_found)},
+                  "full": sum(found.full for found in all_found),
+                  "without_frame": [f"{found.path}/{name}" for found in all_found for name in found.without_frame],
+                  "dim": {found.path: found.brightest for found in all_found if hygiene.dim(found.brightest)}},
+        "test": test_part(dataset, subjects, split, sequences, all_found),
     }  # fmt: skip
+
+
+def test_part(dataset, subjects, split, sequences, all_found):
+    """Who is tested, and how many walks each cell of the tables has: {"gallery" or probes: {group: walks}}."""
+    cells: dict[str, Counter] = {}
+    for seq, found in zip(sequences, all_found):
+        group = dataset.protocol.group(seq)
+        for kind in kinds(dataset.protocol, seq) if seq.subject in split.test and group else ():
+            cells.setdefault(kind, Counter())[group] += found.frames >= MIN_FRAMES
+    groups = dataset.protocol.groups
+    return {"subjects": len(split.test), "published": dataset.num_subjects - dataset.train_num,
+            "walks": {kind: {group: cells[kind][group] for group in groups} for kind in sorted(cells)},
+            "first": next(iter(split.test), ""), "last": next(iter(reversed(split.test)), "")}  # fmt: skip
+
+
+def kinds(protocol, seq):
+    """The parts that a walk has in the tables: gallery, probes, or those of a further table, such as BG."""
+    named = protocol.covariate(seq)
+    if named:
+        return [f"probes {named}"]
+    role = protocol.role(seq)
+    return [] if role is None else ["gallery" if role == "gallery" else "probes"]
 
 
 def missing_ids(dataset, subjects):
@@ -178,17 +149,18 @@ def missing_ids(dataset, subjects):
     return [f"{number:03d}" for number in range(1, dataset.num_subjects + 1) if number not in numbers]
 
 
-def judge(dataset, report, sequences, all_found):
+def judge(dataset, report, split, sequences, all_found, args):
     """(what keeps training from running to its end, what does not): sentences."""
     stops, warnings = [], []
     usable = {seq.subject for seq, found in zip(sequences, all_found) if found.usable and found.trains}
     if len(usable) < 2:
         stops.append(f"{len(usable)} training subjects have a usable sequence, two are needed")
     labels = [seq.label for seq, found in zip(sequences, all_found) if found.trains]
-    if labels and max(labels) >= report["subjects"]["training"]:
+    if labels and max(labels) >= split.num_labels:
         stops.append(
             f"the largest label of a training subject is {max(labels)}, fc_id has room for "
-            f"0..{report['subjects']['training'] - 1}: {dataset.title} labels are id - 1, so no id may be missing"
+            f"0..{split.num_labels - 1}: {dataset.title} labels are id - 1, so no id may be missing; or say who trains "
+            "by a partition file: python tools/make_prototxt.py --help"
         )
     whole = [found for found in all_found if found.trains and found.usable]
     strange = [found for found in whole if len(found.without_mask) == found.frames]
@@ -197,29 +169,65 @@ def judge(dataset, report, sequences, all_found):
             f"{len(strange)} training sequences have masks, but none of a frame's name, first {strange[0].path}, "
             f"frame {strange[0].without_mask[0]}: a mask must be named as its frame is"
         )
+    dim = [found for found in whole if hygiene.dim(found.brightest)]
+    if dim:
+        fault = hygiene.dim(dim[0].brightest).replace("<dataset>", dataset.name)
+        stops.append(
+            f"{len(dim)} training sequences have dim masks, first {dim[0].path}: {fault}; "
+            f"and check them with --mask-max {dim[0].brightest}"
+        )
     broken = [sentence for found in all_found if found.trains for sentence in found.broken]
     if broken:
         stops.append(f"{len(broken)} files that training reads are broken, first {broken[0]}")
+    tall = [statistics.median(person[2] for person in found.people) for found in all_found if found.people]
+    if tall and (share := statistics.median(tall)) < CROPPED:
+        warnings.append(
+            f"the people fill {100 * share:.0f}% of the height of the pictures, so these are not cropped around them: "
+            f"python tools/crop.py {dataset.name} --help"
+        )
+    if missing := report["subjects"]["missing"]:
+        warnings.append(f"{len(missing)} ids are missing: " + some(missing, SHOWN) + consequence(dataset, split, args))
     lacking = report["subjects"]["training"] - len(usable)
-    frames, masks = report["frames"], report["masks"]
+    frames, masks, found = report["frames"], report["masks"], report["sequences"]
     for number, text in (
-        (len(report["subjects"]["missing"]), "ids are missing: " + " ".join(report["subjects"]["missing"][:SHOWN])),
+        (len(split.absent), f"ids of the partition are not there: {some(split.absent, SHOWN)}"),
+        (len(found["missing"]), f"of what the protocol wants is missing: {some(found['missing'], SHOWN)}"),
+        (len(found["unknown"]), "sequences are of no condition that the protocol knows, so that nobody uses them; "
+         f"rename or remove them: {some(found['unknown'], SHOWN)}"),
         (lacking, "training subjects have no usable sequence"),
-        (len(report["sequences"]["short"]), f"sequences are shorter than {MIN_FRAMES} frames and are left out"),
-        (len(report["sequences"]["mismatched"]), "sequences have not as many masks as frames and are left out"),
+        (len(found["short"]), f"sequences are shorter than {MIN_FRAMES} frames and are left out"),
+        (len(found["mismatched"]), "sequences have not as many masks as frames and are left out"),
         (len(frames["broken"]) - len(broken), "files that training does not read are broken"),
         (len(frames["without_mask"]), "frames have no mask of their name; it counts as empty"),
+        (len(masks["without_frame"]), f"masks have no frame of their name: {some(masks['without_frame'])}"),
         (masks["empty"], "masks are empty"),
         (masks["full"], "masks are full"),
-    ):
+        (len(found["suspects"]), "sequences have frames in which the box or the person in it jumps, such as legs alone "
+         f"or another person; look at them: {some([f'{p}/{n[0]}' for p, n in found['suspects'].items()])}"),
+    ):  # fmt: skip
         if number:
             warnings.append(f"{number} {text}")
+    for reason, number in frames["left_out_by_crop"].items():
+        warnings.append(f"{number} frames were left out when cropping: {reason}")
     return stops, warnings
+
+
+def consequence(dataset, split, args):
+    """What missing ids do to a split by number."""
+    train_num = args.train_num or dataset.train_num
+    published = {f"{number:03d}" for number in range(1, train_num + 1)}
+    if args.partition or published == set(split.training):
+        tested = dataset.num_subjects - train_num
+        return "" if len(split.test) == tested else f"; {len(split.test)} people are tested, not {tested}"
+    return (
+        f"; the first {train_num} are {split.training[0]}..{split.training[-1]} now, not 001..{train_num:03d}, "
+        f"and {len(split.test)} people are tested, not {dataset.num_subjects - train_num}"
+    )
 
 
 def to_text(report):
     """The report for reading."""
-    lines = [f"{report['dataset']}: {report['im_path']}"]
+    lines = [f"{report['dataset']}: {report['im_path'] or report['gt_path']}"]
     if "subjects" in report:
         subjects, sequences, frames, masks = (report[key] for key in ("subjects", "sequences", "frames", "masks"))
         per_subject = sequences["per_subject"].values() or [0]
@@ -231,7 +239,10 @@ def to_text(report):
             f"  frames     {frames['found']}, sizes {_sizes(frames['sizes'])}" if report["decoded"] else
             f"  frames     {frames['found']}, not decoded",
             f"  masks      {masks['found']}" + (f", {masks['empty']} empty, {masks['full']} full" * report["decoded"]),
+            f"  test       {report['test']['subjects']} subjects, published {report['test']['published']}",
+            *(f"  {kind:10s} {_walks(walks)}" for kind, walks in report["test"]["walks"].items()),
         ]  # fmt: skip
+        lines += _examples("missing", sequences["missing"])
         lines += _examples("short", [f"{path}: {n} frames" for path, n in sequences["short"].items()])
         lines += _examples(
             "mismatched", [f"{path}: {n} frames, {m} masks" for path, (n, m) in sequences["mismatched"].items()]
@@ -241,6 +252,13 @@ def to_text(report):
     lines += [f"stop: {sentence}" for sentence in report["stops"]]
     lines.append("training can start" if report["can_train"] else "training cannot run: mend what is marked stop")
     return "\n".join(lines)
+
+
+def _walks(walks):
+    """{group: walks} in words: those of most groups, and the groups that have fewer."""
+    most = max(walks.values())
+    fewer = [f"{group}: {n}" for group, n in walks.items() if n < most]
+    return f"{most} walks a cell" + (f"; fewer in {some(fewer, len(walks))}" if fewer else "")
 
 
 def _sizes(sizes):

@@ -38,8 +38,8 @@ import cv2
 
 from layers.datasets import DATASETS, MIN_FRAMES, data_root
 from layers.frames import DataError, full_range, image_names, read_image, read_video
-from layers.hygiene import dim, some
-from layers.names import is_noise
+from layers.hygiene import dim
+from layers.names import is_noise, some
 from tools.person import cut_pair, follow, numbers_of
 from tools.raw import find_walks
 from tools.trees import add_mask_max

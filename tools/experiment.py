@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """What a folder of experiments/ trains, asked before it does: experiments/train_steps.sh runs this.
 
-    python tools/experiment.py show experiments/casiab      data set, folder, subjects that train
+    python tools/experiment.py show experiments/casiab      data set, folder, subjects that train, steps
     python tools/experiment.py check experiments/casiab     can every step be trained, and do old weights fit?
     python tools/experiment.py record experiments/casiab rec --since 1700000000
 
@@ -73,18 +73,25 @@ def main(argv=None):
 
 
 def show(args):
-    step = read_step(args.folder, STEPS[-1])
+    steps = steps_of(args.folder)
+    step = read_step(args.folder, steps[-1])
     if step.data is None:
         raise ValueError(f"{step.path}: no data layer of GaitNet in phase TRAIN; wanted a net of experiments/")
     dataset = DATASETS[step.data.dataset]
     print(f"dataset={dataset.name}\nfolder={dataset.folder}\ntrain_num={step.data.train_num or dataset.train_num}")
+    print(f"steps={' '.join(steps)}")
+    if not step.data.im_path:
+        print("kind=--silhouettes")
+    for name in ("partition", "excluded"):
+        if path := getattr(step.data, name):
+            print(f"option=--{name}={os.path.abspath(path)}")
 
 
 # ---- check
 
 
 def check(args):
-    steps = [read_step(args.folder, name) for name in args.steps or STEPS]
+    steps = [read_step(args.folder, name) for name in args.steps or steps_of(args.folder)]
     for step in steps:
         require_net(step)
     require_same_people(steps)
@@ -139,11 +146,16 @@ def require_same_people(steps):
     fed_by_us = [step for step in steps if step.data]
     for step in fed_by_us:
         first = fed_by_us[0]
-        if (step.data.dataset, step.data.train_num) != (first.data.dataset, first.data.train_num):
+        if chosen(step.data) != chosen(first.data):
             raise ValueError(
                 f"{step.path} trains {told(step.data)}, {first.path.name} {told(first.data)}; "
                 "make them equal, or train the steps one by one: cd experiments/NAME && sh train_net.sh seg"
             )
+
+
+def chosen(data):
+    """What says who trains."""
+    return data.dataset, data.train_num, data.partition, data.excluded
 
 
 def told(data):
@@ -173,10 +185,10 @@ def require_fitting_weights(step, who):
 def people_of(data, who):
     """Ids that `data` trains on, sorted; None where the data cannot be read: then training will say so. `who` keeps
     what was found."""
-    key = (data.dataset, data.train_num, data.im_path, data.gt_path)
+    key = (*chosen(data), data.im_path, data.gt_path)
     if key not in who:
         try:
-            sequences, _ = training_sequences(data, open_frames(data.im_path, data.gt_path))
+            sequences, _ = training_sequences(data, open_frames(data.im_path or None, data.gt_path))
             who[key] = sorted({sequence.subject for sequence in sequences})
         except (DataError, OSError):
             who[key] = None
@@ -223,6 +235,11 @@ def record(args):
 
 
 # ---- reading
+
+
+def steps_of(folder):
+    """The steps that an experiment has: silhouettes alone have one."""
+    return [name for name in STEPS if (folder / f"solver-{name}.prototxt").is_file()] or list(STEPS)
 
 
 def read_step(folder, name):

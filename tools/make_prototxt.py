@@ -6,7 +6,9 @@
     python tools/make_prototxt.py casiab --train-num 24 --batch 16 --iter-size 8 --out experiments/casiab-tr24
 
 The last one makes an experiment of its own: another split, smaller batches. sh train_net.sh experiments/casiab-tr24
-trains and evaluates it. A file that was edited by hand is never touched, unless --force says so.
+trains and evaluates it. --partition takes a split by ids, as OpenGait's files have it; --silhouettes makes one on masks
+alone, which trains the recognition branch in step rec. A file that was edited by hand is never touched, unless --force
+says so.
 """
 
 import argparse
@@ -22,7 +24,9 @@ sys.path.insert(0, str(ROOT))
 
 from caffe.text import message_to_text
 from layers.datasets import DATASETS, NUM_FRAMES
-from models.gaitnet import PUBLISHED, RECIPES, STEPS, Variant, deploy, gaitnet, recipe, solver
+from layers.frames import DataError
+from layers.split import read_excluded, read_partition
+from models.gaitnet import PUBLISHED, RECIPES, Variant, deploy, gaitnet, recipe, solver
 
 LEARNS = {
     "seg": "the segmentation branch",
@@ -31,6 +35,7 @@ LEARNS = {
     "sia": "both branches, on pairs of clips",
 }
 WRITTEN = "Written by tools/make_prototxt.py from models/gaitnet.py"
+OWN = ("--train-num", "--partition", "--excluded", "--batch", "--silhouettes")  # options of an experiment of its own
 TRAIN_NET = """#!/bin/sh
 # cd into this folder, then: sh train_net.sh [seg|rec|joint|sia ...]
 cd -- "$(dirname -- "$0")" && . ../train_steps.sh
@@ -73,13 +78,17 @@ def parse(argv):
     own.add_argument("dataset", nargs="?", choices=sorted(DATASETS), help="the data set that it is on")
     own.add_argument("--out", metavar="DIR", help="its folder, in experiments/")
     own.add_argument("--train-num", type=positive, metavar="N", help="subjects that train (default: as published)")
+    own.add_argument("--partition", metavar="FILE", help="who trains and who is tested: JSON, TRAIN_SET and TEST_SET")
+    own.add_argument("--excluded", metavar="FILE", help="walks that take no part, one a line, such as 079/cl-02/090")
+    own.add_argument("--silhouettes", action="store_true",
+                     help="masks alone, no frames: true masks in place of predicted ones, step rec alone")  # fmt: skip
     own.add_argument("--batch", type=positive, metavar="N",
                      help="clips in a batch, which step sia makes N/2 pairs of (default: as published)")  # fmt: skip
     own.add_argument("--iter-size", type=positive, default=1, metavar="N",
                      help="batches whose gradients make one update (default %(default)s)")  # fmt: skip
     args = parser.parse_args(argv)
     if not args.dataset:
-        if args.out or args.train_num or args.batch or args.iter_size != 1:
+        if args.out or args.iter_size != 1 or any(getattr(args, name.strip("-").replace("-", "_")) for name in OWN):
             parser.error("these options want a data set first: " + ", ".join(sorted(DATASETS)))
         return args
     if not args.out:
@@ -87,11 +96,35 @@ def parse(argv):
     args.out = folder_of(parser, args.out)
     if args.batch and args.batch % 2:
         parser.error(f"argument --batch: {args.batch}: wanted an even number, of which step sia makes pairs")
+    try:
+        take_files(args)
+    except DataError as e:
+        parser.error(str(e))
     most = DATASETS[args.dataset].num_subjects - 1
     if args.train_num and args.train_num > most:
         parser.error(f"argument --train-num: {args.train_num}: {args.dataset} has {most + 1} subjects, and one at "
                      f"least is to be tested; wanted 1 to {most}")  # fmt: skip
     return args
+
+
+def take_files(args):
+    """Read the partition and the excluded walks; their paths become relative to the experiment's folder."""
+    if args.partition:
+        training = read_partition(args.partition)[0]
+        if args.train_num not in (None, len(training)):
+            raise DataError(f"{args.partition}: {len(training)} ids train; leave out --train-num {args.train_num}")
+        args.train_num = len(training)
+    if args.excluded:
+        read_excluded(args.excluded)
+    for name in ("partition", "excluded"):
+        if given := getattr(args, name):
+            setattr(args, name, os.path.relpath(given, ROOT / args.out))
+
+
+def variant_of(args):
+    return Variant(
+        args.train_num, args.batch, args.iter_size, args.silhouettes, args.partition or "", args.excluded or ""
+    )
 
 
 def positive(text):
@@ -124,18 +157,20 @@ def texts():
 
 def experiment_texts(args):
     """{path: text} of an experiment of its own."""
-    variant = Variant(args.train_num, args.batch, args.iter_size)
+    variant = variant_of(args)
     return step_texts(args.out, args.dataset, variant, command_of(args)) | {f"{args.out}/train_net.sh": TRAIN_NET}
 
 
 def step_texts(folder, dataset, variant, command=None):
     files = {}
-    for step in STEPS:
+    for step in variant.steps:
         made = [f"by: {command}"] if command else []
         net, how = gaitnet(dataset, step, variant), solver(dataset, step, variant)
-        files[f"{folder}/gaitnet-{step}.prototxt"] = prototxt(net, net_head(dataset, step) + made)
+        files[f"{folder}/gaitnet-{step}.prototxt"] = prototxt(net, net_head(dataset, step, variant) + made)
         told = [*update_told(dataset, step, variant)] if command else []
-        files[f"{folder}/solver-{step}.prototxt"] = prototxt(how, solver_head(dataset, step, how) + told + made)
+        files[f"{folder}/solver-{step}.prototxt"] = prototxt(
+            how, solver_head(dataset, step, how, variant) + told + made
+        )
     return files
 
 
@@ -163,22 +198,26 @@ def is_edited(text):
     return not found or checksum(text.replace(found[0], f"# {WRITTEN}.\n", 1)) != found[1]
 
 
-def net_head(dataset, step):
+def what_learns(step, variant):
+    return "the recognition branch, from silhouettes alone" if variant.silhouettes else LEARNS[step]
+
+
+def net_head(dataset, step, variant):
     return [
-        f"GaitNet on {DATASETS[dataset].title}, step {step}: learns {LEARNS[step]}.",
+        f"GaitNet on {DATASETS[dataset].title}, step {step}: learns {what_learns(step, variant)}.",
         f"{WRITTEN}.",
         "Edit im_path and gt_path where your data lies elsewhere;",
         "for another split train_num, and num_output of fc_id.",
     ]
 
 
-def solver_head(dataset, step, how):
-    used = recipe(dataset)
-    before = STEPS[STEPS.index(step) - 1] if step != STEPS[0] else None
+def solver_head(dataset, step, how, variant):
+    used, steps = recipe(dataset), variant.steps
+    before = steps[steps.index(step) - 1] if step != steps[0] else None
     start = f"gaitnet-{before}_iter_{used.steps[before].solver['max_iter']}.caffemodel" if before else None
     took = "The authors report about 24 hours on one Titan X." if used is PUBLISHED else used.steps[step].expect
     return [
-        f"GaitNet on {DATASETS[dataset].title}, step {step}: learns {LEARNS[step]}.",
+        f"GaitNet on {DATASETS[dataset].title}, step {step}: learns {what_learns(step, variant)}.",
         f"Starts from {start or 'the fillers'}. {took}".rstrip(),
         f"    caffe train --solver=solver-{step}.prototxt" + (f" --weights={start}" if start else ""),
         f"{WRITTEN}.",
@@ -200,18 +239,26 @@ def update_told(dataset, step, variant):
 
 def command_of(args):
     words = ["tools/make_prototxt.py", args.dataset]
-    for name, value in (("--train-num", args.train_num), ("--batch", args.batch)):
+    train_num = None if args.partition else args.train_num
+    for name, value in (("--train-num", train_num), ("--batch", args.batch)):
         words += [name, str(value)] if value else []
+    words += ["--silhouettes"] if args.silhouettes else []
+    for name in ("partition", "excluded"):  # from the repository's folder
+        path = getattr(args, name)
+        words += [f"--{name}", os.path.normpath(os.path.join(args.out, path))] if path else []
     words += ["--iter-size", str(args.iter_size)] if args.iter_size != 1 else []
     return shlex.join([*words, "--out", args.out])
 
 
 def summary(args):
-    dataset, variant = DATASETS[args.dataset], Variant(args.train_num, args.batch, args.iter_size)
+    dataset, variant = DATASETS[args.dataset], variant_of(args)
     trained = args.train_num or dataset.train_num
-    lines = [f"{args.out}: {dataset.title}, {trained} subjects train, {dataset.num_subjects - trained} are tested"]
+    tested = dataset.num_subjects - trained
+    if args.partition:
+        tested = len(read_partition(ROOT / args.out / args.partition)[1])
+    lines = [f"{args.out}: {dataset.title}, {trained} subjects train, {tested} are tested"]
     notes: dict[str, None] = {}
-    for step in STEPS:
+    for step in variant.steps:
         first, *more = update_told(args.dataset, step, variant)
         lines.append(f"  {step}: {first}")
         notes |= dict.fromkeys(more)

@@ -51,7 +51,7 @@ def check(folder, capsys, *steps):
 def test_whole_experiments_pass(folder, capsys):
     assert check(folder, capsys) == ""
     assert experiment.main(["show", str(folder)]) == 0
-    assert capsys.readouterr().out == "dataset=casiab\nfolder=CASIA-B\ntrain_num=3\n"
+    assert capsys.readouterr().out == "dataset=casiab\nfolder=CASIA-B\ntrain_num=3\nsteps=seg rec joint sia\n"
 
 
 @pytest.mark.medium

@@ -1,0 +1,64 @@
+"""What training refuses or leaves out, and what it says."""
+
+import cv2
+import pytest
+
+from layers.data_layers import training_sequences
+from layers.datasets import DATASETS
+from layers.frames import DataError
+from layers.hygiene import absent
+from layers.names import folders, is_noise
+from layers.params import parse
+from layers.sources import open_frames
+from tests.layers.trees import write_walkers
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_walkers(tmp_path / "Walkers", subjects=2)
+
+
+def training(root):
+    settings = {"dataset": "walkers", "batch_size": 2, "train_num": 2, "im_path": str(root / "crop-im"),
+                "gt_path": str(root / "crop-seg")}  # fmt: skip
+    params = parse(str(settings), "GaitNet")
+    return training_sequences(params, open_frames(params.im_path, params.gt_path))
+
+
+def test_masks_of_0_and_1_train_nothing(root):
+    for file in (root / "crop-seg").rglob("*.png"):
+        cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) // 128)
+    with pytest.raises(DataError, match="its masks say 1 where the person is, wanted 255; .*--mask-max 1"):
+        training(root)
+
+
+def test_masks_of_other_names_train_nothing(root):
+    for file in list((root / "crop-seg").rglob("*.png")):
+        file.rename(file.with_name(f"mask_{file.name}"))
+    with pytest.raises(DataError, match="none of a frame's name, first 001/nm-01/000; a mask must be named"):
+        training(root)
+
+
+def test_both_kinds_of_difference_are_named(root, caplog):
+    (root / "crop-im/001/nm-01/000/001.png").unlink()  # of 11
+    (root / "crop-seg/001/nm-01/090/001.png").unlink()  # of 12
+    (root / "crop-im/001/nm-02/000/001.png").unlink()  # of 13
+    assert len(training(root)[0]) == 5
+    assert "1 of 8 sequences are left out, shorter than 11 frames: 001/nm-01/000 (10 frames, 11 masks)" in caplog.text
+    unequal = "001/nm-01/090 (12 frames, 11 masks), 001/nm-02/000 (12 frames, 13 masks)"
+    assert f"2 of 8 sequences are left out, not as many masks as frames: {unequal}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["thumbs.db", "Thumbs.db", ".DS_Store", "@eaDir", "__MACOSX", "Desktop.ini", "._001"])
+def test_noise_is_no_subject(root, name):
+    (root / "crop-im" / name).mkdir()
+    assert is_noise(name) and folders(root / "crop-im") == ["001", "002"]
+
+
+def test_what_the_protocol_wants_is_named():
+    casiab, outdoor = DATASETS["casiab"], DATASETS["outdoor"]
+    paths = [f"076/{walk}" for walk in casiab.wanted if not walk.startswith("cl-02") and walk != "bg-01/018"]
+    assert absent(casiab, paths, ["076"]) == ["076/bg-01/018", "076/cl-02, 11 views"]
+    written = [f"017/017_{scene}_{cloth}_L_090_0{n}" for scene in (1, 2, 3) for cloth in ("nm", "cl", "bg")
+               for n in (1, 2, 3, 4)]  # fmt: skip
+    assert absent(outdoor, written[1:], ["017"]) == ["017/017_scene1_nm_L_090_1"]

@@ -1,0 +1,134 @@
+"""What lies in the folders of one sequence: numbers, broken files, and how the person stands in the pictures."""
+
+import csv
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from layers import hygiene
+from layers.frames import DataError, full_range, image_names, read_image
+from layers.opengait import Pickles
+from tools.crop import RECORD
+from tools.person import OFF_CENTRE, OFF_HEIGHT, running_median
+
+OFF_PROPORTION = 1.8  # ratio of a person's height by width to the median of the frames around: more than a stride does
+
+
+@dataclass
+class Found:
+    """What there is of one sequence."""
+
+    path: str
+    trains: bool
+    frames: int = 0
+    masks: int = 0
+    broken: list = field(default_factory=list)  # sentences that name a file
+    without_mask: list = field(default_factory=list)  # frames; their masks count as zero
+    without_frame: list = field(default_factory=list)  # masks
+    sizes: Counter = field(default_factory=Counter)  # of frames, "64x64"
+    empty: int = 0  # masks all zero
+    full: int = 0  # masks without a zero
+    brightest: int = 0  # of all masks
+    people: list = field(default_factory=list)  # (frame, side of the picture, height and width, centre as shares of it)
+    left_out: Counter = field(default_factory=Counter)  # reasons of tools/crop.py
+
+    @property
+    def usable(self):
+        return not hygiene.unfit(self.frames, self.masks) and not self.broken
+
+    def jumps(self):
+        """Frames in which the box, or the person in it, jumps against the frames around."""
+        if len(self.people) < 3:
+            return []
+        names, *columns = zip(*self.people)
+        side, height, width, centre = (np.array(column, float) for column in columns)
+        off = np.zeros(len(names), bool)
+        for values, most in ((side, OFF_HEIGHT), (height / width, OFF_PROPORTION)):
+            off |= np.abs(np.log(values / running_median(values))) > np.log(most)
+        off |= np.abs(centre - running_median(centre)) > OFF_CENTRE
+        return [name for name, jumps in zip(names, off) if jumps]
+
+
+def look_into(found, source, quick):
+    """Fill in `found`: list what is there, and unless `quick` decode all of it. source: a Tree or Pickles."""
+    try:
+        look = look_into_pickles if isinstance(source, Pickles) else look_into_folders
+        look(found, source, quick)
+    except DataError as e:
+        found.broken.append(str(e))
+    return found
+
+
+def look_into_pickles(found, source, quick):
+    found.frames, found.masks = source.length(found.path), source.num_masks(found.path)
+    found.without_mask = [f"{n:03d}" for n in range(found.masks, found.frames)]
+    found.without_frame = [f"{n:03d}" for n in range(found.frames, found.masks)]
+    if quick:
+        return
+    frames, masks = source.arrays(found.path)
+    for pictures in (frames, masks):
+        if pictures is not None and (pictures is frames or frames is None):
+            found.sizes[f"{pictures.shape[2]}x{pictures.shape[1]}"] += len(pictures)
+    for number, mask in enumerate(() if masks is None else masks):
+        look_at_mask(found, f"{number:03d}", mask)
+
+
+def look_into_folders(found, source, quick):
+    read_record(found, source.root)
+    masks = _names(source.gt_path, found)
+    names = _names(source.im_path, found) if source.has_frames else masks
+    found.frames, found.masks = len(names), len(masks)
+    found.without_mask, found.without_frame = sorted(set(names) - set(masks)), sorted(set(masks) - set(names))
+    for name in () if quick else names:
+        frame = (
+            _decode(os.path.join(source.im_path, found.path, name), cv2.IMREAD_COLOR, found)
+            if source.has_frames
+            else None
+        )
+        file = os.path.join(source.gt_path, found.path, name)
+        mask = None if name in found.without_mask else _decode(file, cv2.IMREAD_GRAYSCALE, found)
+        shown = mask if not source.has_frames else frame
+        if shown is not None:
+            found.sizes[f"{shown.shape[1]}x{shown.shape[0]}"] += 1
+        if mask is not None:
+            look_at_mask(found, name, full_range(mask, source.mask_max))
+        if frame is not None and mask is not None and frame.shape[:2] != mask.shape:
+            found.broken.append(f"{file}: the mask has not the size of its frame: {mask.shape}, {frame.shape[:2]}")
+
+
+def look_at_mask(found, name, mask):
+    found.empty += not mask.any()
+    found.full += bool(mask.all())
+    found.brightest = max(found.brightest, int(mask.max()))
+    left, top, width, height = cv2.boundingRect((mask > 127).astype(np.uint8))
+    if height:
+        side = len(mask)
+        found.people.append((name, side, height / side, width / side, (top + height / 2) / side))
+
+
+def read_record(found, root):
+    """What tools/crop.py left out of this sequence, and why."""
+    record = os.path.join(root, found.path, RECORD)
+    if os.path.isfile(record):
+        with open(record, newline="", errors="replace") as rows:
+            found.left_out = Counter(row[-1] for row in csv.reader(rows) if row)
+
+
+def _names(root, found):
+    folder = os.path.join(root, found.path)
+    try:
+        return image_names(folder) if os.path.isdir(folder) else []
+    except DataError as e:
+        found.broken.append(str(e))
+        return []
+
+
+def _decode(path, flags, found):
+    try:
+        return read_image(path, flags)
+    except DataError as e:
+        found.broken.append(str(e))
+        return None
