@@ -1,6 +1,7 @@
 """Where the nets compute: the mode (CPU or GPU) and device number, global as in Caffe."""
 
 import contextlib
+import functools
 import os
 
 import torch
@@ -11,6 +12,11 @@ from caffe.errors import CaffeError
 _current = torch.device("cpu")
 _ordinal = 0
 _told = False  # that there is no GPU
+
+# A forked process has none of the threads that its parent computed with, and OpenMP waits for them for ever. With one
+# thread it asks for none: workers of a multiprocessing.Pool can run nets that their parent ran before.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 
 def current() -> torch.device:

@@ -31,26 +31,32 @@ class GaitNet(nn.Module):
                 setattr(self, f"conv{9 + k}_scale{s}", nn.Conv2d(channels, 32, 3, padding=s, dilation=s))
                 setattr(self, f"bn{k}_scale{s}", nn.BatchNorm2d(32, affine=False))
         self.fc_fea = nn.Linear(96 * 7 * 7, 256)
+        for conv in (self.conv1_0, self.conv2_0, self.conv3_0, self.conv4_0, self.conv5_0):
+            conv.to(memory_format=torch.channels_last)  # a pixel's channels side by side: faster on a CPU
 
     def masks(self, frames):
         """(N, 3, 64, 64) -> (N, 1, 64, 64): how likely each pixel shows the person."""
-        x = _pool(F.relu(self.conv1_0(frames)))
-        x = _pool(F.relu(self.conv2_0(x)))
-        for conv in (self.conv3_0, self.conv4_0, self.conv5_0, self.conv6_0, self.conv7_0):
+        x = _pool(self.conv1_0(frames.contiguous(memory_format=torch.channels_last)))
+        x = _pool(self.conv2_0(x))
+        for conv in (self.conv3_0, self.conv4_0, self.conv5_0):
             x = F.relu(conv(x))
-        return self.conv8_0(x).sigmoid()
+        x = x.flatten(1)  # (N, 192 * 7 * 7); from here on kernels cover all there is, and are matrices
+        for conv in (self.conv6_0, self.conv7_0):
+            x = F.relu(F.linear(x, conv.weight.flatten(1), conv.bias))
+        x = torch.addmm(self.conv8_0.bias, x, self.conv8_0.weight.flatten(1))
+        return x.unflatten(1, (1, 64, 64)).sigmoid()
 
     def feature(self, fused):
         """(N, 1, 64, 64), the sum of a clip's six masks -> (N, 256)."""
-        x = _pool(F.relu(self.bn0(self.conv9_0(fused))))
+        x = _pool(self.bn0(self.conv9_0(fused)))
         x = _pool(self.scales(1, x))
         x = _pool(self.scales(2, x))
-        return F.relu(self.fc_fea(self.scales(3, x).flatten(1)))
+        return F.relu(self.fc_fea(F.relu(self.scales(3, x)).flatten(1)))
 
     def scales(self, k, x):
         """Three dilations side by side: (N, C, H, W) -> (N, 96, H, W)."""
         branches = [getattr(self, f"bn{k}_scale{s}")(getattr(self, f"conv{9 + k}_scale{s}")(x)) for s in (1, 2, 3)]
-        return F.relu(torch.cat(branches, 1))
+        return torch.cat(branches, 1)
 
     def forward(self, clips):
         """(N, 6, 3, 64, 64) -> feature (N, 256), masks (N, 6, 1, 64, 64)."""
@@ -66,4 +72,5 @@ def load(path) -> GaitNet:
 
 
 def _pool(x):
-    return F.max_pool2d(x, 3, 2, ceil_mode=True)  # Caffe rounds the size up
+    """ReLU and max pooling; the other way round, which is the same and has fewer numbers to look at."""
+    return F.relu(F.max_pool2d(x, 3, 2, ceil_mode=True))  # Caffe rounds the size up
