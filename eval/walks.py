@@ -29,7 +29,8 @@ VERSION = 2  # of what the cache holds: raise it when extraction changes
 class Source:
     """All that determines features: a trained net, a dataset on disk, and how clips are drawn.
 
-    im_path None: silhouettes alone, true masks in place of predicted ones. gt_path None: no ground truth. clips: "20", or "all" windows, which needs no seed. gpu: number, or None for the CPU.
+    im_path None: silhouettes alone, true masks in place of predicted ones. gt_path None: no ground truth.
+    clips: "20", or "all" windows, which needs no seed. gpu: number, or None for the CPU.
     cache: folder where features are kept. leaked: test people whom training has seen are no error.
     """
 
@@ -145,8 +146,8 @@ def choose(source, frames, part):
     if source.gt_path:
         paths = [walk.path for walk in long]
         hygiene.require_bright(frames, paths, source.gt_path)
-        unequal = [(path, frames.length(path), frames.num_masks(path)) for path in paths]
-        unequal = [f"{path} ({n} frames, {m} masks)" for path, n, m in unequal if n != m]
+        numbers = [(path, frames.length(path), frames.num_masks(path)) for path in paths]
+        unequal = [f"{path} ({n} frames, {m} masks)" for path, n, m in numbers if n != m]
         tell(unequal, "walks have not as many masks as frames; a frame without a mask counts as empty")
     roles = {dataset.protocol.role(walk) for walk in long}
     if part == "test" and not {"gallery", "probe"} <= roles:

@@ -4,8 +4,8 @@
     python tools/to_opengait.py features eval/feat/casiab-tr74-test-0123456789abcdef.npz --out features.npz
 
 masks: the masks that the net predicts, of every sequence, as <id>/<condition>/<view>/<view>.pkl, one uint8 array
-(F, 64, 64) of 0..255 each, which OpenGait trains GaitSet or GaitBase on; view 000 where a data set has one only. Started
-again, it goes on with what is missing.
+(F, 64, 64) of 0..255 each, which OpenGait trains GaitSet or GaitBase on; view 000 where a data set has one only.
+Started again, it goes on with what is missing.
 features: from what an evaluation leaves in eval/feat/. An .npz has embeddings (N, 256, 1), labels, types (conditions)
 and views, as OpenGait's evaluation wants them, and ids; a .csv has id, condition, view and the 256 numbers in a row.
 """
