@@ -210,7 +210,7 @@ def test_silhouettes_alone_are_tested_as_they_are(small_casiab, weights, tmp_pat
     features, _, _ = read_cache(next(tmp_path.glob("casiab-tr3-test-*.npz")))
     names = features.names.tolist()
     assert not any(name.startswith("006/bg-01") for name in names) and "005/bg-01/000" in names
-    planes = open_frames(None, small_casiab / "crop-seg").read(walk, 0, np.empty((12, 4, 64, 64), np.uint8))
+    planes = open_frames(None, small_casiab / "crop-seg").read(walk, 0, np.empty((13, 4, 64, 64), np.uint8))
     sums = window_sums(planes[:, 3].astype(np.float32) / 255)
     net = DeployNet(load_caffe(None), ROOT / "eval/deploy_gaitnet.prototxt", weights, parts=("recognition",))
     np.testing.assert_allclose(
