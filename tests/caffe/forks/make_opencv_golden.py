@@ -31,7 +31,7 @@ def write_nets(folder):
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
     for name, make in nets.DEPLOY.items():
-        if name == "segnet":  # OpenCV reads neither its BN nor Upsample
+        if name in ("segnet", "faster_rcnn_deploy"):  # OpenCV reads neither its BN nor Upsample
             continue
         # OpenCV knows depthwise convolution by the name of one fork, and BN by none.
         text = make(bn=False) if name == "pspnet" else make().replace("'DepthwiseConvolution'", "'Convolution'")
