@@ -99,8 +99,11 @@ pack() {
     fi
 }
 
-evaluate() { # gpu or nothing
-    set -- --report --weights "$weights" --train-num "$train_num" --out "$results" ${1:+--gpu "${1%%,*}"}
+evaluate() { # step, folder, option...
+    weights=$experiment/$(sh "$experiment/train_net.sh" --weights "$1")
+    folder=$2
+    shift 2
+    set -- --weights "$weights" --train-num "$train_num" --out "$folder" ${gpu:+--gpu "${gpu%%,*}"} "$@"
     [ "$dataset" != walkers ] || set -- "$@" --clips all # all windows of a walk: few walks, nothing random in the table
     with_options "$evaluates" -m eval "$dataset" "$@" $kind
 }
@@ -130,9 +133,16 @@ for step in $(told steps); do
     stage $step env CHECKED=yes sh "$experiment/train_net.sh" $step "$@"
 done
 trap - INT
-weights=$experiment/$(sh "$experiment/train_net.sh" --weights)
 case $gpu in '' | all) gpu=$(any_gpu) ;; esac
-stage evaluation evaluate "$gpu"
+steps=
+if [ "$dataset" = walkers ]; then # so few people are tested in no time: what does each step bring?
+    for step in rec joint; do
+        stage "after $step" evaluate $step "$results/after-$step"
+    done
+    steps=yes
+fi
+stage "after sia" evaluate sia "$results" --report
+[ -z "$steps" ] || { echo && $python eval/steps.py "$results"; }
 
 cat <<END
 
