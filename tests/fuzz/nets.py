@@ -10,7 +10,7 @@ from tests.fuzz.loops import LOOPS, Unfit
 
 MOST_VALUES, LARGEST = 500, 20.0  # of a blob; larger numbers hide errors of others
 IN_PLACE = {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "Dropout", "Scale", "Bias"}
-# Their backward may read the top, in Caffe too: work in place on it changes their gradient, which then is no derivative.
+# Their backward may read the top, as in Caffe: after work in place on it their gradient is no derivative.
 READ_TOPS = set("BNLL Clip Dropout ELU Exp LRN Log MVN PReLU Power ReLU Sigmoid Softmax Swish TanH AbsVal".split())
 WITHOUT_BACKWARD = {"Accuracy", "ArgMax", "Threshold"}  # refuse force_backward
 LOSSES = ("EuclideanLoss", "SoftmaxWithLoss", "InfogainLoss", "SigmoidCrossEntropyLoss", "HingeLoss", "ContrastiveLoss")
