@@ -40,7 +40,7 @@ def test_scripts_and_their_options(page):
             continue
         source = (ROOT / script).read_text()
         if script.startswith("eval/"):
-            source += (ROOT / "eval" / "command.py").read_text()
+            source += (ROOT / "eval" / "cli.py").read_text()
         for option in re.findall(r"(?<=\s)--[a-z][a-z0-9-]+", re.split(r"[#`|]", rest)[0]):
             assert f'"{option}"' in source, f"{id_of(page)}: {script} has no option {option}"
 
