@@ -315,7 +315,7 @@ echo "Optimization Done."
 def test_the_log_outlives_the_terminal(experiment, what):
     (experiment.parent.parent / "caffe/build/tools/caffe").write_text(LASTING)
     ours, theirs = pty.openpty() if what == "terminal" else os.pipe()
-    env = {**os.environ, "CAFFE_ROOT": str(experiment.parent.parent / "caffe")}
+    env = {**os.environ, "CAFFE_ROOT": str(experiment.parent.parent / "caffe"), "CAFFE_PYTHON": sys.executable}
     command = ["sh", str(experiment / "train_net.sh"), "seg"]
     running = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=env, start_new_session=True)
     os.close(theirs)
