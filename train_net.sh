@@ -99,8 +99,11 @@ pack() {
     fi
 }
 
-evaluate() { # gpu or nothing
-    set -- --report --weights "$weights" --train-num "$train_num" --out "$results" ${1:+--gpu "${1%%,*}"}
+evaluate() { # step, folder, option...
+    weights=$experiment/$(sh "$experiment/train_net.sh" --weights "$1")
+    folder=$2
+    shift 2
+    set -- --weights "$weights" --train-num "$train_num" --out "$folder" ${gpu:+--gpu "${gpu%%,*}"} "$@"
     [ "$dataset" != walkers ] || set -- "$@" --clips all # all windows of a walk: few walks, nothing random in the table
     with_options "$evaluates" -m eval "$dataset" "$@" $kind
 }
@@ -130,9 +133,18 @@ for step in $(told steps); do
     stage $step env CHECKED=yes sh "$experiment/train_net.sh" $step "$@"
 done
 trap - INT
-weights=$experiment/$(sh "$experiment/train_net.sh" --weights)
 case $gpu in '' | all) gpu=$(any_gpu) ;; esac
-stage evaluation evaluate "$gpu"
+every=$(told steps)
+last=${every##* }
+if [ "$dataset $every" = "walkers seg rec joint sia" ]; then # minutes: what does each step bring?
+    stage "after rec" evaluate rec "$results/after-rec"
+    stage "after joint" evaluate joint "$results/after-joint"
+fi
+stage "after $last" evaluate "$last" "$results" --report
+if [ -d "$results/after-joint" ]; then
+    echo
+    $python eval/steps.py "$results"
+fi
 
 cat <<END
 

@@ -44,7 +44,7 @@ _HOMES = {
     "classifier": ("Classifier",),
     "detector": ("Detector",),
 }  # fmt: skip
-_MODULES = ("classifier", "coord_map", "detector", "draw", "io", "net_spec", "proto", "pycaffe")
+_MODULES = ("classifier", "coord_map", "detector", "dnn", "draw", "io", "net_spec", "proto", "pycaffe")
 
 
 def __getattr__(name):

@@ -8,8 +8,10 @@ import numpy as np
 
 from caffe.proto import caffe_pb2
 
-_FIELDS = {name: caffe_pb2.BlobProto.DESCRIPTOR.fields_by_name[name].number
-           for name in ("data", "diff", "double_data", "double_diff")}  # fmt: skip
+_FIELDS = {
+    name: caffe_pb2.BlobProto.DESCRIPTOR.fields_by_name[name].number
+    for name in ("data", "diff", "double_data", "double_diff")
+}
 
 
 def write(proto, field, values) -> None:
@@ -21,12 +23,40 @@ def write(proto, field, values) -> None:
 
 def read(proto, field) -> np.ndarray:
     """The values of a packed field of BlobProto `proto`, 1-d float32 (from double fields too), writable."""
-    only = caffe_pb2.BlobProto()
-    getattr(only, field).MergeFrom(getattr(proto, field))
-    dtype = "<f8" if field.startswith("double") else "<f4"
-    count = len(getattr(only, field))
-    wire = only.SerializeToString()
-    return np.frombuffer(wire, dtype, count, len(wire) - count * np.dtype(dtype).itemsize).astype(np.float32)
+    dtype = np.dtype("<f8" if field.startswith("double") else "<f4")
+    count = len(getattr(proto, field))
+    if not count:
+        return np.zeros(0, np.float32)
+    wire = proto.SerializeToString()
+    head = _varint(_FIELDS[field] << 3 | 2) + _varint(count * dtype.itemsize)
+    start = _find(wire, head)
+    if start < 0:  # where unknown fields stand in front
+        return np.array(getattr(proto, field), np.float32)
+    return np.frombuffer(wire, dtype, count, start).astype(np.float32)
+
+
+def _find(wire, head):
+    """Where the values begin of the field whose tag and length are `head`: behind numbers and other arrays, which are
+    stepped over. -1: there is something else in between."""
+    at = 0
+    while not wire.startswith(head, at):
+        kind = wire[at] & 7
+        _, at = _read_varint(wire, at)
+        value, at = _read_varint(wire, at)
+        if kind not in (0, 2):
+            return -1
+        at += value if kind == 2 else 0
+    return at + len(head)
+
+
+def _read_varint(wire, at):
+    number = shift = 0
+    while True:
+        byte = wire[at]
+        number |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return number, at
 
 
 def _varint(number):

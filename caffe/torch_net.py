@@ -20,7 +20,8 @@ class TorchNet(nn.Module):
 
     `inputs` names what `forward` takes: the tops of layers without bottoms (Input and all data layers), in their order.
     `forward` gives {name: tensor} of the blobs `outputs` (default: the net's outputs), each with its last value where
-    layers work in place. Other shapes than the net's are fine where its layers allow them.
+    layers work in place; layers that these do not depend on are left out. Other shapes than the net's are fine where
+    its layers allow them.
 
     `params` holds copies of the net's parameters as "<layer>/<number>"; one shared by layers is there once. lr_mult 0
     means requires_grad False. What is random (Dropout in TRAIN) draws from torch's global generators. A layer without a
@@ -39,10 +40,13 @@ class TorchNet(nn.Module):
         self.params = nn.ParameterDict()
         self._steps = []  # (layer, names of its bottoms, of its tops, of its parameters)
         keys = {}  # number of a learnable parameter -> its name in `params`
+        needed = _needed(net, self.outputs) if outputs is not None else net.nodes
         for node in net.nodes:
             bottoms, tops = ([names[k] for k in ids] for ids in (node.bottom_ids, node.top_ids))
             if not bottoms and node.type != "Parameter":
                 self.inputs += tops
+                continue
+            if node not in needed:
                 continue
             for number, (k, blob) in zip(node.param_ids, enumerate(node.layer.blobs)):
                 if number not in keys:
@@ -77,6 +81,16 @@ def to_torch(net, outputs=None) -> TorchNet:
 
 def _learns(param, k):
     return k >= len(param.param) or param.param[k].lr_mult != 0
+
+
+def _needed(net, outputs):
+    """The nodes that the blobs `outputs` depend on."""
+    names, wanted, needed = net.wiring.names, set(outputs), []
+    for node in reversed(net.nodes):
+        if not wanted.isdisjoint(names[k] for k in node.top_ids):
+            needed.append(node)
+            wanted.update(names[k] for k in node.bottom_ids)
+    return needed
 
 
 def _same_layer(node):

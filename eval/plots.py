@@ -74,6 +74,26 @@ def draw_roc(axes, result, kind):
     finish(axes)
 
 
+def steps(bars):
+    """Figure of rank-1 after each step, a group of bars a covariate; bars as of eval.steps.bars."""
+    figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    width = 0.8 / max(len(rows) for rows in bars.values())
+    for i, (step, *_) in enumerate(next(iter(bars.values()))):
+        values, low, high = np.array([rows[i][1:] for rows in bars.values()]).T
+        place = np.arange(len(bars)) + (i - 1) * width
+        drawn = axes.bar(
+            place, values, width * 0.92, yerr=[values - low, high - values], capsize=3, label=f"after {step}"
+        )
+        axes.bar_label(drawn, fmt="%.1f", label_type="center", color="white", fontsize=8)
+    axes.set(
+        xticks=range(len(bars)), xticklabels=[f"{name} probes" for name in bars], ylabel="rank-1 (%)", ylim=(0, 100)
+    )
+    axes.set_title("Rank-1 without identical view, unseen people; 95% intervals", fontsize=10)
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend(loc="upper right")
+    return figure
+
+
 def mark(points):
     """A curve of few points has them marked: a line of one is not to be seen."""
     return "." if len(points) < 3 else None

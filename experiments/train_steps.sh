@@ -4,7 +4,7 @@
 #   sh train_net.sh              all steps; those already done are skipped, an interrupted one is resumed
 #   sh train_net.sh rec sia      these steps
 #   sh train_net.sh --gpu=0,1 --precision=tf32 --tensorboard=runs    options go on to `caffe train`
-#   sh train_net.sh --weights    trains nothing: prints the file that the last step ends with
+#   sh train_net.sh --weights [rec]    trains nothing: prints the file that this step, or the last one, ends with
 #   CAFFE_ROOT=/path/to/caffe sh train_net.sh    with that Caffe instead of the bundled one
 #
 # A step logs to gaitnet-<step>-<date>.log and snapshots to gaitnet-<step>_iter_<n>.caffemodel and .solverstate.
@@ -14,7 +14,7 @@ root=$(CDPATH= cd -- ../.. && pwd)
 main() {
     case ${1-} in
         -h | --help) sed -n '4,11s/^# \{0,1\}//p' "$root/experiments/train_steps.sh"; return ;;
-        --weights) read_facts && final_weights "$(steps_here | tail -n 1)"; return ;;
+        --weights) read_facts && final_weights "${2:-$(steps_here | tail -n 1)}"; return ;;
     esac
     read_words "$@"
     find_caffe

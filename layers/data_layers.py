@@ -23,7 +23,7 @@ from layers.pack import Pack
 from layers.pack import fingerprint as times_of
 from layers.params import parse
 from layers.prefetch import Prefetcher
-from layers.sampling import ClipSampler, PairSampler
+from layers.sampling import ClipSampler, PairSampler, ScatteredSampler
 from layers.sources import open_frames
 from layers.split import split_of
 
@@ -35,6 +35,7 @@ class DataLayer(caffe.Layer):
     """Clips of six frames with their masks; what its subclasses share."""
 
     tops: tuple[str, ...] = ()
+    can_scatter = False  # may a clip's frames come from several sequences?
     runtime_seed: int | None = None
 
     def __caffe_seed__(self, seed):
@@ -56,6 +57,9 @@ class DataLayer(caffe.Layer):
                 f"{name}: all training sequences in {place_of(params)} are of one subject, {sequences[0].subject}; "
                 "identification needs two or more"
             )
+        if params.scattered and not self.can_scatter:
+            raise DataError(f"{name}: param_str has scattered True, which is for GaitNet_Seg alone; leave it out")
+        self.scattered = params.scattered
         self.people = {params.dataset: sorted({seq.subject for seq in sequences})}
         self.given_seed = params.seed
         self.seed = seed = self._seed()
@@ -91,7 +95,7 @@ class DataLayer(caffe.Layer):
         return self.sampler(*self.drawn_from, (seed, int(self.phase)))
 
     def sampler(self, sequences, lengths, num, seed):
-        return ClipSampler(lengths, num, seed)
+        return (ScatteredSampler if self.scattered else ClipSampler)(lengths, num, seed)
 
     def reshape(self, bottom, top):
         """Draw the next batch. Caffe calls this before each forward, and once when the net is built.
@@ -143,6 +147,7 @@ class GaitNet_Seg(DataLayer):
     """top: im0..im5 (N, 3, 64, 64) BGR minus 127.5; gt0..gt5 (N, 1, 64, 64) in 0..1."""
 
     tops = (*IMAGES, *MASKS)
+    can_scatter = True
 
 
 class GaitNet(DataLayer):
@@ -236,9 +241,11 @@ class Loader:
     def __call__(self, number):
         # Solvers that share the work take every count-th batch each: together one big batch, no clip twice.
         index, start = self.sampler.batch(number * self.count + self.rank)
-        planes = np.empty((len(index), NUM_FRAMES, *PLANES), np.uint8)
+        run = self.sampler.consecutive
+        planes = np.empty((len(index), run, *PLANES), np.uint8)
         self.frames.read_clips([self.paths[i] for i in index], start, planes)
-        return Batch(planes, self.labels[index])
+        clips = planes.reshape(-1, NUM_FRAMES, *PLANES)
+        return Batch(clips, self.labels[index[:: NUM_FRAMES // run]])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class Params:
     train_num: int | None = None  # training subjects; None: as published
     mode: str = "TRAIN"  # as in the original: accepted, makes no difference
     seed: int | None = None  # a number makes the batches repeatable
+    scattered: bool = False  # GaitNet_Seg: the six frames of a clip come from six sequences
     partition: str = ""  # file that says who trains, in place of train_num; see layers/split.py
     excluded: str = ""  # file of walks that take no part
 
@@ -67,6 +68,7 @@ def _check(layer, key, value):
         "batch_size": (f"a number from 1 to {MOST_CLIPS}", lambda v: _is_int(v) and 1 <= v <= MOST_CLIPS),
         "train_num": ("a number of 1 or more", lambda v: _is_int(v) and v >= 1),
         "seed": ("a number of 0 or more", lambda v: _is_int(v) and v >= 0),
+        "scattered": ("True or False", lambda v: isinstance(v, bool)),
     }.get(key, ("a path", lambda v: isinstance(v, str) and v != "" and "\0" not in v))
     if not wanted[1](value):
         raise DataError(f"{layer}: param_str has {key} {reprlib.repr(value)}, wanted {wanted[0]}")

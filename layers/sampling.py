@@ -13,6 +13,8 @@ POSITIVE_SHARE = 0.3  # of the pairs, mined to be of one subject
 class ClipSampler:
     """Batches of `num` clips out of sequences with the given `lengths` (frames, each more than 6)."""
 
+    consecutive = NUM_FRAMES  # frames that are read from each start
+
     def __init__(self, lengths, num, seed):
         """`seed`: a tuple of integers >= 0."""
         self.lengths, self.num, self.seed = np.asarray(lengths), num, seed
@@ -34,6 +36,20 @@ class ClipSampler:
     def _starts(self, rng, index):
         # as in the original: randint(F - 6) never draws the last window
         return rng.integers(self.lengths[index] - NUM_FRAMES)
+
+
+class ScatteredSampler(ClipSampler):
+    """Batches of `num` clips whose six frames come from six sequences.
+
+    For what looks at frames one by one: the six of a walk are nearly the same picture, and six rooms teach more."""
+
+    consecutive = 1
+
+    def __init__(self, lengths, num, seed):
+        super().__init__(lengths, num * NUM_FRAMES, seed)
+
+    def _starts(self, rng, index):
+        return rng.integers(self.lengths[index])
 
 
 class PairSampler(ClipSampler):

@@ -30,6 +30,7 @@ class Step:
     solver: dict  # SolverParameter: what this step has of its own
     seg_lr: float = 1  # lr_mult of the segmentation branch; 0 freezes it
     seg_loss: float = 0.01  # loss_weight of loss_seg
+    scattered: bool = False  # in phase TRAIN each frame is of another walk
     expect: str = ""  # for the head of the solver file
 
 
@@ -58,27 +59,29 @@ PUBLISHED = Recipe(
 )  # fmt: skip
 
 # Minutes on two CPU cores instead of days on a GPU. The net, its names and its shapes are the same; what differs:
+# - step seg takes few frames at a time, each of another walk: what it lacks is steps, not frames (docs/SPEEDRUN.md);
 # - inputs of +-127 learn slowly, so conv1_0 starts and learns as if they were divided by 64 (input_scale);
 # - msra fillers, Adam and no dropout, in both branches: SGD leaves the masks at their mean for long, and the features
 #   of some hundred iterations gain more from fitting than from being held back;
+# - Adam moves every weight alike, so that the thousands that fc_fea adds up move too far together, and those of fc_id,
+#   which start near zero, not far enough (fea_lr, id_lr);
 # - BatchNorm's running statistics follow within tens of iterations, not thousands;
 # - joint and sia are gentle: at the published rates so short a training forgets what it knew.
+_ADAM = dict(type="Adam", weight_decay=0)
 WALKERS = Recipe(
     steps={
-        "seg": Step(4, 10, dict(type="Adam", base_lr=4e-4, max_iter=2700, weight_decay=0, snapshot=300), seg_loss=1),
-        "rec": Step(
-            16, 10, dict(type="Adam", base_lr=1e-3, max_iter=350, weight_decay=0, snapshot=50), seg_lr=0, seg_loss=0
-        ),
-        "joint": Step(16, 10, dict(base_lr=1e-3, max_iter=20, snapshot=10), seg_lr=0.1),
-        "sia": Step(8, 5, dict(base_lr=1e-3, max_iter=10, snapshot=5), seg_lr=0.1),
+        "seg": Step(2, 10, dict(_ADAM, base_lr=5e-4, max_iter=2200, snapshot=400), seg_loss=1, scattered=True),
+        "rec": Step(12, 10, dict(_ADAM, base_lr=3e-4, max_iter=400, snapshot=100), seg_lr=0, seg_loss=0),
+        "joint": Step(8, 10, dict(_ADAM, base_lr=1e-4, max_iter=75, snapshot=25), seg_lr=0.1),
+        "sia": Step(8, 5, dict(_ADAM, base_lr=5e-5, max_iter=40, snapshot=20), seg_lr=0.1),
     },
     solver=dict(
-        test_iter=5, test_interval=300, display=20, random_seed=1,
+        test_iter=5, test_interval=400, display=20, random_seed=1,
         lr_policy="poly", power=1, momentum=0.9, weight_decay=5e-4,
     ),
     net=dict(
         seg_filler="msra", seg_dropout=0, input_scale=64, moving_average_fraction=0.9,
-        fea_filler=dict(type="msra"), fea_dropout=0,
+        fea_filler=dict(type="msra"), fea_dropout=0, fea_lr=0.3, id_lr=8,
     ),
     seed=1,
 )  # fmt: skip
@@ -166,7 +169,8 @@ def _training_net(dataset, step, phase, variant):
     clips = 2 * batch if step == "sia" else batch
 
     n = NetSpec()
-    frames, truth = _data(n, DATASETS[dataset], train_num, step, phase, batch, told.seed, variant)
+    scattered = now.scattered and phase == "TRAIN"
+    frames, truth = _data(n, DATASETS[dataset], train_num, step, phase, batch, told.seed, variant, scattered)
     if variant.silhouettes:
         masks = n.gt_cube = L.Concat(*(n[name] for name in truth), axis=0)  # (6N, 1, 64, 64)
     else:
@@ -179,14 +183,14 @@ def _training_net(dataset, step, phase, variant):
     dropout = told.net.get("fea_dropout", 0.5)
     if dropout:
         feature = n.drop13 = L.Dropout(feature, in_place=True, dropout_ratio=dropout)
-    identify(n, feature, train_num)
+    identify(n, feature, train_num, **told.net)
     if step == "sia":
         n.feature1, n.feature2 = L.Slice(feature, name="make_pair", ntop=2, axis=0, slice_point=batch)
         n.loss_siamese = L.ContrastiveLoss(n.feature1, n.feature2, n.sim, loss_weight=0.01, margin=10)
     return n.to_proto()
 
 
-def _data(n, dataset, train_num, step, phase, batch, seed, variant):
+def _data(n, dataset, train_num, step, phase, batch, seed, variant, scattered):
     """The Python layer of `step`: im0..im5 (N, 3, 64, 64), gt0..gt5 (N, 1, 64, 64), label (N), sim (N/2) of N clips.
 
     Silhouettes alone have no im0..im5."""
@@ -204,6 +208,8 @@ def _data(n, dataset, train_num, step, phase, batch, seed, variant):
     }
     if seed is not None:
         settings["seed"] = seed
+    if scattered:
+        settings["scattered"] = True
     settings |= {key: path for key in ("partition", "excluded") if (path := getattr(variant, key))}
     if variant.silhouettes:
         layer, frames = "GaitNet_Silhouettes", []
@@ -271,7 +277,7 @@ def segmentation(
 
 
 def recognition(
-    n, masks, clips, use_global_stats=False, moving_average_fraction=None, fea_filler=None, **_segmentation
+    n, masks, clips, use_global_stats=False, moving_average_fraction=None, fea_filler=None, fea_lr=1, **_others
 ):
     """The recognition branch: masks (6N, 1, 64, 64) of N = `clips` clips -> fc_fea (N, 256).
 
@@ -315,7 +321,7 @@ def recognition(
     n.pool11 = _pool(mscan(2, n.pool10))  # 15 -> 7
     n.fc_fea = L.InnerProduct(
         mscan(3, n.pool11),
-        param=[dict(lr_mult=1, decay_mult=1), dict(lr_mult=2, decay_mult=0)],
+        param=[dict(lr_mult=fea_lr, decay_mult=1), dict(lr_mult=2 * fea_lr, decay_mult=0)],
         num_output=FEATURE_DIM,
         weight_filler=fea_filler or dict(type="gaussian", std=0.005),
         bias_filler=dict(type="constant", value=0.1),
@@ -324,11 +330,11 @@ def recognition(
     return n.relu13
 
 
-def identify(n, feature, subjects):
+def identify(n, feature, subjects, id_lr=1, **_others):
     """Which training subject is it? feature (N, 256), label (N) -> fc_id (N, subjects), accuracy, loss_gait."""
     n.fc_id = L.InnerProduct(
         feature,
-        param=[dict(lr_mult=1, decay_mult=1), dict(lr_mult=1, decay_mult=0)],
+        param=[dict(lr_mult=id_lr, decay_mult=1), dict(lr_mult=id_lr, decay_mult=0)],
         num_output=subjects,
         weight_filler=dict(type="gaussian", std=0.01),
         bias_filler=dict(type="constant"),

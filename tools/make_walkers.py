@@ -86,10 +86,11 @@ def parse_args(argv):
         "--conditions",
         nargs="+",
         metavar="C",
-        help="nm-01 bg-02 cl-01 ... (default: nm-01 to nm-06; outdoor, szu: all)",
+        help="nm-01 bg-02 cl-01 ... (default: what training and test need of each subject; casiab: nm-01 to nm-06; "
+        "outdoor, szu: all)",
     )
     parser.add_argument("--views", nargs="+", metavar="V", help="000 018 ... 180 (default: all)")
-    parser.add_argument("--frames", type=positive, default=15, help="of each, 25 in 3 seconds (default: %(default)s)")
+    parser.add_argument("--frames", type=positive, default=12, help="of each, 25 in 3 seconds (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="another number, other people (default: %(default)s)")
     parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--size", type=positive, default=SIZE, help="pixels of a crop's side (default: %(default)s)")
@@ -99,12 +100,12 @@ def parse_args(argv):
     parser.add_argument("--contact-sheet", metavar="FILE.png", help="also draw some of the sequences side by side")
     args = parser.parse_args(argv)
     tree = TREES[args.tree]
-    for option, usual, known in (("conditions", tree.usual, tree.conditions), ("views", tree.views, tree.views)):
-        wanted = getattr(args, option) or usual
-        for name in wanted:
+    for option in ("conditions", "views"):
+        wanted, known = getattr(args, option), getattr(tree, option)
+        for name in wanted or ():
             if name not in known:
                 parser.error(f"argument --{option}: {args.tree} has no {name!r} (known: {' '.join(known)})")
-        setattr(args, option, list(dict.fromkeys(wanted)))
+        setattr(args, option, wanted and list(dict.fromkeys(wanted)))
     if args.frames > MAX_FRAMES:
         parser.error(f"argument --frames: {args.frames} is more than {MAX_FRAMES}, the camera would be run over")
     if args.seed < 0:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import caffe
+from caffe import packed
 from caffe.proto import caffe_pb2
 
 HEAD = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
@@ -171,3 +172,17 @@ def test_a_net_without_weights_is_saved_and_read_back(make):
     Path("w.caffemodel").write_bytes(b"")
     with pytest.raises(caffe.CaffeError, match="w.caffemodel: holds no weights at all"):
         net.copy_from("w.caffemodel")
+
+
+@pytest.mark.parametrize("field", ["data", "diff", "double_data", "double_diff"])
+@pytest.mark.parametrize("others", [{}, {"num": -1, "width": 3}, {"shape": {"dim": [2, 200]}}])
+def test_values_of_a_blob_are_read_in_one_piece(field, others):
+    """Among numbers, other arrays, and fields that nobody knows, here of fixed width."""
+    values = np.arange(400, dtype=np.float32)
+    proto = caffe_pb2.BlobProto(**{field: values}, **others)
+    for other in {"data", "diff", "double_data", "double_diff"} - {field}:
+        getattr(proto, other).extend([7.5] * 3)
+    for unknown in (b"", b"\xca\x3e\x03abc", b"\xcd\x3e\0\0\x80\x3f"):
+        proto.MergeFromString(unknown)
+        np.testing.assert_array_equal(packed.read(proto, field), values)
+    assert packed.read(caffe_pb2.BlobProto(num=3), field).shape == (0,)

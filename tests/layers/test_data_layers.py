@@ -12,7 +12,9 @@ import torch
 
 import caffe
 from layers import data_layers
+from layers.datasets import DATASETS
 from layers.frames import DataError
+from layers.sources import open_frames
 from tests.layers.trees import write_walkers
 from tools import pack_frames
 
@@ -67,6 +69,26 @@ def test_tops_of_clips(tmp_path, root):
 
 def test_tops_of_segmentation(tmp_path, root):
     assert len(next_batch(make_net(tmp_path, "GaitNet_Seg", root))) == 12
+
+
+def test_scattered_frames_bring_their_own_masks(tmp_path, root):
+    batch = next_batch(make_net(tmp_path, "GaitNet_Seg", root, scattered=True))
+    frames, truth = open_frames(str(root / "crop-im"), str(root / "crop-seg")), {}
+    for seq in {seq.path for seq in DATASETS["walkers"].sequences(root / "crop-im", ["001", "002"])}:
+        images, masks = frames.clip(seq, 0, frames.length(seq))
+        truth |= {image.tobytes(): (seq, mask) for image, mask in zip(images, masks)}
+    walks = []
+    for k, clip in ((k, clip) for clip in range(5) for k in range(6)):
+        image = (batch[f"im{k}"][clip] + 127.5).round().astype(np.uint8).transpose(1, 2, 0)
+        seq, mask = truth[np.ascontiguousarray(image).tobytes()]
+        assert np.array_equal((batch[f"gt{k}"][clip, 0] * 255).round().astype(np.uint8), mask)
+        walks.append(seq)
+    assert len(set(walks[:6])) == min(6, len(set(walks)))
+
+
+def test_clips_are_not_scattered_where_six_frames_count(tmp_path, root):
+    with pytest.raises(DataError, match="scattered True, which is for GaitNet_Seg alone"):
+        make_net(tmp_path, "GaitNet", root, scattered=True)
 
 
 def test_tops_of_pairs(tmp_path, root):

@@ -16,7 +16,7 @@ from tools import check_data, pack_frames
 
 def test_published_splits():
     splits = {name: (d.train_num, d.num_subjects) for name, d in DATASETS.items()}
-    assert splits == {"casiab": (74, 124), "outdoor": (69, 138), "szu": (49, 99), "walkers": (36, 46)}
+    assert splits == {"casiab": (74, 124), "outdoor": (69, 138), "szu": (49, 99), "walkers": (60, 100)}
 
 
 def test_casiab_tree(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from layers.datasets import NUM_FRAMES
-from layers.sampling import ClipSampler, PairSampler
+from layers.sampling import ClipSampler, PairSampler, ScatteredSampler
 
 LENGTHS = [11, 12, 40, 13, 25, 19, 11]
 SUBJECTS = ["a", "a", "b", "b", "b", "c", "c"]
@@ -60,3 +60,12 @@ def test_mined_halves_are_drawn_from_all_sequences_of_the_subject():
         first, second = sampler.batch(n)[0]
         drawn.setdefault(SUBJECTS[first], set()).add(int(second))
     assert drawn == {"a": {0, 1}, "b": {2, 3, 4}, "c": {5, 6}}
+
+
+def test_scattered_frames_come_from_six_sequences():
+    sampler = ScatteredSampler(LENGTHS, 2, (0, 0))
+    drawn = [sampler.batch(n) for n in range(700)]
+    assert all(len(index) == len(start) == 2 * NUM_FRAMES for index, start in drawn)
+    assert np.array_equal(np.concatenate([index for index, _ in drawn]), np.resize(sampler.order, 700 * 12))
+    frames = {(i, f) for index, start in drawn for i, f in zip(index.tolist(), start.tolist())}
+    assert frames == {(i, f) for i, length in enumerate(LENGTHS) for f in range(length)}  # every frame, the last too

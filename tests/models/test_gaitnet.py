@@ -1,12 +1,13 @@
 """What the definition says, where the golden values cannot see it: phases, rates, fillers, batch sizes, solvers."""
 
 import ast
+from dataclasses import replace
 
 import pytest
 
 from caffe.proto import caffe_pb2
 from layers.datasets import DATASETS
-from models.gaitnet import RECIPES, STEPS, deploy, gaitnet, solver
+from models.gaitnet import RECIPES, STEPS, WALKERS, deploy, gaitnet, solver
 
 TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
 PUBLISHED = ["casiab", "outdoor", "szu"]
@@ -149,13 +150,31 @@ def test_a_seed_makes_walkers_repeatable():
         assert solver("walkers", step).random_seed == 1
 
 
-def test_walkers_first_layer_learns_as_if_inputs_were_scaled():
+def test_walkers_first_layer_learns_as_if_inputs_were_scaled(monkeypatch):
     """Weights are 64 times smaller; Adam's step has the size of the rate, SGD's goes with the larger gradient."""
-    seg, joint = gaitnet("walkers", "seg"), gaitnet("walkers", "joint")
-    rates = [[p.lr_mult for p in layer(net, name).param] for net in (seg, joint) for name in ("conv1_0", "conv2_0")]
-    assert rates[0] == pytest.approx([rates[1][0] / 64, rates[1][1]])
-    assert rates[2] == pytest.approx([rates[3][0] / 64**2, rates[3][1]])
-    assert solver("walkers", "seg").type == "Adam" and solver("walkers", "joint").type == "SGD"
+
+    def share(step):
+        rates = {
+            name: [p.lr_mult for p in layer(gaitnet("walkers", step), name).param] for name in ("conv1_0", "conv2_0")
+        }
+        assert rates["conv1_0"][1] == rates["conv2_0"][1]
+        return rates["conv1_0"][0] / rates["conv2_0"][0]
+
+    assert solver("walkers", "seg").type == solver("walkers", "joint").type == "Adam"
+    assert share("seg") == pytest.approx(1 / 64) and share("joint") == pytest.approx(1 / 64)
+    by_sgd = replace(WALKERS.steps["joint"], solver=dict(max_iter=1))
+    monkeypatch.setitem(WALKERS.steps, "joint", by_sgd)
+    assert solver("walkers", "joint").type == "SGD"
+    assert share("joint") == pytest.approx(1 / 64**2)
+
+
+def test_walkers_frames_are_scattered_where_step_seg_learns():
+    told = {
+        (step, phase): ast.literal_eval(layer(gaitnet("walkers", step), "data", phase).python_param.param_str)
+        for step in STEPS
+        for phase in (TRAIN, TEST)
+    }
+    assert [where for where, params in told.items() if params.get("scattered")] == [("seg", TRAIN)]
 
 
 def test_deploy_is_the_recognition_half_alone():

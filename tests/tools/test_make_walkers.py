@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,7 @@ from scipy.stats import binom
 from layers.datasets import DATASETS
 from layers.sources import open_frames
 from tools.walkers.sequence import render_sequence
+from tools.walkers.trees import TREES
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 SUBJECTS = 10
@@ -214,6 +217,28 @@ def test_full_frames_are_what_crop_reads(tmp_path):
         inside = mask[top : top + height, left : left + width]
         assert inside.sum() == mask.sum() > 0
         assert all(side.any() for side in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
+
+
+def test_who_trains_walks_normally_and_who_tests_in_bags_and_coats_too():
+    dataset, tree = DATASETS["walkers"], TREES["walkers"]
+    walks = tree.walks(dataset.num_subjects)
+    assert dataset.num_subjects - dataset.train_num >= 30
+    training = [walk for walk in walks if walk.subject <= dataset.train_num]
+    testing = [walk for walk in walks if walk.subject > dataset.train_num]
+    assert {walk.kind for walk in training} == {"nm"}
+    assert all(re.fullmatch(dataset.training, walk.path) for walk in training)
+    covariates = dataset.protocol.covariates
+    probes = Counter(name for walk in testing for name, pattern in covariates if re.fullmatch(pattern, walk.path))
+    assert 0 < probes["BG"] == probes["CL"] < probes["NM"]
+    galleries = {walk.subject for walk in testing if re.fullmatch(dataset.protocol.gallery, walk.path)}
+    assert galleries == {walk.subject for walk in testing}
+
+
+def test_conditions_and_views_given_are_everybodys():
+    tree, people = TREES["walkers"], DATASETS["walkers"].num_subjects
+    assert len(tree.walks(people, ["nm-06", "cl-02"], ["018"])) == 2 * people
+    assert {walk.view for walk in tree.walks(people, views=["018"])} == {"018"}
+    assert len(TREES["casiab"].walks(2)) == 2 * 66
 
 
 @pytest.mark.medium

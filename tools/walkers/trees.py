@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -24,12 +25,22 @@ class Tree:
 
     dataset: str
     conditions: tuple[str, ...]
-    usual: tuple[str, ...]  # the conditions rendered unless told otherwise
+    usual: tuple[tuple[str, str], ...]  # (condition, view) of the walks of one subject, unless told otherwise
     views: tuple[str, ...]
     path: str  # of a sequence, of id, condition and view
+    tested: tuple[tuple[str, str], ...] = ()  # of a test subject, where its usual walks are others
 
-    def walks(self, subjects, conditions, views):
-        return [Walk(self, n, c, v) for n in range(1, subjects + 1) for c in conditions for v in views]
+    def walks(self, subjects, conditions=None, views=None):
+        """Of subjects 001 to `subjects`, each walk of these conditions and views; None: of the usual ones."""
+        return [
+            Walk(self, number, condition, view)
+            for number in range(1, subjects + 1)
+            for condition, view in (product(conditions, self.views) if conditions else self.usual_walks(number))
+            if not views or view in views
+        ]
+
+    def usual_walks(self, number):
+        return self.tested if self.tested and number > DATASETS[self.dataset].train_num else self.usual
 
 
 @dataclass(frozen=True)
@@ -60,20 +71,32 @@ def _numbered(names, counts):
     return tuple(f"{name}-{i:02d}" for name, count in zip(names, counts) for i in range(1, count + 1))
 
 
-def _casiab(dataset):
-    views = tuple(f"{view:03d}" for view in range(0, 181, 18))
-    conditions = _numbered(("nm", "bg", "cl"), (6, 2, 2))
-    return Tree(dataset, conditions, conditions[:6], views, "{id}/{condition}/{view}")
+_VIEWS = tuple(f"{view:03d}" for view in range(0, 181, 18))
+_CASIAB = _numbered(("nm", "bg", "cl"), (6, 2, 2))
+_CASIAB_PATH = "{id}/{condition}/{view}"
+
+
+def _each(conditions, views):
+    return tuple(product(conditions, views))
 
 
 _OUTDOOR = tuple(f"scene{s}_{cloth}_L_090_{n}" for s in (1, 2, 3) for cloth in ("nm", "cl", "bg") for n in (1, 2, 3, 4))
 _SZU = tuple("12345678")
 
 TREES = {
-    "walkers": _casiab("walkers"),
-    "casiab": _casiab("casiab"),
-    "outdoor": Tree("outdoor", _OUTDOOR, _OUTDOOR, ("090",), "{id}/{id}_{condition}"),
-    "szu": Tree("szu", _SZU, _SZU, ("090",), "{id}/{condition}"),
+    # Fewer walks of more people than CASIA-B has: many to tell apart, and still minutes. All test in normal walks,
+    # bags and coats at every second camera.
+    "walkers": Tree(
+        "walkers",
+        _CASIAB,
+        _each(_CASIAB[:3], _VIEWS),
+        _VIEWS,
+        _CASIAB_PATH,
+        tested=_each(("nm-01", "nm-05"), _VIEWS) + _each(("bg-01", "cl-01"), _VIEWS[::2]),
+    ),
+    "casiab": Tree("casiab", _CASIAB, _each(_CASIAB[:6], _VIEWS), _VIEWS, _CASIAB_PATH),
+    "outdoor": Tree("outdoor", _OUTDOOR, _each(_OUTDOOR, ("090",)), ("090",), "{id}/{id}_{condition}"),
+    "szu": Tree("szu", _SZU, _each(_SZU, ("090",)), ("090",), "{id}/{condition}"),
 }
 
 
