@@ -11,3 +11,30 @@ def refuses(layer, what) -> None:
 def tell(layer, text) -> None:
     """Warn of `layer`, an object or its LayerParameter."""
     glog.warning(glog.here(), f"layer '{layer.name}' ({layer.type}): {text}")
+
+
+def tell_of_shared_blobs(nodes) -> None:
+    """Warn of in-place layers on a blob that shares memory with another one in BVLC Caffe, which a further layer reads:
+    there it reads the overwritten values, here those that the blob's name stands for."""
+    shared: dict[int, set[int]] = {}  # blob -> all that lie in the same memory so far
+    for node in nodes:
+        if node.in_place:
+            others = shared.get(node.bottom_ids[0], set()) - {node.bottom_ids[0]}
+            reader = next((n for n in nodes if others & set(n.bottom_ids) and _sees(n, node)), None)
+            if reader:
+                tell(node.param, f"works in place on memory that layer '{reader.name}' reads, too: BVLC Caffe gives "
+                                 "that layer the changed values; here it gets the original ones")  # fmt: skip
+        elif _shares(node):
+            group = shared.setdefault(node.bottom_ids[0], {node.bottom_ids[0]})
+            group.update(node.top_ids)
+            shared.update(dict.fromkeys(group, group))
+
+
+def _shares(node):
+    one_to_one = len(node.bottom_ids) == len(node.top_ids) == 1
+    return node.type in ("Split", "Flatten", "Reshape") or (node.type in ("Concat", "Slice") and one_to_one)
+
+
+def _sees(reader, writer):
+    """Reads after the writer in the forward pass, or in the backward pass."""
+    return reader.index > writer.index or (reader.duty.backward and not _shares(reader))

@@ -1,6 +1,6 @@
 """Building a net: layers in order, blobs wired by name, what needs a gradient (Caffe: Net::Init)."""
 
-from caffe import forks, ops  # noqa: F401 - importing them registers the layer types
+from caffe import bvlc, forks, ops  # noqa: F401 - importing them registers the layer types
 from caffe import glog as log
 from caffe.builtin_layer import BuiltinLayer
 from caffe.errors import CaffeError, note_layer
@@ -145,6 +145,7 @@ class _Builder:
             _force_backward(wiring.nodes)
         _note_last_reads(wiring, set(self.available.values()))
         _note_overwritable(wiring.nodes)
+        bvlc.tell_of_shared_blobs(wiring.nodes)
         for name in sorted(self.available):
             log.info("net.cpp:244", f"This network produces output {name}")
         wiring.outputs = sorted(self.available)
@@ -226,6 +227,11 @@ def _skip_backward(nodes):
 
 def _force_backward(nodes):
     for node in nodes:
+        kind = node.builtin
+        if any(
+            i < len(node.bottoms) for i in kind.no_gradient if kind.gradient_checked and not (kind.is_loss and i == 1)
+        ):
+            bvlc.refuses(node.param, f"force_backward in a net with {node.type}")
         node.duty.backward = True
         node.duty.bottoms = [p or i not in node.builtin.no_gradient for i, p in enumerate(node.duty.bottoms)]
         node.duty.params = [True] * len(node.layer.blobs)

@@ -3,6 +3,7 @@
 
     python tools/study.py                             # 5 seeds, 100 people: hours on a CPU; into results/study
     python tools/study.py --folder F --status         # what is finished so far; trains nothing
+    python tools/study.py --folder F --publish        # put that into docs/STUDY.md
     python tools/study.py --folder /tmp/quick --quick # every arm on a few people, in minutes
 
 A result is one way of training (an arm) from one seed, which draws the people who train, the weights that training
@@ -31,6 +32,7 @@ from tools.ablation.report import Report, clock
 from tools.work import only_run
 
 TABLE, PICTURE = "table.md", "study.png"
+BEGIN, END = "<!-- what tools/study.py --publish writes -->", "<!-- to here -->"
 USUAL_RATE = 0.3e12  # FLOP/s of two quiet cores
 
 
@@ -38,8 +40,8 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
     try:
-        if args.status:
-            print(status(args.folder))
+        if args.status or args.publish:
+            print(publish(args.folder) if args.publish else status(args.folder))
             return 0
         with only_run(args.folder):
             return study(args, shlex.join(["tools/study.py", *argv]))
@@ -62,6 +64,7 @@ def parse_args(argv):
     parser.add_argument("--gpu", type=int, metavar="N", help="compute on this GPU (default: CPU)")
     parser.add_argument("--quick", action="store_true", help="a few iterations on a few people: does it all work?")
     parser.add_argument("--status", action="store_true", help="only tell what is finished in the folder")
+    parser.add_argument("--publish", action="store_true", help="put what is finished into docs/STUDY.md")
     args = parser.parse_args(argv)
     if args.people == 1:
         parser.error("argument --people: one is nobody to be taken for; take 2 or more")
@@ -165,6 +168,19 @@ def status(where):
     lines += [f"Seed {seed} so far: {' '.join(arms)}." for seed, arms in sorted(per_seed.items()) if seed not in whole]
     lines += under_way(where, results)
     return Report(results).text("\n".join(lines)) + "\n"
+
+
+def publish(where):
+    """Write table and picture into the page that tells of the study."""
+    page, found = ROOT / "docs" / "STUDY.md", folder.results(where)
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{page}: has no {BEGIN} ... {END}, between which the table belongs")
+    shown = picture.write(ROOT / "docs" / "img" / PICTURE, found)
+    image = f"\n![rank-1 of every arm, and paired differences](img/{PICTURE})\n" if shown else ""
+    write_text(page, f"{before}{BEGIN}\n\n{status(where)}{image}\n{END}{after}")
+    return page
 
 
 def under_way(where, results):

@@ -11,6 +11,7 @@ import math
 
 import torch
 
+from caffe import bvlc
 from caffe.blob import Blob
 from caffe.layer import register
 from caffe.proto import caffe_pb2
@@ -53,6 +54,8 @@ class _Recurrent(TorchLayer):
         self.hidden = p.num_output
         if self.hidden < 1:
             self.fail("num_output must be positive")
+        if self.param.propagate_down and self.param.propagate_down[1]:
+            bvlc.refuses(self, "propagate_down: true for bottom[1], where sequences begin")
         self.has_static = len(bottom) == 3 + self.exposed
         self.no_gradient = (1, *range(len(bottom) - self.exposed, len(bottom)))
         if len(shapes[0]) < 2:

@@ -27,7 +27,7 @@ REFUSED = [
 @pytest.mark.parametrize("layer, shapes, words", REFUSED, ids=[case[0][7:40] for case in REFUSED])
 def test_one_warning_for_what_bvlc_refuses(layer, shapes, words, capfd):
     net = layer_net(layer, *shapes)
-    lines = capfd.readouterr().err.splitlines()
+    lines = [line for line in capfd.readouterr().err.splitlines() if "force_backward" not in line]
     assert len(lines) == 1 and "BVLC Caffe refuses this: " in lines[0] and words in lines[0] and "'layer'" in lines[0]
     net.forward()
     assert not capfd.readouterr().err
@@ -37,6 +37,40 @@ def test_absval_in_place_is_told(capfd):
     net = layer_net('type: "AbsVal"', (2, 3), in_place=True)
     assert "BVLC Caffe refuses this: AbsVal in place" in capfd.readouterr().err
     np.testing.assert_array_equal(forward(net, -np.ones((2, 3)))[0], np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("kind, shapes, told", [
+    ("Embed", [(2,)], True), ("BatchReindex", [(2, 3), (2,)], True),
+    ("InfogainLoss", [(2, 3), (2,), (3, 3)], True), ("SoftmaxWithLoss", [(2, 3), (2,)], False),
+    ("Crop", [(2, 3, 4, 4)] * 2, False)])  # fmt: skip
+def test_force_backward_where_bvlc_has_no_gradient(kind, shapes, told, capfd):
+    layer_net(f'type: "{kind}" embed_param {{ num_output: 2 input_dim: 3 }}', *shapes)
+    assert ("BVLC Caffe refuses this: force_backward" in capfd.readouterr().err) == told
+
+
+@pytest.mark.parametrize("views, told", [
+    ('{ name: "v" type: "Flatten" bottom: "x" top: "v" }', True),
+    ('{ name: "v" type: "Reshape" bottom: "x" top: "v" reshape_param { shape { dim: -1 } } }', True),
+    ('{ name: "v" type: "Slice" bottom: "x" top: "v" }', True),
+    ('{ name: "v" type: "Split" bottom: "x" top: "v" }', True),
+    ('{ name: "v" type: "Power" bottom: "x" top: "v" }', False),
+    ('{ name: "v" type: "Slice" bottom: "x" top: "v" top: "w" }', False),
+])  # fmt: skip
+def test_in_place_on_memory_that_bvlc_shares(tmp_path, views, told, capfd):
+    text = (
+        inputs(("x", (2, 4)))
+        + f"""layer {views}
+      layer {{ name: "r" type: "ReLU" bottom: "v" top: "v" }}
+      layer {{ name: "p" type: "Power" bottom: "x" top: "p" }}"""
+    )
+    net = net_of(tmp_path, text)
+    assert ("layer 'r' (ReLU): works in place on memory that layer 'p' reads" in capfd.readouterr().err) == told
+    net.blobs["x"].data[...] = -1
+    net.forward()
+    assert (net.blobs["p"].data == -1).all() and (net.blobs["v"].data == 0).all()
+    alone = text[: text.index('layer { name: "p"')]  # nobody else reads: nothing to tell
+    net_of(tmp_path, alone)
+    assert not capfd.readouterr().err
 
 
 def test_ordinary_layers_are_not_told_of(capfd):

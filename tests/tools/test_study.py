@@ -81,9 +81,9 @@ def test_every_arm_is_compared(killed):
 @pytest.mark.medium
 def test_killed_and_gone_on_with_is_as_never_killed(killed, tmp_path):
     where = tmp_path / "study"
-    assert run(where, "--arms", "joint").returncode == 0
+    assert run(where, "--arms", "rec").returncode == 0
     there = figures(folder.results(where))
-    assert set(there) == {"seg", "rec", "joint"}
+    assert set(there) == {"seg", "rec"}
     assert there == {arm: figures(folder.results(killed[0]))[arm] for arm in there}
 
 
@@ -111,6 +111,24 @@ def test_other_studies_are_refused_by_name(killed, tmp_path, capsys):
     assert "holds results but no study.json" in capsys.readouterr().err
     assert study.main(["--folder", str(tmp_path / "none"), "--status"]) == 1
     assert "holds no study" in capsys.readouterr().err
+
+
+@pytest.mark.medium
+def test_published_in_the_page(killed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    page = tmp_path / "docs" / "STUDY.md"
+    (tmp_path / "docs/img").mkdir(parents=True)
+    shutil.copy(STUDY.parents[1] / "docs" / "STUDY.md", page)
+    before, _, rest = page.read_text().partition(study.BEGIN)
+    for _ in range(2):  # what was there is replaced
+        assert study.main(["--folder", str(killed[0]), "--publish"]) == 0
+        text = page.read_text()
+        assert text.startswith(before) and text.endswith(rest.partition(study.END)[2])
+        assert text.count((killed[0] / study.TABLE).read_text()) == 1
+    assert (tmp_path / "docs/img/study.png").exists()
+    page.write_text("nothing")
+    assert study.main(["--folder", str(killed[0]), "--publish"]) == 1
+    assert "between which the table belongs" in capsys.readouterr().err and page.read_text() == "nothing"
 
 
 def test_a_damaged_result_is_named(tmp_path):

@@ -1,7 +1,6 @@
 """Walkers for the study: those who train, as a pack, and those who are scored, as one array."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -35,9 +34,8 @@ def training(folder, seed, size):
     ready = folder / pack.FOLDER
     if pack.is_pack(ready):
         return ready
-    conditions = [c for c in TREE.conditions if re.fullmatch(DATASET.training, f"001/{c}/{size.training_views[0]}")]
-    said = ["--subjects", size.train_num, "--conditions", *conditions, "--views", *size.training_views]
-    tool("make_walkers.py", "--seed", seed, "--out", folder, "--jobs", jobs(), *said)
+    some = ["--views", *size.training_views] if size.training_views else []
+    tool("make_walkers.py", "--seed", seed, "--subjects", size.train_num, *some, "--out", folder, "--jobs", jobs())
     trees = [folder / name for name in (DATASET.im_dir, DATASET.gt_dir)]
     tool("pack_frames.py", DATASET.name, "--im-path", trees[0], "--gt-path", trees[1], "--jobs", jobs())
     for tree in trees:  # the pack holds all of it

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from layers.datasets import DATASETS
+from layers.datasets import DATASETS, MIN_FRAMES
 
 DATASET = DATASETS["walkers"]
 SEEDS, PEOPLE = 5, 100
@@ -62,15 +62,15 @@ class Size:
 
     train_num: int = DATASET.train_num
     people: int = PEOPLE
-    views: tuple[str, ...] = DATASET.protocol.groups[::2]  # that are scored: 000, 036, ..., 180
-    looks_views: tuple[str, ...] = ("000", "072", "144")  # of these, among other looks
-    training_views: tuple[str, ...] = DATASET.protocol.groups
-    frames: int = 12  # of a walk that is scored: 7 windows
+    views: tuple[str, ...] = DATASET.protocol.groups[::3]  # that are scored: 000, 054, 108, 162
+    looks_views: tuple[str, ...] = ("054", "108")  # of these, among other looks
+    training_views: tuple[str, ...] = ()  # of those who train; none: the walks that make_walkers.py renders
+    frames: int = MIN_FRAMES  # of a walk that is scored: 6 windows
     most_iterations: int = 10**9  # of a step
     most_clips: int = 10**9  # of a batch; in step sia half as many pairs
 
 
 QUICK = Size(
-    train_num=3, people=2, views=("036", "090"), looks_views=("036", "090"), training_views=("090",), frames=11,
+    train_num=3, people=2, views=("036", "090"), looks_views=("036", "090"), training_views=("090",),
     most_iterations=2, most_clips=4,
 )  # fmt: skip
