@@ -203,7 +203,7 @@ newest_snapshot() { # step -> its state
 
 prune_snapshots() { # step: the newest one stays, from which a raised max_iter goes on
     snapshots "$1" | sed '$d' | while read -r state model; do
-        rm -f -- "$state" "$model" "${model%.caffemodel*}.people.json"
+        rm -f -- "$state" "$model" "${model%.caffemodel*}.people.json" "${model%.caffemodel*}.md"
     done
 }
 
