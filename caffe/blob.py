@@ -47,6 +47,8 @@ class Memory:
     def tensor(self) -> torch.Tensor:
         """The values for computing, on the current device."""
         where = device.current()
+        if self._host is None and self._tensor is not None and self._tensor.device == where:
+            return self._tensor
         if self._tensor is None and self._host is None:
             self._tensor = new_tensor(self._shape, where)
         elif device.shares_host():
@@ -103,6 +105,11 @@ class Memory:
             self._host_is_newer = True
         else:  # not on the host, which would have to be waited for
             self.place(new_tensor(self._shape, device.current()))
+
+    def release(self) -> None:
+        """Give the values up, where no user has seen them."""
+        if self._host is None:
+            self._tensor = None
 
     @property
     def placed(self):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from caffe.errors import CaffeError
-from caffe.layer import Count, Layer
+from caffe.layer import BlobVec, Count, Layer
 
 
 @dataclass(slots=True)
@@ -25,6 +25,7 @@ class BuiltinLayer(Layer):
     a torch.Generator seeded for this layer and pass (`caffe.random.Stream`); None outside a net."""
 
     type: Any = ""
+    blobs: Any = None
     num_bottom: Count = None  # exact count, or (least, most) with None for no bound; None: any
     num_top: Count = None
     auto_top = False  # losses make their own top when the prototxt names none
@@ -39,6 +40,7 @@ class BuiltinLayer(Layer):
         self.param = param
         self.phase = param.phase
         self.name = param.name
+        self.blobs = BlobVec()
         self.duty = Duty()
         self.random: Any = None
 

@@ -141,13 +141,12 @@ class Executor:
     @staticmethod
     def _release_data(node):
         for blob in node.last_reads:
-            if not blob.memory.exposed:
-                blob.memory.zero()
+            blob.memory.release()
 
     @staticmethod
     def _release_diffs(node):
         if not node.bottoms:
             return  # the diff of a Parameter layer's top is its parameter's
         for i, blob, weight in zip(node.top_ids, node.tops, node.loss_weights):
-            if not weight and i not in node.bottom_ids and not blob.grad.exposed:
-                blob.grad.zero()
+            if not weight and i not in node.bottom_ids:
+                blob.grad.release()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eval import plots, provenance, tables
+from eval.card import write_card
 from eval.features import EXTRAS, FeatureFileError, read_cache, read_original, write_embeddings
 from eval.papers import FORMATS, LABELS, by_probe_views, of_result, terminal
 from eval.protocol import evaluate
@@ -22,6 +23,9 @@ from eval.walks import CLIPS, Source, features_of
 from layers.archives import settle
 from layers.datasets import DATASETS, RELEASED_WEIGHTS, data_root
 from layers.frames import DataError
+from layers.opengait import holds_pickles
+from layers.sources import existing
+from layers.split import read_partition
 
 ROOT = provenance.ROOT
 MOST_SUBJECTS = 10**6  # that train
@@ -83,6 +87,8 @@ def run(dataset, args, typed):
         write_embeddings(out / "features.npz", features, dataset.tree)
     if args.report:
         write_report(out / "report.html", dataset, result, features, extras)
+    if source is not None and (written := write_card(source.weights, dataset, result)):
+        print(f"card of the weights: {written}", file=sys.stderr)
     show(dataset, result, out)
     return result
 
@@ -129,24 +135,36 @@ def source_of(dataset, args):
     folder = data_root() / dataset.folder
     if not (args.im_path or args.gt_path):
         settle(dataset, lambda told: print(told, file=sys.stderr))
-    im_path = args.im_path or folder / dataset.im_dir
-    if not im_path.is_dir():
-        raise ValueError(
-            f"{im_path}: no such folder; get {dataset.title} ({dataset.source}) and put it or its archive into "
-            f"{folder}, or say --im-path"
-        )
-    gt_path = args.gt_path or (folder / dataset.gt_dir if args.im_path is None else None)
-    if gt_path is not None and args.gt_path is None and not gt_path.is_dir():
-        print(f"no ground truth in {gt_path}: masks are not scored", file=sys.stderr)
-        gt_path = None
+    im_path, gt_path = paths_of(dataset, args, folder)
     weights = args.weights or default_weights(dataset.name)
     if not weights.is_file():
         raise ValueError(f"{weights}: no such file of weights; see --weights, or get the authors': {RELEASED_WEIGHTS}")
     print(f"weights {weights}", file=sys.stderr)
+    train_num = len(read_partition(args.partition)[0]) if args.partition else args.train_num
     return Source(
-        dataset, args.train_num, im_path, gt_path, args.model, weights, args.clips, args.seed, args.gpu, args.cache,
-        args.leaked,
+        dataset, train_num, im_path, gt_path, args.model, weights, args.clips, args.seed, args.gpu, args.cache,
+        args.leaked, args.partition, args.excluded,
     )  # fmt: skip
+
+
+def paths_of(dataset, args, folder):
+    """(tree of frames, None with --silhouettes; tree of masks, None where there is no ground truth)."""
+    if args.silhouettes:
+        return None, Path(existing("--gt-path", args.gt_path or folder / dataset.gt_dir))
+    try:
+        im_path = Path(existing("--im-path", args.im_path or folder / dataset.im_dir))
+    except DataError:
+        raise ValueError(
+            f"{args.im_path or folder / dataset.im_dir}: no such folder; get {dataset.title} ({dataset.source}) and "
+            f"put it or its archive into {folder}, or say --im-path"
+        ) from None
+    if args.gt_path or args.im_path:
+        return im_path, args.gt_path or (im_path if holds_pickles(im_path) else None)
+    try:
+        return im_path, Path(existing("", folder / dataset.gt_dir))
+    except DataError:
+        print(f"no ground truth in {folder / dataset.gt_dir}: masks are not scored", file=sys.stderr)
+        return im_path, None
 
 
 def model_folder(name):
@@ -250,6 +268,13 @@ def parse(dataset, argv):
         metavar="DIR",
         help=f"tree of masks, to score the segmentation (default data/{dataset.folder}/{dataset.gt_dir})",
     )
+    net.add_argument(
+        "--silhouettes", action="store_true", help="there are no frames: true masks in place of predicted ones"
+    )
+    net.add_argument(
+        "--partition", default="", metavar="FILE", help="who trained and who is tested: JSON, TRAIN_SET and TEST_SET"
+    )
+    net.add_argument("--excluded", default="", metavar="FILE", help="walks that take no part, one a line")
     net.add_argument(
         "--train-num",
         type=positive,

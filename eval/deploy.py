@@ -61,6 +61,16 @@ class DeployNet:
         return np.concatenate(rows)
 
 
+class SilhouetteNet(DeployNet):
+    """The recognition branch on true masks: there are no frames to predict masks from."""
+
+    def __init__(self, caffe, prototxt, weights, batch=CPU_BATCH):
+        super().__init__(caffe, prototxt, weights, batch, parts=("recognition",))
+
+    def masks(self, planes):
+        return planes[:, 3].astype(np.float32) / 255
+
+
 def resized(blob, count):
     """The blob, for `count` frames or clips: the last batch is smaller, and costs no more than what is in it."""
     if blob.shape[0] != count:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eval.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main("szu"))
+    try:
+        from eval.cli import main
+
+        sys.exit(main("szu"))
+    except KeyboardInterrupt:  # while it was still importing
+        sys.exit(130)

@@ -48,9 +48,13 @@ def extract(net, frames, paths, starts, label):
         waiting = None
         for group in [*groups, []]:  # reads one group ahead of the net
             coming = [readers.submit(read_walk, frames, path, n) for path, n in group]
-            if waiting:
-                results += walks_through_net(net, [walk.result() for walk in waiting], starts, len(results))
-                bar.update(len(waiting))
+            try:
+                if waiting:
+                    results += walks_through_net(net, [walk.result() for walk in waiting], starts, len(results))
+                    bar.update(len(waiting))
+            except BaseException:  # Ctrl-C among them: what is not begun need not be read
+                readers.shutdown(cancel_futures=True)
+                raise
             waiting = coming
     return Extraction(*(np.stack(column) for column in zip(*results)))
 

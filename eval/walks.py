@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from eval import provenance
-from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
+from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet, SilhouetteNet
 from eval.extract import CLIPS, Extraction, all_starts, extract, random_starts
 from eval.features import Features, read_cache, write_cache
 from eval.runtime import load_caffe, told, which_caffe
 from eval.seen import judge, require_unseen
 from eval.weights import read_weights
+from layers import hygiene
 from layers.datasets import MIN_FRAMES
+from layers.names import some
 from layers.sources import open_frames
+from layers.split import split_of
 
 SHOWN = 12  # walks of which the cache keeps a frame and its mask
 VERSION = 2  # of what the cache holds: raise it when extraction changes
@@ -26,13 +29,14 @@ VERSION = 2  # of what the cache holds: raise it when extraction changes
 class Source:
     """All that determines features: a trained net, a dataset on disk, and how clips are drawn.
 
-    gt_path None: no ground truth. clips: "20", or "all" windows, which needs no seed. gpu: number, or None for the CPU.
+    im_path None: silhouettes alone, true masks in place of predicted ones. gt_path None: no ground truth.
+    clips: "20", or "all" windows, which needs no seed. gpu: number, or None for the CPU.
     cache: folder where features are kept. leaked: test people whom training has seen are no error.
     """
 
     dataset: object
     train_num: int
-    im_path: Path
+    im_path: Path | None
     gt_path: Path | None
     prototxt: Path
     weights: Path
@@ -41,6 +45,13 @@ class Source:
     gpu: int | None = None
     cache: Path = provenance.ROOT / "eval" / "feat"
     leaked: bool = False
+    partition: str = ""  # files, see layers/split.py
+    excluded: str = ""
+
+    @property
+    def place(self):
+        """The path that sentences about the data name."""
+        return self.im_path or self.gt_path
 
 
 def features_of(source, part="test"):
@@ -70,7 +81,10 @@ def features_of(source, part="test"):
         "training_leaked": training and " ".join(training["leaked"]),
         "prototxt_sha256": provenance.sha256(source.prototxt),
         "data_sha256": data_fingerprint(source, frames, walks),
-        "ground_truth": source.gt_path is not None,
+        "ground_truth": None not in (source.gt_path, source.im_path),
+        "masks": "predicted" if source.im_path else "true",
+        "partition_sha256": source.partition and provenance.sha256(source.partition),
+        "excluded_sha256": source.excluded and provenance.sha256(source.excluded),
         "clips": source.clips,
         "seed": None if source.clips == "all" else source.seed,
     }
@@ -85,7 +99,8 @@ def compute(source, frames, walks, key):
     """(Features, key, extras) by running the net."""
     caffe = load_caffe(source.gpu)
     print(told(caffe), file=sys.stderr)
-    net = DeployNet(caffe, source.prototxt, source.weights, CPU_BATCH if source.gpu is None else GPU_BATCH)
+    build = DeployNet if source.im_path else SilhouetteNet
+    net = build(caffe, source.prototxt, source.weights, CPU_BATCH if source.gpu is None else GPU_BATCH)
     starts = all_starts if source.clips == "all" else random_starts(source.seed)
     found = extract(net, frames, [walk.path for walk in walks], starts, f"{key['part']} subjects")
     return described(found, source.dataset, walks), key, few_shown(found)
@@ -113,23 +128,40 @@ def few_shown(found: Extraction):
 def choose(source, frames, part):
     """The walks of the test subjects that the protocol uses, or those of the training subjects that train."""
     dataset = source.dataset
-    training, test = dataset.split(dataset.subjects(frames), source.train_num)
+    if source.im_path and not frames.has_frames:
+        raise ValueError(f"{source.im_path}: holds silhouettes alone; say --silhouettes and name them by --gt-path")
+    split = split_of(dataset, dataset.subjects(frames), source.train_num, source.partition, source.excluded)
     if part == "train":
-        walks = [walk for walk in dataset.sequences(frames, training) if dataset.trains(walk)]
+        walks = [walk for walk in split.sequences(dataset, frames, split.training) if dataset.trains(walk)]
     else:
-        walks = [walk for walk in dataset.sequences(frames, test) if used(dataset.protocol, walk)]
+        found = split.sequences(dataset, frames, split.test)
+        walks = [walk for walk in found if used(dataset.protocol, walk)]
+        tell(
+            hygiene.absent(dataset, [walk.path for walk in found], split.test), "of what the protocol wants is missing"
+        )
     long = [walk for walk in walks if frames.length(walk.path) >= MIN_FRAMES]  # as in the original: more than 10
     if len(long) < len(walks):
         short = sorted({walk.path for walk in walks} - {walk.path for walk in long})
         print(f"left out: {len(short)} walks of fewer than {MIN_FRAMES} frames, first {short[0]}", file=sys.stderr)
+    if source.gt_path:
+        paths = [walk.path for walk in long]
+        hygiene.require_bright(frames, paths, source.gt_path)
+        numbers = [(path, frames.length(path), frames.num_masks(path)) for path in paths]
+        unequal = [f"{path} ({n} frames, {m} masks)" for path, n, m in numbers if n != m]
+        tell(unequal, "walks have not as many masks as frames; a frame without a mask counts as empty")
     roles = {dataset.protocol.role(walk) for walk in long}
     if part == "test" and not {"gallery", "probe"} <= roles:
         raise ValueError(
-            f"{source.im_path}: {len(long)} walks of {len(test)} test subjects, and no "
+            f"{source.place}: {len(long)} walks of {len(split.test)} test subjects, and no "
             f"{' or '.join(sorted({'gallery', 'probe'} - roles))} walk among them; "
             f"check --im-path and --train-num (now {source.train_num})"
         )
     return long
+
+
+def tell(names, what):
+    if names:
+        print(f"warning: {len(names)} {what}: {some(names)}", file=sys.stderr)
 
 
 def used(protocol, walk):

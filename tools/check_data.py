@@ -26,7 +26,7 @@ from layers.sources import open_trees
 from layers.split import split_of
 from tools.look import Found, look_into
 from tools.trees import add_trees, trees_of
-from tools.work import Progress, in_order
+from tools.work import Progress, in_order, workers
 
 SHOWN = 10  # examples in the text; the JSON has all
 CROPPED = 0.6  # of a picture's height that the person fills, at least, where pictures are cropped
@@ -57,7 +57,9 @@ def parse_args(argv):
     parser.add_argument("--excluded", default="", metavar="FILE", help="walks that take no part, one a line")
     parser.add_argument("--quick", action="store_true", help="list folders only, decode nothing")
     parser.add_argument("--json", metavar="FILE", help="write the report here as well")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="threads that decode (default: one a core)")
+    parser.add_argument(
+        "--jobs", type=workers, default=os.cpu_count(), help="threads that decode (default: one a core)"
+    )
     return parser.parse_args(argv)
 
 

@@ -43,7 +43,7 @@ from layers.names import is_noise, some
 from tools.person import cut_pair, follow, numbers_of
 from tools.raw import find_walks
 from tools.trees import add_mask_max
-from tools.work import Progress, in_order, only_run, processes
+from tools.work import Progress, in_order, only_run, processes, workers
 
 RECORD = ".left-out.csv"  # in each folder of frames; hidden, so that no reader takes it for a frame
 COLUMNS = ("sequence", "frame", "reason")
@@ -85,7 +85,7 @@ def parse_args(argv):
     )
     parser.add_argument("--masks", nargs="+", metavar="DIR", required=True, help="folders of folders of masks")
     parser.add_argument("--out", help="where the two trees go (default: where data/README.md puts them)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=workers, default=os.cpu_count(), help="processes (default: one a core)")
     add_mask_max(parser)
     return parser.parse_args(argv)
 

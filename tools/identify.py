@@ -31,7 +31,7 @@ from eval.features import read_cache
 from eval.people import People, calibrate
 from eval.runtime import load_caffe
 from eval.weights import read_weights
-from layers.datasets import MIN_FRAMES, SIZE
+from layers.datasets import DATASETS, MIN_FRAMES, SIZE
 from layers.frames import PLANES, DataError, image_names, read_image, read_video
 from tools.person import cut_pair, follow
 from tools.work import only_writer
@@ -146,7 +146,7 @@ def build_net(args):
 
 
 def weights_of(args):
-    return args.weights or default_weights("walkers")
+    return args.weights or default_weights(args.dataset)
 
 
 def parse_walk(text):
@@ -160,9 +160,10 @@ def feature(net, path, cropping):
     """(feature (256,), number of frames) of a walk: the mean over all its clips."""
     frames = whole_walk(path)
     total = len(frames)
-    frames = cut_out(frames) if cropping else frames
+    frames = cut_out(frames, path) if cropping and frames else frames
     if len(frames) < MIN_FRAMES:
         whole = f" of which a whole person was found in {len(frames)}" if cropping else ""
+        whole += " (--crop is for full frames of a still camera; leave it out for cropped ones)" if cropping else ""
         raise ValueError(f"{path}: {total} frames{whole}; wanted {MIN_FRAMES} or more")
     planes = np.zeros((len(frames), *PLANES), np.uint8)
     for plane, frame in zip(planes, frames):
@@ -182,8 +183,10 @@ def whole_walk(path):
     return frames
 
 
-def cut_out(frames):
+def cut_out(frames, path):
     """The frames in which the person is whole, cropped; the background is what most of the frames show."""
+    if len({frame.shape for frame in frames}) > 1:
+        raise ValueError(f"{path}: its frames are of different sizes, as cropped ones are; leave --crop out")
     some = frames[:: -(-len(frames) // BACKGROUND_FRAMES)]
     background = np.median(some, axis=0).astype(np.uint8)
     masks = [255 * (cv2.absdiff(frame, background).max(axis=2) > DIFFERENCE).astype(np.uint8) for frame in frames]
@@ -230,7 +233,13 @@ def command(commands, name, run, about, example):
         name, help=about, description=about, epilog=f"example: python tools/identify.py {example}"
     )
     parser.add_argument("people", type=Path, metavar="PEOPLE", help="file of enrolled people (.npz)")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained net (default: the walkers' last)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained net (default: that of --dataset)")
+    parser.add_argument(
+        "--dataset",
+        choices=sorted(DATASETS),
+        default="walkers",
+        help="whose net, from models/ or the last of experiments/ (default %(default)s)",
+    )
     parser.set_defaults(run=run)
     return parser
 

@@ -27,7 +27,7 @@ from layers.datasets import DATASETS
 from layers.frames import PLANES, DataError
 from layers.sources import open_trees
 from tools.trees import add_trees, trees_of
-from tools.work import Progress, in_order, only_writer
+from tools.work import Progress, in_order, only_writer, workers
 
 COMMIT = 64 << 20  # bytes that a kill can cost
 FRAME_BYTES = int(np.prod(PLANES))
@@ -66,7 +66,9 @@ def parse_args(argv):
     parser.add_argument("dataset", choices=DATASETS)
     add_trees(parser)
     parser.add_argument("--out", help="folder of the pack (default: pack, beside the tree of frames)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="threads that decode (default: one a core)")
+    parser.add_argument(
+        "--jobs", type=workers, default=os.cpu_count(), help="threads that decode (default: one a core)"
+    )
     parser.add_argument("--verify", action="store_true", help="compare the pack with the trees; change nothing")
     return parser.parse_args(argv)
 

@@ -1,5 +1,6 @@
 """Long work: several threads or processes at it, and its progress, a bar on a terminal or lines in a log."""
 
+import argparse
 import contextlib
 import multiprocessing
 import os
@@ -66,6 +67,13 @@ def only_writer(path, lock_path):
             told = f"{path}: another run (process {e.process}) is writing there; wait for that one"
             raise BlockingIOError(told) from None
         yield
+
+
+def workers(text):
+    """How many workers the words --jobs N ask for: N, from 1 on."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text}: wanted a number of at least 1")
+    return int(text)
 
 
 def in_order(function, items, jobs, executor=ThreadPoolExecutor):

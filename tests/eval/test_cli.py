@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -206,3 +207,27 @@ def test_the_caffe_that_is_asked_for_is_the_one(small_casiab, weights, tmp_path)
         environment = {**os.environ, "CAFFE_ROOT": str(root)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
         assert done.returncode == 1 and told in done.stderr
+
+
+@pytest.mark.medium
+def test_ctrl_c_is_one_line(small_casiab, weights, tmp_path):
+    words = [
+        "--im-path",
+        small_casiab / "crop-im",
+        "--train-num",
+        3,
+        "--weights",
+        weights,
+        "--cache",
+        tmp_path / "feat",
+    ]
+    command = [sys.executable, str(ROOT / "eval/eval-casiab.py"), *map(str, words), "--out", str(tmp_path / "out")]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    told = ""
+    while "Caffe " not in told:  # the nets are built, and frames read, from here on
+        told += running.stderr.readline()
+    os.killpg(running.pid, signal.SIGINT)
+    told += running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert "Traceback" not in told and told.splitlines()[-1] == "interrupted; the same command begins anew"
+    assert not list(tmp_path.iterdir())

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from eval import provenance, walks
-from eval.deploy import literal_features
-from eval.extract import random_starts
-from eval.features import Features
+from eval.cli import parse, run
+from eval.deploy import DeployNet, literal_features
+from eval.extract import random_starts, window_sums
+from eval.features import Features, read_cache
+from eval.runtime import load_caffe
 from eval.walks import Source, features_of
 from layers.datasets import DATASETS
 from layers.sources import open_frames
@@ -187,4 +189,30 @@ def test_bad_input_gives_one_line(small_casiab, weights, tmp_path, arguments, me
     done = command(small_casiab, *arguments, "--cache", tmp_path)
     *remarks, error = done.stderr.splitlines()
     assert done.returncode == 1 and error.startswith("error: ") and message in error
-    assert all(line.startswith(("weights ", "left out: ", "Caffe 1.0.0, bundled: ")) for line in remarks)
+    assert all(line.startswith(("weights ", "left out: ", "warning: ", "Caffe 1.0.0, bundled: ")) for line in remarks)
+
+
+def test_silhouettes_alone_are_tested_as_they_are(small_casiab, weights, tmp_path):
+    """True masks take the place of predicted ones: features are those of their sums."""
+    walk = "004/nm-05/000"
+    excluded = tmp_path / "excluded.txt"
+    excluded.write_text("006/bg-01\n")
+    done = run(
+        DATASETS["casiab"],
+        parse(
+            DATASETS["casiab"],
+            ["--silhouettes", "--gt-path", str(small_casiab / "crop-seg"), "--weights", str(weights), "--clips", "all",
+             "--train-num", "3", "--cache", str(tmp_path), "--out", str(tmp_path / "out"), "--excluded", str(excluded)],
+        ),
+        "eval",
+    )  # fmt: skip
+    assert done["provenance"]["masks"] == "true" and "segmentation" not in done
+    features, _, _ = read_cache(next(tmp_path.glob("casiab-tr3-test-*.npz")))
+    names = features.names.tolist()
+    assert not any(name.startswith("006/bg-01") for name in names) and "005/bg-01/000" in names
+    planes = open_frames(None, small_casiab / "crop-seg").read(walk, 0, np.empty((13, 4, 64, 64), np.uint8))
+    sums = window_sums(planes[:, 3].astype(np.float32) / 255)
+    net = DeployNet(load_caffe(None), ROOT / "eval/deploy_gaitnet.prototxt", weights, parts=("recognition",))
+    np.testing.assert_allclose(
+        features.vectors[names.index(walk)], net.features(sums).mean(axis=0), rtol=1e-4, atol=1e-5
+    )

@@ -176,3 +176,27 @@ def test_usage(weights):
     words = [sys.executable, str(ROOT / "tools/identify.py"), "query", "--help"]
     helped = subprocess.run(words, capture_output=True, text=True)
     assert helped.returncode == 0 and "example: python tools/identify.py query" in helped.stdout
+
+
+def test_crop_of_what_is_cropped_already_is_a_sentence(weights, tmp_path):
+    for k in range(FRAMES):
+        (tmp_path / "sizes").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / f"sizes/{k:02d}.png"), np.full((60 + k, 60, 3), 40, np.uint8))
+        (tmp_path / "same").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / f"same/{k:02d}.png"), np.full((64, 64, 3), 40, np.uint8))
+    sentences = {
+        "sizes": "frames are of different sizes, as cropped ones are; leave --crop out",
+        "same": "found in 0 (--crop is for full frames of a still camera; leave it out",
+    }
+    for folder, told in sentences.items():
+        done = identify(weights, "enroll", tmp_path / "people.npz", f"a={tmp_path / folder}", "--crop")
+        assert done.returncode == 1 and told in done.stderr and "Traceback" not in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_weights_of_another_data_set(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(tool, "default_weights", lambda name: asked.append(name) or tmp_path / "gone.caffemodel")
+    for words in (["--dataset", "casiab"], []):
+        assert tool.main(["query", str(tmp_path / "p.npz"), str(tmp_path), *words]) == 1
+    assert asked == ["casiab", "walkers"] and "gone.caffemodel" in capsys.readouterr().err

@@ -68,3 +68,12 @@ def test_tools_that_write_a_tree_are_refused_beside_another(tmp_path, command):
         before = sorted(tmp_path.rglob("*"))
         assert main([*words, str(tmp_path / "out")]) == 1
         assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("tool", ["check_data", "crop", "pack_frames", "make_walkers"])
+def test_no_workers_is_wrong_usage(tool, capsys, monkeypatch):
+    words = {"make_walkers": [], "crop": ["casiab", "--frames", "x", "--masks", "y"]}.get(tool, ["casiab"])
+    monkeypatch.setattr("sys.argv", [tool, *words, "--jobs", "0"])
+    with pytest.raises(SystemExit) as left:
+        importlib.import_module(f"tools.{tool}").main()
+    assert left.value.code == 2 and "argument --jobs" in capsys.readouterr().err

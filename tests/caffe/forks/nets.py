@@ -103,6 +103,14 @@ def rpn():
                         f"proposal_param {{ {own} pre_nms_topn: 40 post_nms_topn: 6 nms_thresh: 0.7 }}")  # fmt: skip
 
 
+def faster_rcnn_deploy():
+    """The region proposal net and the classifier on its regions, whose number is known only when it runs."""
+    text = rpn() + layer("ROIPooling", "roi_pool", "pool1 proposal",
+                         "roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.125 }")  # fmt: skip
+    text += layer("InnerProduct", "cls", "roi_pool", f"inner_product_param {{ num_output: 3 {XAVIER} }}")
+    return text + layer("Softmax", "cls_prob", "cls")
+
+
 def rfcn():
     text = (
         data("data", 1, 3, 32, 32) + _rois(4) + conv("conv1", "data", 6) + relu("conv1") + conv("maps", "conv1", 12, 1)
@@ -190,4 +198,4 @@ def fcn():
 
 
 TRAINED = {f.__name__: f for f in (ssd_vgg, ssd_mobilenet, senet, shufflenet, segnet, pspnet)}
-DEPLOY = TRAINED | {f.__name__: f for f in (faster_rcnn, rpn, rfcn, yolo, lenet, resnet, fcn)}
+DEPLOY = TRAINED | {f.__name__: f for f in (faster_rcnn, faster_rcnn_deploy, rpn, rfcn, yolo, lenet, resnet, fcn)}

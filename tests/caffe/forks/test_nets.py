@@ -37,6 +37,14 @@ def test_runs_and_is_the_same_in_torch(name):
         np.testing.assert_allclose(value.detach().numpy(), tops[key], rtol=1e-4, atol=1e-5, err_msg=key)
 
 
+def test_as_many_rows_as_regions():
+    net = built("faster_rcnn_deploy")
+    for seed in range(3):
+        net.blobs["data"].data[...] = 40 * np.random.default_rng(seed).normal(size=(1, 3, 32, 48))
+        prob = net.forward()["cls_prob"]
+        assert prob.shape == (net.blobs["proposal"].data.shape[0], 3) and len(prob) > 0
+
+
 @pytest.mark.parametrize("name", nets.TRAINED)
 def test_learns(name, tmp_path):
     """Thirty steps on one batch bring its loss down by a tenth at least."""

@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Writes docs/LAYERS.md: all layer types, each with the first sentence of what its class says.
+
+tools/list_layers.py
+"""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import caffe
+from caffe.layer import REGISTRY
+
+PAGE = ROOT / "docs" / "LAYERS.md"
+LONGEST = 100  # characters of a sentence; what is longer stands in the class
+
+
+def page() -> str:
+    """The page as it should be."""
+    caffe.layer_type_list()  # registers them
+    ours = {name: cls for name, cls in REGISTRY.items() if cls.__module__.startswith("caffe.")}
+    text = "# Layer types\n\nMade by `tools/list_layers.py` from the classes; what is not said here, they say.\n"
+    for title, folder in (("BVLC Caffe's", "ops"), ("[Forks'](FORKS.md)", "forks")):
+        text += f"\n## {title}\n\n| type | options | what it does |\n|---|---|---|\n"
+        for name in sorted(name for name, cls in ours.items() if cls.__module__.startswith(f"caffe.{folder}.")):
+            cls = ours[name]
+            file = f"../{cls.__module__.replace('.', '/')}.py"
+            text += f"| [{name}]({file}) | {_options(cls)} | {_first_sentence(cls)} |\n"
+    return text + "\nAnd `Python`: [a layer in Python](EXTENDING.md), with `python_param`.\n"
+
+
+def _options(cls):
+    """The `_param` that the class reads, or the family that it is of."""
+    for base in cls.__mro__:
+        if base.__module__ == cls.__module__ or base.__module__.startswith("caffe.ops."):
+            found = re.findall(r"param\.([a-z0-9_]+_param)\b", inspect.getsource(base))
+            if found:
+                return f"`{found[0]}`"
+    return ""
+
+
+def _first_sentence(cls):
+    text = " ".join((cls.__doc__ or "").split())
+    sentence = re.split(r"(?<=[a-z0-9)\]])[.:;] (?=[A-Z])|\.$", text)[0].replace("|", "\\|")
+    return sentence if len(sentence) <= LONGEST else sentence[: sentence.rindex(" ", 0, LONGEST)] + " ..."
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
