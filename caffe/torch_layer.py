@@ -134,14 +134,15 @@ class TorchLayer(BuiltinLayer):
             grads = (None,) * (len(wanted) + len(learned))
         given = {id(x): g for x, g in zip(wanted + learned, grads)}
         taken = {g.data_ptr() for _, g in pairs}  # one array must not serve as the diff of two blobs
-        for x, blob, p in zip(inputs, bottom, propagate_down):
-            if p and x.requires_grad:
-                g = given[id(x)]
-                blob.grad.zero() if g is None else blob.grad.assign(_own(g, taken))
+        # The parameters first: in place, the bottom's diff is written over the top's, which their gradients may be.
         for w, blob in zip(weights, self.blobs):
             g = given.get(id(w))
             if g is not None:
                 blob.grad.add(_own(g if g.stride() == w.stride() else g.contiguous(), taken))
+        found = [(x, blob) for x, blob, p in zip(inputs, bottom, propagate_down) if p and x.requires_grad]
+        owned = [None if given[id(x)] is None else _own(given[id(x)], taken) for x, _ in found]
+        for (_, blob), g in zip(found, owned):
+            blob.grad.zero() if g is None else blob.grad.assign(g)
         if not self.duty.keep:
             self._record = None
 

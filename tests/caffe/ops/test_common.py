@@ -127,3 +127,21 @@ def test_the_operand_may_be_a_second_bottom(layer):
 def test_parameters_that_do_not_fit(layer, shapes, message):
     with pytest.raises(CaffeError, match=f"layer 'layer'.*{message}"):
         layer_net(layer, *shapes)
+
+
+@pytest.mark.parametrize("kind", ["Scale", "Bias"])
+def test_in_place_the_parameters_get_the_gradient_of_the_top(kind):
+    """The bottom's diff is written over the top's where somebody holds the array, and the bias's is the top's."""
+    extra = (
+        "scale_param { axis: 0 num_axes: -1 bias_term: true }"
+        if kind == "Scale"
+        else "bias_param { axis: 0 num_axes: -1 }"
+    )
+    x, diff = RNG.normal(size=(2, 3)).astype(np.float32), RNG.normal(size=(2, 3)).astype(np.float32)
+    net = layer_net(f'type: "{kind}" {extra}', x.shape, in_place=True)
+    net.params["layer"][0].data[...] = 3
+    forward(net, x)
+    held = net.blobs["b0"].diff
+    backward(net, diff)
+    np.testing.assert_allclose(held, diff * (3 if kind == "Scale" else 1), rtol=1e-6)
+    np.testing.assert_allclose(net.params["layer"][-1].diff, diff, rtol=1e-6)
