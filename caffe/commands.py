@@ -134,8 +134,10 @@ def time_net(model, gpu, precision, iterations, level, stage, phase, typed, **_)
         net.executor.forward()
         net.executor.backward(at_once=True)
         clock.synchronize()
-        log.info("caffe.cpp:394", f"Iteration: {i + 1} forward-backward time: "
-                                  f"{log.number(1e3 * (time.perf_counter() - start))} ms.")  # fmt: skip
+        log.info(
+            "caffe.cpp:394",
+            f"Iteration: {i + 1} forward-backward time: {log.number(1e3 * (time.perf_counter() - start))} ms.",
+        )
     total = 1e3 * (time.perf_counter() - begin)
     each = max(iterations, 1)
     log.info("caffe.cpp:397", "Average time per layer: ")
@@ -164,9 +166,13 @@ def device_query(gpu, **_) -> int:
             raise CaffeError(f"no GPU {i}: torch sees {count} CUDA device(s)")
         p = torch.cuda.get_device_properties(i)
         for what, value in (
-            ("Device id", i), ("Major revision number", p.major), ("Minor revision number", p.minor), ("Name", p.name),
-            ("Total global memory", p.total_memory), ("Number of multiprocessors", p.multi_processor_count),
-        ):  # fmt: skip
+            ("Device id", i),
+            ("Major revision number", p.major),
+            ("Minor revision number", p.minor),
+            ("Name", p.name),
+            ("Total global memory", p.total_memory),
+            ("Number of multiprocessors", p.multi_processor_count),
+        ):
             log.info("common.cpp:172", f"{what + ':':<32}{value}")
     return 0
 
@@ -213,8 +219,9 @@ def _choose_device(gpus, exactness, solver_param, source):
             f"name one for each process, or start {len(gpus)} of them"
         )
     if gpus and not torch.cuda.is_available():
-        raise CaffeError(f"--gpu={','.join(map(str, gpus))}, but torch finds no CUDA device; "
-                         "leave out --gpu to compute on the CPU")  # fmt: skip
+        raise CaffeError(
+            f"--gpu={','.join(map(str, gpus))}, but torch finds no CUDA device; leave out --gpu to compute on the CPU"
+        )
     if not gpus and solver_param is not None and solver_param.solver_mode == solver_param.GPU:
         if torch.cuda.is_available():
             gpus = [solver_param.device_id + n for n in range(rank + 1)]

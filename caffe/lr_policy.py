@@ -39,6 +39,7 @@ def _rate(param, policy, gamma, iteration, current_step):
             raise CaffeError("lr_policy sigmoid wants gamma >= 0 and stepsize > 0")
         rate = param.base_lr / (1 + np.exp(-gamma * (iteration - param.stepsize)))
     else:
-        raise CaffeError(f"Unknown learning rate policy: {policy} "
-                         "(known: fixed, step, exp, inv, multistep, poly, sigmoid)")  # fmt: skip
+        raise CaffeError(
+            f"Unknown learning rate policy: {policy} (known: fixed, step, exp, inv, multistep, poly, sigmoid)"
+        )
     return rate, current_step

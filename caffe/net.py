@@ -158,13 +158,17 @@ class Net(NotPickled):
             outputs = set(self.outputs) | set(blobs or [])
         if kwargs:
             if set(kwargs) != set(self.inputs):
-                raise CaffeError(f"Input blob arguments do not match net inputs: given {sorted(kwargs)}, "
-                                 f"the net has {sorted(self.inputs)}.")  # fmt: skip
+                raise CaffeError(
+                    f"Input blob arguments do not match net inputs: given {sorted(kwargs)}, "
+                    f"the net has {sorted(self.inputs)}."
+                )
             for name, value in kwargs.items():
                 blob = self._blob(name)
                 if np.shape(value)[0] != blob.shape[0]:
-                    raise CaffeError(f"Input is not batch sized: '{name}' got {np.shape(value)[0]} items, "
-                                     f"its blob holds {blob.shape[0]}.")  # fmt: skip
+                    raise CaffeError(
+                        f"Input is not batch sized: '{name}' got {np.shape(value)[0]} items, "
+                        f"its blob holds {blob.shape[0]}."
+                    )
                 blob.data[...] = value
         self._forward(first, last)
         return {name: self._blob(name).data for name in outputs}
@@ -188,13 +192,16 @@ class Net(NotPickled):
             outputs = set(self.inputs) | set(diffs or [])
         if kwargs:
             if set(kwargs) != set(self.outputs):
-                raise CaffeError(f"Top diff arguments do not match net outputs: given {sorted(kwargs)}, "
-                                 f"the net has {sorted(self.outputs)}.")  # fmt: skip
+                raise CaffeError(
+                    f"Top diff arguments do not match net outputs: given {sorted(kwargs)}, "
+                    f"the net has {sorted(self.outputs)}."
+                )
             for name, value in kwargs.items():
                 blob = self._blob(name)
                 if np.ndim(value) and np.shape(value)[0] != (blob.shape or (1,))[0]:
-                    raise CaffeError(f"Diff is not batch sized: '{name}' got shape {np.shape(value)}, "
-                                     f"its blob has {blob.shape}.")  # fmt: skip
+                    raise CaffeError(
+                        f"Diff is not batch sized: '{name}' got shape {np.shape(value)}, its blob has {blob.shape}."
+                    )
                 blob.diff[...] = value
         self._backward(first, last)
         return {name: self._blob(name).diff for name in outputs}

@@ -8,8 +8,10 @@ import numpy as np
 
 from caffe.proto import caffe_pb2
 
-_FIELDS = {name: caffe_pb2.BlobProto.DESCRIPTOR.fields_by_name[name].number
-           for name in ("data", "diff", "double_data", "double_diff")}  # fmt: skip
+_FIELDS = {
+    name: caffe_pb2.BlobProto.DESCRIPTOR.fields_by_name[name].number
+    for name in ("data", "diff", "double_data", "double_diff")
+}
 
 
 def write(proto, field, values) -> None:

@@ -31,8 +31,14 @@ def launch(ordinals, arguments) -> int:
         port = s.getsockname()[1]
     children = []
     for rank in range(len(ordinals)):
-        environment = dict(os.environ, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(len(ordinals)),
-                           MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
+        environment = dict(
+            os.environ,
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(len(ordinals)),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+        )
         command = [sys.executable, "-c", START, *arguments]
         children.append(subprocess.Popen(command, env=environment, start_new_session=True))
 
@@ -53,8 +59,11 @@ def launch(ordinals, arguments) -> int:
                     child.terminate()
             for child in children:
                 child.wait()
-            log.error(log.here(), f"rank {failed} (GPU {ordinals[failed]}) ended with status {states[failed]}; "
-                                  "the others were stopped. Continue from the last snapshot.")  # fmt: skip
+            log.error(
+                log.here(),
+                f"rank {failed} (GPU {ordinals[failed]}) ended with status {states[failed]}; "
+                "the others were stopped. Continue from the last snapshot.",
+            )
             return abs(states[failed] or 0)
         if all(s == 0 for s in states):
             return 0
@@ -76,8 +85,13 @@ def join(address=None) -> None:
 
     seed = [next_seed()]
     try:
-        dist.init_process_group("nccl" if device.current().type == "cuda" else "gloo", init_method=address or "env://",
-                                rank=rank, world_size=count, timeout=timedelta(minutes=10))  # fmt: skip
+        dist.init_process_group(
+            "nccl" if device.current().type == "cuda" else "gloo",
+            init_method=address or "env://",
+            rank=rank,
+            world_size=count,
+            timeout=timedelta(minutes=10),
+        )
         dist.broadcast_object_list(seed)
     except (RuntimeError, ValueError) as e:
         raise CaffeError(f"cannot join the {count} processes at {address or os.environ.get('MASTER_ADDR')}: {e}") from e
@@ -103,8 +117,10 @@ class Averaging:
         started: list = [None] * ranks.solver_count()
         self._guard(lambda: dist.all_gather_object(started, solver.iter, group=self.control))
         if len(set(started)) > 1:
-            raise CaffeError(f"the processes start from different iterations, rank by rank {started}: some fell back "
-                             "to an older snapshot; give all of them the same one")  # fmt: skip
+            raise CaffeError(
+                f"the processes start from different iterations, rank by rank {started}: some fell back "
+                "to an older snapshot; give all of them the same one"
+            )
         self._guard(lambda: [dist.broadcast(b.memory.tensor(), 0) for b in solver.net.learnable_params])
         solver.add_callback(lambda: None, self.average)
         own_request = solver.action_function

@@ -24,8 +24,10 @@ def choose(name, where) -> None:
     if name not in PRECISIONS:
         raise CaffeError(f"unknown precision '{name}' (known: {', '.join(PRECISIONS)})")
     if where.type == "cpu" and name != "float32":
-        raise CaffeError(f"precision {name} is for GPUs, and this run computes on the CPU; choose a GPU with --gpu, or "
-                         "leave out --precision")  # fmt: skip
+        raise CaffeError(
+            f"precision {name} is for GPUs, and this run computes on the CPU; choose a GPU with --gpu, or "
+            "leave out --precision"
+        )
     _chosen = name
     apply()
 

@@ -14,8 +14,14 @@ def progress_line(solver):
         return
     from tqdm import tqdm
 
-    bar = tqdm(total=solver.param.max_iter, initial=solver.iter, unit=" iter", desc=solver.net.name or None,
-               file=sys.stderr, dynamic_ncols=True)  # fmt: skip
+    bar = tqdm(
+        total=solver.param.max_iter,
+        initial=solver.iter,
+        unit=" iter",
+        desc=solver.net.name or None,
+        file=sys.stderr,
+        dynamic_ncols=True,
+    )
 
     def show():
         done = solver.iter + 1  # called before the update that counts this iteration

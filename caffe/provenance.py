@@ -49,8 +49,9 @@ def device() -> str:
 
 def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "--no-optional-locks", "-C", str(ROOT), *arguments], capture_output=True,
-                              text=True, timeout=20)  # fmt: skip
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

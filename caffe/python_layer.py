@@ -24,8 +24,10 @@ def make_python_layer(param):
     """The user's layer object for LayerParameter `param`."""
     module_name, layer_name = param.python_param.module, param.python_param.layer
     if _allowed is not None and module_name not in _allowed:
-        raise PythonLayerError(f"layer '{param.name}' wants Python module '{module_name}', which is not allowed here "
-                               f"(allowed: {', '.join(sorted(_allowed)) or 'none'})")  # fmt: skip
+        raise PythonLayerError(
+            f"layer '{param.name}' wants Python module '{module_name}', which is not allowed here "
+            f"(allowed: {', '.join(sorted(_allowed)) or 'none'})"
+        )
     if "" in module_name.split("."):
         raise PythonLayerError(f"layer '{param.name}': module is '{module_name}'; wanted the name of a Python module")
     if os.getcwd() not in sys.path and "" not in sys.path:
@@ -33,11 +35,13 @@ def make_python_layer(param):
     try:
         module = importlib.import_module(module_name)
     except ImportError as e:
-        raise PythonLayerError(f"layer '{param.name}': cannot import Python module '{module_name}' ({e}); "
-                               "is its folder in PYTHONPATH?") from e  # fmt: skip
+        raise PythonLayerError(
+            f"layer '{param.name}': cannot import Python module '{module_name}' ({e}); is its folder in PYTHONPATH?"
+        ) from e
     except SystemExit as e:  # a script; its status would pass for that of the command
-        raise PythonLayerError(f"layer '{param.name}': Python module '{module_name}' ends the program ({e!r}); "
-                               "is it a script?") from e  # fmt: skip
+        raise PythonLayerError(
+            f"layer '{param.name}': Python module '{module_name}' ends the program ({e!r}); is it a script?"
+        ) from e
     cls = getattr(module, layer_name, None)
     if cls is None:
         raise PythonLayerError(f"layer '{param.name}': module '{module_name}' has no layer '{layer_name}'")

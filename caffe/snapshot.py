@@ -23,8 +23,10 @@ def save(solver):
     param = solver.param
     for node in solver.net.nodes:
         if not all(bool(blob.tensor().isfinite().all()) for blob in node.layer.blobs):
-            raise CaffeError(f"Iteration {solver.iter}: layer '{node.name}' holds weights that are not finite; "
-                             "they are not saved, earlier snapshots stay")  # fmt: skip
+            raise CaffeError(
+                f"Iteration {solver.iter}: layer '{node.name}' holds weights that are not finite; "
+                "they are not saved, earlier snapshots stay"
+            )
     stem = f"{param.snapshot_prefix}_iter_{solver.iter}"
     if param.snapshot_format == param.HDF5:
         model = f"{stem}.caffemodel.h5"
@@ -99,15 +101,22 @@ def _weights_of(state, path):
         if not state.weights_seal or bears_seal(model, state.weights_seal):
             return model
     if present:
-        raise CaffeError(f"{present[0]}: it is not the file that {path} was saved with, or its beginning is damaged; "
-                         "use an older snapshot")  # fmt: skip
+        raise CaffeError(
+            f"{present[0]}: it is not the file that {path} was saved with, or its beginning is damaged; "
+            "use an older snapshot"
+        )
     return state.learned_net
 
 
 def _save_state(solver, path, model):
     log.info("sgd_solver.cpp:284", f"Snapshotting solver state to binary proto file {path}")
-    state = caffe_pb2.SolverState(iter=solver.iter, learned_net=model, current_step=solver.current_step,
-                                  random_seed=solver.seed, weights_seal=seal_of(model))  # fmt: skip
+    state = caffe_pb2.SolverState(
+        iter=solver.iter,
+        learned_net=model,
+        current_step=solver.current_step,
+        random_seed=solver.seed,
+        weights_seal=seal_of(model),
+    )
     for blob in solver.history:
         weights.blob_to_proto(blob, state.history.add())
     write_sealed(path, state.SerializeToString())
@@ -115,8 +124,10 @@ def _save_state(solver, path, model):
 
 def _check_history(solver, path, shapes):
     if len(shapes) != len(solver.history):
-        raise CaffeError(f"{path}: Incorrect length of history blobs: {len(shapes)} in the file, the solver "
-                         f"({solver.type}) has {len(solver.history)}")  # fmt: skip
+        raise CaffeError(
+            f"{path}: Incorrect length of history blobs: {len(shapes)} in the file, the solver "
+            f"({solver.type}) has {len(solver.history)}"
+        )
     for i, (blob, shape) in enumerate(zip(solver.history, shapes)):
         if shape != blob.shape:
             raise CaffeError(f"{path}: history blob {i} has shape {shape}, the solver's has {blob.shape}")
@@ -159,8 +170,9 @@ def _read_state_hdf5(solver, path):
         state = caffe_pb2.SolverState(iter=int(f["iter"][0]), current_step=int(f["current_step"][0]))
         if "learned_net" in f:
             if f["learned_net"].nbytes > LONGEST_NAME:
-                raise CaffeError(f"{path}: the name of the weights file takes {f['learned_net'].nbytes} bytes; "
-                                 "the file is damaged")  # fmt: skip
+                raise CaffeError(
+                    f"{path}: the name of the weights file takes {f['learned_net'].nbytes} bytes; the file is damaged"
+                )
             name = f["learned_net"][()]
             state.learned_net = name.decode() if isinstance(name, bytes) else str(name)
         if "random_seed" in f:

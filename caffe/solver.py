@@ -91,8 +91,12 @@ class Solver(NotPickled):
         self._choose_iteration()
         while self.iter < start + iterations:
             self.net.clear_param_diffs()
-            if (param.test_interval and self.iter % param.test_interval == 0 and solver_rank() == 0
-                    and (self.iter > 0 or param.test_initialization)):  # fmt: skip
+            if (
+                param.test_interval
+                and self.iter % param.test_interval == 0
+                and solver_rank() == 0
+                and (self.iter > 0 or param.test_initialization)
+            ):
                 self.test_all()
                 if self.requested_early_exit:
                     break
@@ -142,8 +146,10 @@ class Solver(NotPickled):
                 saved = f"The weights before this iteration are saved as {self.param.snapshot_prefix}_iter_{self.iter}"
             except CaffeError as e:
                 saved = str(e)
-        raise CaffeError(f"Iteration {self.iter}: the loss is {log.number(float(loss))} ({terms}); "
-                         f"{self.net.executor.first_not_finite()}. {saved}; check data and base_lr")  # fmt: skip
+        raise CaffeError(
+            f"Iteration {self.iter}: the loss is {log.number(float(loss))} ({terms}); "
+            f"{self.net.executor.first_not_finite()}. {saved}; check data and base_lr"
+        )
 
     def _smooth(self, loss, start):
         """Running mean of the last `average_loss` losses, updated as Caffe does (in single precision).
@@ -165,16 +171,21 @@ class Solver(NotPickled):
     def _display(self):
         lapse = time.monotonic() - self._clock
         rate, loss = (self.iter - self._clock_iter) / (lapse or 1), float(self.smoothed_loss)
-        log.info("solver.cpp:239", f"Iteration {self.iter} ({log.number(rate)} iter/s, {log.number(lapse)}s/"
-                                   f"{self.param.display} iters), loss = {log.number(loss)}")  # fmt: skip
+        log.info(
+            "solver.cpp:239",
+            f"Iteration {self.iter} ({log.number(rate)} iter/s, {log.number(lapse)}s/"
+            f"{self.param.display} iters), loss = {log.number(loss)}",
+        )
         self._clock, self._clock_iter = time.monotonic(), self.iter
         index, shown = 0, list(outputs(self.net))
         for observer in self._observers:
             observer.on_display(self, shown)
         for name, weight, values in shown:
             for value in values:
-                log.info("solver.cpp:258", f"    Train net output #{index}: {name} = {log.number(value)}"
-                                           f"{weighted(weight, value)}")  # fmt: skip
+                log.info(
+                    "solver.cpp:258",
+                    f"    Train net output #{index}: {name} = {log.number(value)}{weighted(weight, value)}",
+                )
                 index += 1
 
     # ---- one update
@@ -235,8 +246,7 @@ class Solver(NotPickled):
         for observer in self._observers:
             observer.on_test(self, index, [(name, mean) for (name, _), mean in zip(names, means)])
         for i, ((name, weight), mean) in enumerate(zip(names, means)):
-            log.info("solver.cpp:414", f"    Test net output #{i}: {name} = {log.number(mean)}"
-                                       f"{weighted(weight, mean)}")  # fmt: skip
+            log.info("solver.cpp:414", f"    Test net output #{i}: {name} = {log.number(mean)}{weighted(weight, mean)}")
 
     def _tests_before(self, iteration):
         """How many test passes an unbroken run has made before the one due at `iteration`."""
@@ -306,8 +316,9 @@ class Solver(NotPickled):
             raise CaffeError(f"test_iter must be at least 1, not {min(param.test_iter)}")
         prefix = param.snapshot_prefix
         if (param.snapshot or param.snapshot_after_train) and not os.access(os.path.dirname(prefix) or ".", os.W_OK):
-            raise CaffeError(f"Cannot write to snapshot prefix '{prefix}'.  Make sure that the directory exists "
-                             "and is writable.")  # fmt: skip
+            raise CaffeError(
+                f"Cannot write to snapshot prefix '{prefix}'.  Make sure that the directory exists and is writable."
+            )
 
 
 class _Callback:
@@ -351,10 +362,16 @@ def _train_net(param, seed):
     given = [f for f in ("net", "net_param", "train_net", "train_net_param") if param.HasField(f)]
     if len(given) != 1:
         found = f"{', '.join(given)} are set" if given else "none is set"
-        raise CaffeError("SolverParameter must specify exactly one train net, using one of these fields: "
-                         f"net, net_param, train_net, train_net_param ({found})")  # fmt: skip
-    told = {"net": "from net file: ", "train_net": "from train_net file: ", "net_param": "specified in net_param.",
-            "train_net_param": "specified in train_net_param."}[given[0]]  # fmt: skip
+        raise CaffeError(
+            "SolverParameter must specify exactly one train net, using one of these fields: "
+            f"net, net_param, train_net, train_net_param ({found})"
+        )
+    told = {
+        "net": "from net file: ",
+        "train_net": "from train_net file: ",
+        "net_param": "specified in net_param.",
+        "train_net_param": "specified in train_net_param.",
+    }[given[0]]
     value = getattr(param, given[0])
     log.info("solver.cpp:102", f"Creating training net {told}{value if isinstance(value, str) else ''}")
     net_param = _read(value)
@@ -373,18 +390,22 @@ def _test_nets(param, seed):
     generic = [getattr(param, f) for f in ("net_param", "net") if param.HasField(f)]
     given = len(param.test_iter)
     if given < len(named) or (not generic and given > len(named)):  # `net` may serve as further test nets
-        raise CaffeError("test_iter must be specified for each test network "
-                         f"({given} values, {len(named)} test nets)")  # fmt: skip
+        raise CaffeError(f"test_iter must be specified for each test network ({given} values, {len(named)} test nets)")
     sources = named + [generic[0]] * (given - len(named)) if generic else named
     if param.test_state and len(param.test_state) != len(sources):
-        raise CaffeError("test_state must be unspecified or specified once per test net "
-                         f"({len(param.test_state)} values, {len(sources)} test nets)")  # fmt: skip
+        raise CaffeError(
+            "test_state must be unspecified or specified once per test net "
+            f"({len(param.test_state)} values, {len(sources)} test nets)"
+        )
     if sources and param.test_interval <= 0:
         raise CaffeError(f"test_interval must be positive where there are test nets, not {param.test_interval}")
     nets = []
     for i, source in enumerate(sources):
-        kind = ("test_net" if i < len(named) else "net") if isinstance(source, str) else (
-            "test_net_param" if i < len(named) else "net_param")  # fmt: skip
+        kind = (
+            ("test_net" if i < len(named) else "net")
+            if isinstance(source, str)
+            else ("test_net_param" if i < len(named) else "net_param")
+        )
         told = f"{kind} file: {source}" if isinstance(source, str) else kind
         log.info("solver.cpp:190", f"Creating test net (#{i}) specified by {told}")
         net_param = _read(source)

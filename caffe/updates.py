@@ -143,9 +143,19 @@ class SGD(Rule):
             scale, decay = torch.tensor(param.iter_size / rate, device=weights[0].device), rate * decay
         else:
             return False
-        torch._fused_sgd_(weights, grads, history[0], weight_decay=decay, momentum=param.momentum, lr=1.0,
-                          dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
-                          grad_scale=scale)  # fmt: skip
+        torch._fused_sgd_(
+            weights,
+            grads,
+            history[0],
+            weight_decay=decay,
+            momentum=param.momentum,
+            lr=1.0,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+            grad_scale=scale,
+        )
         return True
 
 
@@ -226,9 +236,22 @@ class Adam(Rule):
         """After infinitely many steps torch's own corrections are 1: they are in `rate`."""
         means, squares = history
         step, scale = (torch.full((), value, device=grads[0].device) for value in (math.inf, float(param.iter_size)))
-        torch._fused_adam_(weights, grads, means, squares, [], [step] * len(grads), lr=rate, beta1=param.momentum,
-                           beta2=param.momentum2, weight_decay=decay, eps=param.delta, amsgrad=False, maximize=False,
-                           grad_scale=scale)  # fmt: skip
+        torch._fused_adam_(
+            weights,
+            grads,
+            means,
+            squares,
+            [],
+            [step] * len(grads),
+            lr=rate,
+            beta1=param.momentum,
+            beta2=param.momentum2,
+            weight_decay=decay,
+            eps=param.delta,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=scale,
+        )
         return True
 
 

@@ -12,6 +12,7 @@ from caffe import packed
 from caffe.errors import CaffeError
 from caffe.files import atomic_path, write_sealed
 from caffe.proto import caffe_pb2
+from caffe.read import read_net_binary
 
 # ---- one blob
 
@@ -22,9 +23,11 @@ def blob_from_proto(blob, proto, where, reshape=False):
     if reshape:
         blob.reshape(*shape)
     elif not _same_shape(blob.shape, proto, shape):
-        raise CaffeError(f"{where} shape mismatch. Source param shape is {_told(shape)}; target param shape is "
-                         f"{_told(blob.shape)}. To learn this layer's parameters from scratch rather than copying "
-                         "from a saved net, rename the layer.")  # fmt: skip
+        raise CaffeError(
+            f"{where} shape mismatch. Source param shape is {_told(shape)}; target param shape is "
+            f"{_told(blob.shape)}. To learn this layer's parameters from scratch rather than copying "
+            "from a saved net, rename the layer."
+        )
     values = packed.read(proto, "double_data" if len(proto.double_data) else "data")
     if len(values) != blob.count:
         raise CaffeError(f"{where} holds {len(values)} values for shape {shape}; the file is damaged")
@@ -87,8 +90,6 @@ def copy_from(net, path):
     if not os.path.exists(path) or (os.path.isfile(path) and h5py.is_hdf5(path)):
         copy_from_hdf5(net, path)
         return
-    from caffe.read import read_net_binary
-
     source = read_net_binary(path)
     wanted, found = any(node.layer.blobs for node in net.nodes), any(saved.blobs for saved in source.layer)
     if wanted and not found and not source.HasField("checksum"):
@@ -104,8 +105,10 @@ def copy_from_proto(net, source, path):
             continue
         own = layers[saved.name].layer
         if len(own.blobs) != len(saved.blobs):
-            raise CaffeError(f"{path}: Incompatible number of blobs for layer {saved.name} "
-                             f"({len(saved.blobs)} in the file, {len(own.blobs)} in the net)")  # fmt: skip
+            raise CaffeError(
+                f"{path}: Incompatible number of blobs for layer {saved.name} "
+                f"({len(saved.blobs)} in the file, {len(own.blobs)} in the net)"
+            )
         for i, (blob, proto) in enumerate(zip(own.blobs, saved.blobs)):
             blob_from_proto(blob, proto, f"{path}: Cannot copy param {i} weights from layer '{saved.name}';")
 
@@ -167,15 +170,19 @@ def _copy_group(net, node, group, path):
     for k, blob in enumerate(blobs):
         if str(k) not in group:
             if _owns(net, node, k):
-                raise CaffeError(f"{path}: Incompatible number of blobs for layer {name} ({len(group)} in the file, "
-                                 f"{len(blobs)} in the net)")  # fmt: skip
+                raise CaffeError(
+                    f"{path}: Incompatible number of blobs for layer {name} ({len(group)} in the file, "
+                    f"{len(blobs)} in the net)"
+                )
             continue
         data = group[str(k)]
         if tuple(data.shape) != blob.shape:
-            raise CaffeError(f"{path}: Cannot copy param {k} weights from layer '{name}'; shape mismatch. "
-                             f"Source param shape is {_told(data.shape)}; target param shape is {_told(blob.shape)}. "
-                             "To learn this layer's parameters from scratch rather than copying from a saved net, "
-                             "rename the layer.")  # fmt: skip
+            raise CaffeError(
+                f"{path}: Cannot copy param {k} weights from layer '{name}'; shape mismatch. "
+                f"Source param shape is {_told(data.shape)}; target param shape is {_told(blob.shape)}. "
+                "To learn this layer's parameters from scratch rather than copying from a saved net, "
+                "rename the layer."
+            )
         blob.memory.assign(torch.from_numpy(hdf5_values(data)))
 
 

@@ -40,7 +40,7 @@ def test_scripts_and_their_options(page):
             continue
         source = (ROOT / script).read_text()
         if script.startswith("eval/"):
-            source += (ROOT / "eval" / "command.py").read_text()
+            source += (ROOT / "eval" / "cli.py").read_text()
         for option in re.findall(r"(?<=\s)--[a-z][a-z0-9-]+", re.split(r"[#`|]", rest)[0]):
             assert f'"{option}"' in source, f"{id_of(page)}: {script} has no option {option}"
 
@@ -56,3 +56,18 @@ def test_the_tour(tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.search(r"^fc_fea +\(1, 256\)$", done.stdout, re.M) and "clips of 3 subjects" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} >= {"masks.png", "features.png"}
+
+
+def test_where_data_and_weights_are_is_told_everywhere():
+    """The facts have one place, layers/datasets.py; the pages for readers repeat its links and extract codes."""
+    from layers.datasets import DATASETS, RELEASED_WEIGHTS
+
+    def words(text):
+        return re.findall(r"https?://[^\s)(]+", text) + re.findall(r"extract code (\w+)", text)
+
+    for page in ("README.md", "data/README.md"):
+        text = (ROOT / page).read_text()
+        for name in ("casiab", "outdoor", "szu"):
+            assert words(DATASETS[name].source) and all(word in text for word in words(DATASETS[name].source)), page
+    for page in ("README.md", "models/README.md"):
+        assert all(word in (ROOT / page).read_text() for word in words(RELEASED_WEIGHTS)), page

@@ -87,8 +87,8 @@ def nets(draw):
     for index in range(draw(st.integers(1, 4))):
         layer = net.layer.add(name=f"l{index}", type=draw(st.sampled_from(TYPES)))
         kind = REGISTRY.get(layer.type, Layer)
-        layer.bottom.extend(draw(st.sampled_from(blobs)) for _ in range(count(draw, kind.num_bottom)))
-        layer.top.extend(f"t{index}{i}" for i in range(count(draw, kind.num_top)))
+        layer.bottom.extend(draw(st.sampled_from(blobs)) for _ in range(count(draw, getattr(kind, "num_bottom", None))))
+        layer.top.extend(f"t{index}{i}" for i in range(count(draw, getattr(kind, "num_top", None))))
         blobs += layer.top
         if own := PARAM_OF_TYPE.get(layer.type):
             part = getattr(layer, own)
