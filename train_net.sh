@@ -134,15 +134,17 @@ for step in $(told steps); do
 done
 trap - INT
 case $gpu in '' | all) gpu=$(any_gpu) ;; esac
-steps=
-if [ "$dataset" = walkers ]; then # so few people are tested in no time: what does each step bring?
-    for step in rec joint; do
-        stage "after $step" evaluate $step "$results/after-$step"
-    done
-    steps=yes
+every=$(told steps)
+last=${every##* }
+if [ "$dataset $every" = "walkers seg rec joint sia" ]; then # minutes: what does each step bring?
+    stage "after rec" evaluate rec "$results/after-rec"
+    stage "after joint" evaluate joint "$results/after-joint"
 fi
-stage "after sia" evaluate sia "$results" --report
-[ -z "$steps" ] || { echo && $python eval/steps.py "$results"; }
+stage "after $last" evaluate "$last" "$results" --report
+if [ -d "$results/after-joint" ]; then
+    echo
+    $python eval/steps.py "$results"
+fi
 
 cat <<END
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eval import plots, provenance, tables
+from eval.card import write_card
 from eval.features import EXTRAS, FeatureFileError, read_cache, read_original, write_embeddings
 from eval.papers import FORMATS, LABELS, by_probe_views, of_result, terminal
 from eval.protocol import evaluate
@@ -86,6 +87,8 @@ def run(dataset, args, typed):
         write_embeddings(out / "features.npz", features, dataset.tree)
     if args.report:
         write_report(out / "report.html", dataset, result, features, extras)
+    if source is not None and (written := write_card(source.weights, dataset, result)):
+        print(f"card of the weights: {written}", file=sys.stderr)
     show(dataset, result, out)
     return result
 

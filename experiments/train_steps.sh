@@ -14,10 +14,11 @@ root=$(CDPATH= cd -- ../.. && pwd)
 main() {
     case ${1-} in
         -h | --help) sed -n '4,11s/^# \{0,1\}//p' "$root/experiments/train_steps.sh"; return ;;
-        --weights) final_weights "${2:-$(steps_here | tail -n 1)}"; return ;;
+        --weights) read_facts && final_weights "${2:-$(steps_here | tail -n 1)}"; return ;;
     esac
     read_words "$@"
     find_caffe
+    read_facts
     check
     for step in $steps; do
         train "$step" "$(step_before "$step")"
@@ -166,10 +167,19 @@ describe() { # command...: what is needed to repeat it; the data layers tell of 
     echo "commit: $commit"
 }
 
+read_facts() { # sets facts, a line a solver: its file, max_iter, N
+    python=$root/.venv/bin/python
+    [ -x "$python" ] || python=${CAFFE_PYTHON:-python3}
+    facts=$(PYTHONPATH= "$python" "$root/tools/solver_facts.py" "$PWD"/solver-*.prototxt) || exit 1
+}
+
 max_iter() { # step
-    last=$(sed -n 's/^[[:space:]]*max_iter[[:space:]]*:[[:space:]]*\([1-9][0-9]*\).*/\1/p' "solver-$1.prototxt")
-    [ -n "$last" ] || fail "$PWD/solver-$1.prototxt has no line 'max_iter: N'; N must not begin with 0, which means octal"
-    echo "$last"
+    case $facts in
+        *"/solver-$1.prototxt max_iter "*) ;;
+        *) fail "$PWD/solver-$1.prototxt: no such file; tools/make_prototxt.py writes it" ;;
+    esac
+    told=${facts##*"/solver-$1.prototxt max_iter "}
+    echo "${told%%[!0-9]*}"
 }
 
 final_weights() { # step -> the file that its last iteration writes, .h5 when that is there
@@ -193,7 +203,7 @@ newest_snapshot() { # step -> its state
 
 prune_snapshots() { # step: the newest one stays, from which a raised max_iter goes on
     snapshots "$1" | sed '$d' | while read -r state model; do
-        rm -f -- "$state" "$model" "${model%.caffemodel*}.people.json"
+        rm -f -- "$state" "$model" "${model%.caffemodel*}.people.json" "${model%.caffemodel*}.md"
     done
 }
 

@@ -71,9 +71,9 @@ _ADAM = dict(type="Adam", weight_decay=0)
 WALKERS = Recipe(
     steps={
         "seg": Step(2, 10, dict(_ADAM, base_lr=5e-4, max_iter=2200, snapshot=400), seg_loss=1, scattered=True),
-        "rec": Step(8, 10, dict(_ADAM, base_lr=3e-4, max_iter=500, snapshot=100), seg_lr=0, seg_loss=0),
-        "joint": Step(8, 10, dict(_ADAM, base_lr=1e-4, max_iter=100, snapshot=50), seg_lr=0.1),
-        "sia": Step(8, 5, dict(_ADAM, base_lr=5e-5, max_iter=60, snapshot=30), seg_lr=0.1),
+        "rec": Step(12, 10, dict(_ADAM, base_lr=3e-4, max_iter=400, snapshot=100), seg_lr=0, seg_loss=0),
+        "joint": Step(8, 10, dict(_ADAM, base_lr=1e-4, max_iter=75, snapshot=25), seg_lr=0.1),
+        "sia": Step(8, 5, dict(_ADAM, base_lr=5e-5, max_iter=40, snapshot=20), seg_lr=0.1),
     },
     solver=dict(
         test_iter=5, test_interval=400, display=20, random_seed=1,

@@ -24,6 +24,7 @@ from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_file, read_text
+from eval.card import write_card
 from eval.weights import read_weights
 from layers import people
 from layers.data_layers import training_sequences
@@ -232,6 +233,7 @@ def record(args):
     for weights in step.snapshots():
         if weights.stat().st_mtime >= args.since and people.read_or_none(weights) is None:
             people.write(weights, here, args.started_from)
+            write_card(weights, DATASETS[step.data.dataset])
 
 
 # ---- reading

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Writes a trained net as ONNX, and its weights as a PyTorch state dict.
+"""Writes a trained net as ONNX, and its weights as a PyTorch state dict or as safetensors.
 
     tools/export.py --weights gaitnet-sia_iter_30000.caffemodel --onnx gaitnet.onnx --torch gaitnet.pt
 
@@ -49,6 +49,12 @@ def main(argv=None) -> int:
             with atomic_path(args.torch) as temporary:
                 torch.save(state, temporary)
             print(f"{args.torch}: {len(state)} tensors")
+        if args.safetensors:
+            state = state_dict(net)
+            with atomic_path(args.safetensors) as temporary:
+                save = _need("safetensors.torch", option="--safetensors").save_file
+                save(state, temporary, metadata={"format": "pt", "source": os.path.basename(args.weights)})
+            print(f"{args.safetensors}: {len(state)} tensors")
         if args.onnx:
             outputs = args.outputs.split(",") if args.outputs else None
             with atomic_path(args.onnx) as temporary:
@@ -125,12 +131,13 @@ def _difference(session, net, outputs):
     return worst
 
 
-def _need(*modules):
+def _need(*modules, option="--onnx"):
     """The first of these optional modules; all must be there."""
     try:
         return [importlib.import_module(name) for name in modules][0]
     except ImportError as e:
-        raise caffe.CaffeError(f"--onnx needs the package {e.name}: pip install {' '.join(modules)}") from e
+        packages = " ".join(name.partition(".")[0] for name in modules)
+        raise caffe.CaffeError(f"{option} needs the package {e.name}: pip install {packages}") from e
 
 
 def _arguments(argv):
@@ -143,11 +150,13 @@ def _arguments(argv):
     parser.add_argument("--onnx", metavar="FILE", help="write the net as ONNX")
     parser.add_argument("--torch", metavar="FILE", help="write the parameters as a PyTorch state dict")
     parser.add_argument("--layers", metavar="A,B", help="Python modules that declare the net's own layer types")
+    parser.add_argument("--safetensors", metavar="FILE", help="write the parameters as safetensors, same names")
     parser.add_argument("--outputs", metavar="A,B", help="blobs that the ONNX file gives (default: the net's outputs)")
     args = parser.parse_args(argv)
-    if not (args.onnx or args.torch):
-        parser.error("nothing to do: give --onnx FILE, --torch FILE, or both")
-    for path in filter(None, (args.onnx, args.torch)):
+    files = [path for path in (args.onnx, args.torch, args.safetensors) if path]
+    if not files:
+        parser.error("nothing to do: give --onnx FILE, --torch FILE, --safetensors FILE, or several")
+    for path in files:
         if not os.path.isdir(os.path.dirname(path) or "."):
             parser.error(f"{path}: its folder does not exist")
     return args

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Writes a PyTorch state dict, as `tools/export.py --torch` makes it, back as a .caffemodel.
+"""Writes a PyTorch state dict, as `tools/export.py` makes it, back as a .caffemodel; .safetensors, too.
 
 tools/import_weights.py gaitnet.pt gaitnet.caffemodel
 """
@@ -43,7 +43,14 @@ def read_state(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, of damaged files
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            if str(path).endswith(".safetensors"):
+                from safetensors.torch import load_file  # an optional package
+
+                state = load_file(path)
+            else:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except ImportError as e:
+        raise caffe.CaffeError(f"{path}: needs the package safetensors: pip install safetensors") from e
     except OSError as e:
         raise caffe.CaffeError(f"{path}: {e.strerror or e}") from e
     except Exception as e:  # a damaged file raises nearly any exception

@@ -33,6 +33,7 @@ import cv2
 import numpy as np
 
 from layers.datasets import DATASETS, SIZE, data_root
+from tools.walkers.card import card
 from tools.walkers.gait import FPS
 from tools.walkers.scene import SCENES
 from tools.walkers.sequence import render_sequence
@@ -58,6 +59,7 @@ def main(argv=None):
         with only_run(store.folder):
             claim(store, args)
             make(walks, store, render, args.jobs)
+            write_card(store.folder, args, len(walks))
         if args.contact_sheet:
             write_sheet(Path(args.contact_sheet), walks, render)
     except (FolderError, OSError) as e:
@@ -150,6 +152,16 @@ def claim(store, args):
     draft = file.with_name(f".{MANIFEST}.partial")
     draft.write_text(json.dumps(options, indent=1))
     os.replace(draft, file)
+
+
+def write_card(folder, args, sequences):
+    """README.md of the folder, unless there is one."""
+    path = folder / "README.md"
+    if not path.exists():
+        options = {"people": args.subjects, "seed": args.seed, "frames": args.frames, "size": args.size}
+        draft = path.with_name(f".{path.name}.partial")
+        draft.write_text(card(options, sequences))
+        os.replace(draft, path)
 
 
 def make(walks, store, render, jobs):

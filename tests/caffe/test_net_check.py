@@ -18,7 +18,7 @@ layer { name: "c" type: "Convolution" bottom: "x" top: "c"
 layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { kernel_size: 3 stride: 2 ceil_mode: false } }
 layer { name: "d" type: "AnnotatedData" top: "d" annotated_data_param { batch_sampler { max_trials: 50 } }
   transform_param < resize_param { prob: 1 } mean_value: [1, 2] > }
-layer { name: "m" type: "Mish" bottom: "p" top: "m" mish_param { beta: [1, 2] } }
+layer { name: "m" type: "Mosh" bottom: "p" top: "m" mosh_param { beta: [1, 2] } }
 layer { name: "r" type: "Relu" bottom: "p" top: "r" }
 layers { name: "old" type: SMURF }
 """
@@ -39,8 +39,8 @@ def test_everything_is_told_at_once(tmp_path):
         (6, "LayerParameter has no field annotated_data_param", "SSD", False),
         (6, "layer type AnnotatedData is not known", "SSD", False),
         (7, "TransformationParameter has no field resize_param", "SSD", False),
-        (8, "LayerParameter has no field mish_param", "", False),
-        (8, "layer type Mish is not known", "", False),
+        (8, "LayerParameter has no field mosh_param", "", False),
+        (8, "layer type Mosh is not known", "", False),
         (9, "layer type Relu is not known", "", False),
         (10, "type of V1LayerParameter has no value SMURF", "", False),
     ]
@@ -52,7 +52,7 @@ def test_everything_is_told_at_once(tmp_path):
 def test_parse_error_tells_all_fields_too():
     with pytest.raises(CaffeError) as e:
         parse_text(FORKED.encode(), caffe_pb2.NetParameter, "net.prototxt")
-    for name in ("wieght_filler", "annotated_data_param", "resize_param", "mish_param", "SMURF"):
+    for name in ("wieght_filler", "annotated_data_param", "resize_param", "mosh_param", "SMURF"):
         assert name in str(e.value)
     assert f"4:{FORKED.splitlines()[3].index('{ type') + 1}: Message type" in str(e.value) and "ceil_mode" not in str(
         e.value
@@ -114,5 +114,5 @@ def test_command(tmp_path):
     assert status == 0 and out.endswith("good.prototxt: builds\n") and err == ""
     status, out, _ = run(str(tmp_path / "good.prototxt"), f"--model={tmp_path}/bad.prototxt")
     assert status == 1 and out.endswith("bad.prototxt: would not build: 8 problems\n")
-    assert f"{tmp_path}/bad.prototxt:8: layer type Mish is not known: declare" in out
+    assert f"{tmp_path}/bad.prototxt:8: layer type Mosh is not known: declare" in out
     assert run()[0] == 134

@@ -5,6 +5,7 @@ import pty
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -29,6 +30,9 @@ def experiment(request, tmp_path):
     shutil.copytree(
         ROOT / "experiments", tmp_path / "experiments", ignore=shutil.ignore_patterns("*_iter_*", "*.log", "before-*")
     )
+    for name in ("tools/solver_facts.py", "caffe/proto/caffe_pb2.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     caffe = tmp_path / "caffe/build/tools/caffe"
     caffe.parent.mkdir(parents=True)
     caffe.write_text(CAFFE)
@@ -37,7 +41,7 @@ def experiment(request, tmp_path):
 
 
 def run(experiment, *steps, **env):
-    env = {**os.environ, "CAFFE_ROOT": str(experiment.parent.parent / "caffe"), **env}
+    env = {**os.environ, "CAFFE_ROOT": str(experiment.parent.parent / "caffe"), "CAFFE_PYTHON": sys.executable, **env}
     command = ["sh", str(experiment / "train_net.sh"), *steps]
     return subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=60)
 
@@ -222,14 +226,35 @@ def test_a_lowered_max_iter_leaves_out_later_snapshots(experiment):
 
 def test_a_max_iter_that_cannot_be_read_is_told(experiment):
     solver = experiment / "solver-seg.prototxt"
-    for octal_or_none in ("max_iter: 020", "base_lr: 0.1"):
-        solver.write_text(f"{octal_or_none}\n")
+    for text, problem in (("base_lr: 0.1", "has no max_iter"), ("max_iter: -3", "below 1"), ("max_iter: x", "1:11")):
+        solver.write_text(f"{text}\n")
         told = run(experiment, "seg")
-        assert told.returncode == 1
-        assert told.stderr == f"error: {solver} has no line 'max_iter: N'; N must not begin with 0, which means octal\n"
-    solver.write_text("\tmax_iter : 20 # as protobuf allows\n")
+        assert told.returncode == 1 and told.stderr.count("\n") == 1
+        assert told.stderr.startswith(f"error: {solver}: ") and problem in told.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["\tmax_iter : 20 # as protobuf allows", "max_iter: 024", "base_lr: 1 max_iter: 20", "\ufeffmax_iter: 0x14"]
+)
+def test_a_max_iter_is_read_as_caffe_reads_it(experiment, text):
+    """In one line with others, octal, hexadecimal, after a byte order mark."""
+    (experiment / "solver-seg.prototxt").write_text(text)
     snapshot(experiment, "seg", 20)
     assert "seg: already done, gaitnet-seg_iter_20.caffemodel" in run(experiment, "seg").stdout
+
+
+def test_messages_of_the_other_caffe_do_where_ours_do_not(experiment):
+    """As in a Python with an old protobuf."""
+    root = experiment.parent.parent
+    theirs = root / "caffe/python/caffe/proto"
+    theirs.mkdir(parents=True)
+    (root / "caffe/proto/caffe_pb2.py").rename(theirs / "caffe_pb2.py")
+    (theirs.parent / "__init__.py").write_text("raise ImportError('not built')")
+    snapshot(experiment, "seg", last(experiment, "seg"))
+    assert "seg: already done" in run(experiment, "seg").stdout
+    (theirs / "caffe_pb2.py").unlink()
+    failed = run(experiment, "seg")
+    assert failed.returncode == 1 and "name a Python that has protobuf: CAFFE_PYTHON=" in failed.stderr
 
 
 def test_snapshots_in_hdf5(experiment):
@@ -265,7 +290,6 @@ def test_weights_newer_than_what_was_trained_from_them(experiment):
 def test_the_set_up_is_looked_at_every_time(experiment):
     """One that was killed leaves a .venv/bin/caffe that may not run."""
     root = experiment.parent.parent
-    (root / "tools").mkdir()
     (root / "tools/setup.sh").write_text('cp "$0.caffe" "$(dirname "$0")/../.venv/bin/caffe"\n')
     shutil.copy(root / "caffe/build/tools/caffe", root / "tools/setup.sh.caffe")
     half = root / ".venv/bin/caffe"
@@ -291,7 +315,7 @@ echo "Optimization Done."
 def test_the_log_outlives_the_terminal(experiment, what):
     (experiment.parent.parent / "caffe/build/tools/caffe").write_text(LASTING)
     ours, theirs = pty.openpty() if what == "terminal" else os.pipe()
-    env = {**os.environ, "CAFFE_ROOT": str(experiment.parent.parent / "caffe")}
+    env = {**os.environ, "CAFFE_ROOT": str(experiment.parent.parent / "caffe"), "CAFFE_PYTHON": sys.executable}
     command = ["sh", str(experiment / "train_net.sh"), "seg"]
     running = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=env, start_new_session=True)
     os.close(theirs)

@@ -13,6 +13,7 @@ from google.protobuf import text_format
 
 import caffe
 from caffe.proto import caffe_pb2
+from caffe.state_dict import state_dict
 from models import gaitnet_torch
 from tests.models import golden
 from tools import export, import_weights
@@ -72,6 +73,26 @@ def test_state_dict_in_plain_torch_and_back(weights, tmp_path):
     assert back.returncode == 0, back.stderr
     for got, want in zip(caffe_net(tmp_path / "back.caffemodel", clips), caffe_net(weights, clips)):
         close(got, want)
+
+
+@pytest.mark.medium
+def test_safetensors_and_back(weights, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    made = run("export.py", "--weights", weights, "--safetensors", "g.safetensors", cwd=tmp_path)
+    assert (made.returncode, made.stdout) == (0, "g.safetensors: 68 tensors\n"), made.stderr
+    found, wanted = safetensors.load_file(tmp_path / "g.safetensors"), state_dict(net_of(weights))
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+    back = run("import_weights.py", "g.safetensors", "back.caffemodel", cwd=tmp_path)
+    assert back.returncode == 0, back.stderr
+    for name, value in state_dict(net_of(tmp_path / "back.caffemodel")).items():
+        close(value.numpy(), wanted[name].numpy())
+    (tmp_path / "g.safetensors").write_bytes(b"\x00" * 20)
+    refused = run("import_weights.py", "g.safetensors", "b.caffemodel", cwd=tmp_path)
+    assert refused.returncode == 1 and "not a PyTorch state dict, or damaged" in refused.stderr
+
+
+def net_of(weights):
+    return caffe.Net(str(DEPLOY), caffe.TEST, weights=str(weights))
 
 
 @pytest.mark.medium
