@@ -122,6 +122,7 @@ def run(one):
     """Make one result in a process of its own; the exit status that ends the study, or 0."""
     # A server that has imported everything already starts each process, which so begins with no threads.
     os.environ.setdefault(*next(iter(LARGE_PAGES.items())))
+    os.environ["PYTHONPATH"] = str(ROOT)  # for the server: this code, whatever else is installed
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tools.ablation.unit", "caffe.solver"])
     child = context.Process(target=unit.run, args=(one,))

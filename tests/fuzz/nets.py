@@ -10,6 +10,8 @@ from tests.fuzz.loops import LOOPS, Unfit
 
 MOST_VALUES, LARGEST = 500, 20.0  # of a blob; larger numbers hide errors of others
 IN_PLACE = {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "Dropout", "Scale", "Bias"}
+# Their backward may read the top, as in Caffe: after work in place on it their gradient is no derivative.
+READ_TOPS = set("BNLL Clip Dropout ELU Exp LRN Log MVN PReLU Power ReLU Sigmoid Softmax Swish TanH AbsVal".split())
 WITHOUT_BACKWARD = {"Accuracy", "ArgMax", "Threshold"}  # refuse force_backward
 LOSSES = ("EuclideanLoss", "SoftmaxWithLoss", "InfogainLoss", "SigmoidCrossEntropyLoss", "HingeLoss", "ContrastiveLoss")
 OTHERS = sorted(LOOPS.keys() - set(LOSSES) - {"Silence", "Accuracy", "Embed"})
@@ -100,7 +102,8 @@ class RandomNet:
     def append(self, step, tops):
         kind, x = step.param.type, step.bottoms[0]
         alone = x not in self.inputs and not self.readers[x] and step.bottoms.count(x) == 1
-        in_place = kind in IN_PLACE and alone and self.rng.random() < 0.5
+        producer = next((s.param.type for s in self.steps if x in s.tops), None)
+        in_place = kind in IN_PLACE and alone and producer not in READ_TOPS and self.rng.random() < 0.5
         for b in step.bottoms:
             self.readers[b] += 1
         if in_place:
