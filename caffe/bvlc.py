@@ -17,13 +17,21 @@ def tell_of_shared_blobs(nodes) -> None:
     """Warn of in-place layers on a blob that shares memory with another one in BVLC Caffe, which a further layer reads:
     there it reads the overwritten values, here those that the blob's name stands for."""
     shared: dict[int, set[int]] = {}  # blob -> all that lie in the same memory so far
+    readers: dict[int, list] = {}
+    for node in nodes:
+        for blob in node.bottom_ids:
+            readers.setdefault(blob, []).append(node)
     for node in nodes:
         if node.in_place:
             others = shared.get(node.bottom_ids[0], set()) - {node.bottom_ids[0]}
-            reader = next((n for n in nodes if others & set(n.bottom_ids) and _sees(n, node)), None)
+            reading = (n for blob in sorted(others) for n in readers.get(blob, ()) if _sees(n, node))
+            reader = min(reading, key=lambda n: n.index, default=None)
             if reader:
-                tell(node.param, f"works in place on memory that layer '{reader.name}' reads, too: BVLC Caffe gives "
-                                 "that layer the changed values; here it gets the original ones")  # fmt: skip
+                tell(
+                    node.param,
+                    f"works in place on memory that layer '{reader.name}' reads, too: BVLC Caffe gives "
+                    "that layer the changed values; here it gets the original ones",
+                )
         elif _shares(node):
             group = shared.setdefault(node.bottom_ids[0], {node.bottom_ids[0]})
             group.update(node.top_ids)

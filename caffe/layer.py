@@ -90,6 +90,13 @@ class BlobVec(list):
             raise TypeError(f"a layer's parameters are blobs: append wants a caffe.Blob, not {type(blob).__name__}")
         super().append(blob)
 
+    def extend(self, blobs):
+        for blob in blobs:
+            self.append(blob)
+
+    def insert(self, index, value):
+        self[index] = value
+
     def __setitem__(self, index, value):
         raise TypeError(
             f"a layer's parameters are blobs that stay, and this {type(value).__name__} cannot take the place of one; "

@@ -41,6 +41,8 @@ def test_scripts_and_their_options(page):
         source = (ROOT / script).read_text()
         if script.startswith("eval/"):
             source += (ROOT / "eval" / "cli.py").read_text()
+        if "import add_trees" in source:
+            source += (ROOT / "tools" / "trees.py").read_text()
         for option in re.findall(r"(?<=\s)--[a-z][a-z0-9-]+", re.split(r"[#`|]", rest)[0]):
             assert f'"{option}"' in source, f"{id_of(page)}: {script} has no option {option}"
 

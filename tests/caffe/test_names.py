@@ -178,6 +178,10 @@ def test_a_wrong_assignment_is_refused_where_it_happens():
         net.blobs["ip"].diff = array
     with pytest.raises(TypeError, match="wants a caffe.Blob"):
         net.params["ip"].append(array)
+    with pytest.raises(TypeError, match="wants a caffe.Blob"):
+        net.params["ip"].extend([array])
+    with pytest.raises(TypeError, match="cannot take the place"):
+        net.params["ip"].insert(0, array)
     assert list(net.blobs.copy()) == list(net.blobs)
 
 

@@ -80,7 +80,7 @@ def test_no_name_that_pycaffe_lacks():
         seen_module |= module
         if path.parent.name == "eval":
             seen_net |= net
-    assert {"Layer", "Net", "TEST", "set_mode_gpu", "proto"} <= seen_module and "copy_from" in seen_net
+    assert {"Layer", "Net", "TEST", "set_mode_gpu", "proto"} <= seen_module and "forward" in seen_net
     fields = {field.name for field in caffe_pb2.NetParameter.DESCRIPTOR.fields}  # eval calls those messages net, too
     others = {"ParseFromString", "add_argument", "frames", "masks", "features"}  # a parser, and eval's own class
     assert seen_net <= NET | fields | others, seen_net - NET - fields - others

@@ -5,7 +5,8 @@ from google.protobuf.descriptor import FieldDescriptor as F
 from hypothesis import strategies as st
 
 from caffe import layer_type_list
-from caffe.layer import REGISTRY, Layer
+from caffe.builtin_layer import BuiltinLayer
+from caffe.layer import REGISTRY
 from caffe.proto import caffe_pb2
 
 NAMES = st.sampled_from(["data", "label", "a", "b", "c", "", "a\n", "ü"])
@@ -86,9 +87,9 @@ def nets(draw):
         top.input_param.shape.add(dim=dims)
     for index in range(draw(st.integers(1, 4))):
         layer = net.layer.add(name=f"l{index}", type=draw(st.sampled_from(TYPES)))
-        kind = REGISTRY.get(layer.type, Layer)
-        layer.bottom.extend(draw(st.sampled_from(blobs)) for _ in range(count(draw, getattr(kind, "num_bottom", None))))
-        layer.top.extend(f"t{index}{i}" for i in range(count(draw, getattr(kind, "num_top", None))))
+        kind = REGISTRY.get(layer.type, BuiltinLayer)
+        layer.bottom.extend(draw(st.sampled_from(blobs)) for _ in range(count(draw, kind.num_bottom)))
+        layer.top.extend(f"t{index}{i}" for i in range(count(draw, kind.num_top)))
         blobs += layer.top
         if own := PARAM_OF_TYPE.get(layer.type):
             part = getattr(layer, own)
