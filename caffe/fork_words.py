@@ -25,6 +25,14 @@ SSD_DATA = (
 )
 NVIDIA_BN = ("NVIDIA Caffe", "write the scale and bias as a layer of type Scale with bias_term: true after BatchNorm")
 OHEM = ("R-FCN", "it is used in training alone; a deploy net does without")
+SEGNET_DATA = ("SegNet", "write Input layers for data and label and feed them, or use an ImageData for each")
+DEEPLAB_DATA = ("DeepLab, PSPNet", SEGNET_DATA[1])
+SEGNET_WEIGHTS = (
+    "SegNet",
+    "its weights of classes are not here; leave it out to weigh all alike, or see InfogainLoss",
+)
+NVIDIA_PRECISION = ("NVIDIA Caffe", "leave it out to compute in float32")
+DETECTNET = ("NVIDIA Caffe", "DetectNet's data layer is not here; write Input layers for its tops")
 OWN_TYPE = "declare the type with @caffe.layer, or put a Python layer in its place (docs/EXTENDING.md)"
 
 # (message, field): the fork that it comes from, what to do.
@@ -36,6 +44,17 @@ FIELDS = {
     **{("LayerParameter", name): SSD_DATA for name in ("annotated_data_param", "video_data_param")},
     ("LayerParameter", "detection_evaluate_param"): ("SSD", "leave the layer out, and compare detections in a script"),
     ("LayerParameter", "box_annotator_ohem_param"): OHEM,
+    **{("ConvolutionParameter", name): ("DeepLab", "the distance between a kernel's taps: write dilation in its place")
+       for name in ("hole", "hole_h", "hole_w")},
+    **{("LossParameter", name): SEGNET_WEIGHTS for name in ("weight_by_label_freqs", "class_weighting")},
+    ("LossParameter", "pre_fixed_normalizer"): OHEM,
+    **{("NetParameter", name): NVIDIA_PRECISION for name in (
+        "default_forward_type", "default_backward_type", "default_forward_math", "default_backward_math")},
+    **{("LayerParameter", name): NVIDIA_PRECISION for name in (
+        "forward_type", "backward_type", "forward_math", "backward_math")},
+    ("SolverParameter", "solver_data_type"): NVIDIA_PRECISION,
+    ("LayerParameter", "dense_image_data_param"): SEGNET_DATA,
+    ("LayerParameter", "detectnet_groundtruth_param"): DETECTNET,
     ("CenterLossParameter", "distance_type"): ("caffe-windows", "leave it out if it asks for the L2 distance"),
     **{("PriorBoxParameter", name): ("OpenCV", "leave it out; write offset, or make the boxes' array an Input")
        for name in ("offset_h", "offset_w", "width", "height")},
@@ -48,4 +67,9 @@ TYPES = {
     "BoxAnnotatorOHEM": OHEM,
     "SmoothL1LossOHEM": OHEM,
     "SoftmaxWithLossOHEM": OHEM,
+    "DenseImageData": SEGNET_DATA,
+    "ImageSegData": DEEPLAB_DATA,
+    "SpatialDropout": ("ENet", "for inference leave it out, and read its bottom where its top was read"),
+    "Lstm": ("CTPN", f"it is not BVLC Caffe's LSTM, and its weights do not fit there; {OWN_TYPE}"),
+    "DetectNetTransformation": DETECTNET,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from caffe.errors import CaffeError
 
 TRAIN, TEST = 0, 1  # phases, as in caffe.proto
@@ -73,8 +75,11 @@ class Layer:
         """Before every forward."""
 
 
-class BlobVec(list):
-    """A layer's parameters: blobs, each of which stays the one that it is."""
+class BlobVec(Sequence):
+    """A layer's parameters: blobs, each of which stays the one that it is; more can be added in `setup`."""
+
+    def __init__(self):
+        self._blobs = []
 
     def add_blob(self, *shape):
         """Append a blob of zeros of this shape, and give it."""
@@ -88,17 +93,26 @@ class BlobVec(list):
 
         if not isinstance(blob, Blob):
             raise TypeError(f"a layer's parameters are blobs: append wants a caffe.Blob, not {type(blob).__name__}")
-        super().append(blob)
+        self._blobs.append(blob)
 
     def extend(self, blobs):
         for blob in blobs:
             self.append(blob)
 
-    def insert(self, index, value):
-        self[index] = value
+    def __len__(self):
+        return len(self._blobs)
+
+    def __getitem__(self, index):
+        return self._blobs[index]
 
     def __setitem__(self, index, value):
         raise TypeError(
             f"a layer's parameters are blobs that stay, and this {type(value).__name__} cannot take the place of one; "
             f"write into it: blobs[{index}].data[...] = values"
         )
+
+    def __delitem__(self, index):
+        raise TypeError("a layer's parameters stay: none of these blobs can be taken away")
+
+    def __repr__(self):
+        return repr(self._blobs)

@@ -109,9 +109,10 @@ class _Builder:
     def _decide_needs(self, node):
         """What of this layer needs a gradient as far as the layers below tell."""
         given, specs = node.param.propagate_down, node.param.param
-        node.duty.bottoms = list(given) or [self.learns[b] for b in node.bottom_ids]
+        learns = [self.learns[b] for b in node.bottom_ids]
+        node.duty.bottoms = list(given) or learns
         node.duty.params = [i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(node.layer.blobs))]
-        node.duty.backward = any(node.duty.bottoms) or any(node.duty.params)
+        node.duty.backward = any(learns) or any(node.duty.params)  # whatever propagate_down says
         self.learns.update(dict.fromkeys(node.top_ids, node.duty.backward))
 
     def _add_params(self, node):

@@ -18,6 +18,8 @@ SOLVER = re.compile(
     r"^\s*(net|net_param|train_net|train_net_param|base_lr|max_iter|solver_mode|lr_policy)\s*[:{]", re.M
 )
 
+UPGRADE = "upgrade_net_proto_text rewrites the other layers, for a file has one kind alone"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -101,9 +103,20 @@ def _of_word(path, word):
         what = f"{word.field} of {word.message} has no value {word.value}"
     if ours is not None:
         return Finding(path, word.line, what, fork, f"taken as {ours}" if ours else "passed over", taken=True)
-    if not advice and word.message == "LayerParameter" and word.kind == "field":
+    if not advice and word.message == "LayerParameter" and word.kind == "field" and word.field.endswith("_param"):
         advice = fork_words.OWN_TYPE
-    return Finding(path, word.line, what, fork, advice or _close(word))
+    return Finding(path, word.line, what, fork, advice or _newer(word) or _close(word))
+
+
+def _newer(word):
+    """What to write for a word that LayerParameter knows and V1LayerParameter does not."""
+    if word.message != "V1LayerParameter":
+        return ""
+    if word.kind == "field" and word.field in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name:
+        return f'only layer {{ .. }} with type: ".." has it, not the old layers {{ .. }}; {UPGRADE}'
+    types = {name.lower(): name for name in layer_type_list()}
+    known = types.get((word.value or "").replace("_", "").strip("\"'").lower()) if word.field == "type" else None
+    return f'write it as layer {{ type: "{known}" .. }}; {UPGRADE}' if known else ""
 
 
 def _close(word):

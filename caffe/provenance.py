@@ -9,7 +9,7 @@ from pathlib import Path
 from caffe import glog as log
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("gaitnet", "torch", "numpy", "opencv-python-headless", "protobuf", "h5py")  # the first is this one
+PACKAGES = ("gaitnet-caffe", "torch", "numpy", "opencv-python-headless", "protobuf", "h5py")  # the first is this one
 
 
 def log_header(command: str, seed: int | None = None) -> None:

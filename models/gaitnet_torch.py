@@ -32,7 +32,8 @@ class GaitNet(nn.Module):
                 setattr(self, f"bn{k}_scale{s}", nn.BatchNorm2d(32, affine=False))
         self.fc_fea = nn.Linear(96 * 7 * 7, 256)
         for conv in (self.conv1_0, self.conv2_0, self.conv3_0, self.conv4_0, self.conv5_0):
-            conv.to(memory_format=torch.channels_last)  # a pixel's channels side by side: faster on a CPU
+            # A pixel's channels side by side: faster on a CPU.
+            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
 
     def masks(self, frames):
         """(N, 3, 64, 64) -> (N, 1, 64, 64): how likely each pixel shows the person."""
@@ -43,7 +44,7 @@ class GaitNet(nn.Module):
         x = x.flatten(1)  # (N, 192 * 7 * 7); from here on kernels cover all there is, and are matrices
         for conv in (self.conv6_0, self.conv7_0):
             x = F.relu(F.linear(x, conv.weight.flatten(1), conv.bias))
-        x = torch.addmm(self.conv8_0.bias, x, self.conv8_0.weight.flatten(1))
+        x = x @ self.conv8_0.weight.flatten(1) + self.conv8_0.bias
         return x.unflatten(1, (1, 64, 64)).sigmoid()
 
     def feature(self, fused):

@@ -5,9 +5,9 @@
     python tools/bench_eval.py --gpu 0
 
 Features: every frame through the segmentation branch once and clips in batches, against 20 clips through the deploy net
-one by one; of walks as long as those of walkers (15 frames) and about as long as those of CASIA-B (70). The ratio of
-CPU time, of all threads, is given too, for it suffers less when other programs want the cores. Scores: a matrix of
-distances, against a loop over probes and gallery. Search: the ten nearest of a large gallery, with the memory it takes.
+one by one; of short walks (15 frames) and of walks about as long as those of CASIA-B (70). The ratio of CPU time, of
+all threads, is given too, for it suffers less when other programs want the cores. Scores: a matrix of distances,
+against a loop over probes and gallery. Search: the ten nearest of a large gallery, with the memory it takes.
 """
 
 import argparse

@@ -110,7 +110,7 @@ class Desk:
         frames = whole_walk(file)
         if crop:
             progress(0.06, "cutting out the person")
-            total, frames = len(frames), cut_out(frames)
+            total, frames = len(frames), cut_out(frames, file)
             if not frames:
                 raise ValueError(f"{file}: no whole person was found in {total} frames; the camera has to stand still")
         require_long(file, len(frames))

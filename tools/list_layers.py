@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """Writes docs/LAYERS.md: all layer types, each with the first sentence of what its class says.
 
-tools/list_layers.py
+tools/list_layers.py --check    says by its exit status whether the page is as it should be
 """
 
+import argparse
 import inspect
 import re
 import sys
@@ -49,5 +50,16 @@ def _first_sentence(cls):
     return sentence if len(sentence) <= LONGEST else sentence[: sentence.rindex(" ", 0, LONGEST)] + " ..."
 
 
-if __name__ == "__main__":
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="tools/list_layers.py", description=__doc__.splitlines()[0], epilog="Example: tools/list_layers.py --check"
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page is stale")
+    if parser.parse_args(argv).check:
+        return int(PAGE.read_text() != page())
     PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,10 +1,13 @@
 #!/usr/bin/env python
-"""What shell scripts ask of solver files: `python tools/solver_facts.py solver-*.prototxt` prints `FILE max_iter N`.
+"""What shell scripts ask of solver files: prints `FILE max_iter N`.
+
+    python tools/solver_facts.py solver-*.prototxt
 
 Needs no more than protobuf, so that the Python of a BVLC Caffe will do: experiments/train_steps.sh runs where the
 bundled Caffe is not set up, too. Where our messages are too new for that protobuf, those of CAFFE_ROOT do.
 """
 
+import argparse
 import os
 import runpy
 import sys
@@ -13,7 +16,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main(paths):
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="tools/solver_facts.py",
+        description=__doc__.splitlines()[0],
+        epilog="Example: tools/solver_facts.py experiments/casiab/solver-*.prototxt",
+    )
+    parser.add_argument("paths", nargs="+", metavar="FILE", help="solver prototxt")
+    paths = parser.parse_args(argv).paths
     solver_type = load_message()
     from google.protobuf import text_format
 
@@ -51,4 +61,4 @@ def load_message():
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -36,8 +36,14 @@ class PriorBox(TorchLayer):
             self.fail("each max_size must be above its min_size")
         if len(p.variance) not in (0, 1, 4) or any(v <= 0 for v in p.variance):
             self.fail(f"variance {list(p.variance)}; wanted one or four numbers above 0")
-        if (p.HasField("step") and p.step <= 0) or any(r <= 0 for r in p.aspect_ratio):
-            self.fail("step and aspect_ratio must be above 0")
+        if any(r <= 0 for r in p.aspect_ratio):
+            self.fail("aspect_ratio must be above 0")
+        for one, both in (("img_size", ("img_h", "img_w")), ("step", ("step_h", "step_w"))):
+            given = [name for name in (one, *both) if p.HasField(name)]
+            if given and given not in ([one], [*both]):
+                self.fail(f"prior_box_param has {', '.join(given)}; wanted {one}, or {both[0]} and {both[1]}, or none")
+            if any(getattr(p, name) <= 0 for name in given):
+                self.fail(f"prior_box_param: {', '.join(given)} must be above 0")
         self.ratios = [1.0]
         for ratio in p.aspect_ratio:
             if not any(abs(ratio - known) < 1e-6 for known in self.ratios):
@@ -54,14 +60,14 @@ class PriorBox(TorchLayer):
         p = self.param.prior_box_param
         if p.HasField("img_size"):
             image = (p.img_size, p.img_size)
-        elif p.HasField("img_h") or p.HasField("img_w"):
+        elif p.HasField("img_h"):
             image = (p.img_h, p.img_w)
         if min(image) < 1:
-            self.fail(f"the image is {image[0]} x {image[1]} large; img_h and img_w go together")
+            self.fail(f"the image in bottom[1] is {image[0]} x {image[1]} large; wanted 1 x 1 or more")
         steps = [np.float32(i) / np.float32(n) for i, n in zip(image, size)]
         if p.HasField("step"):
             steps = [np.float32(p.step)] * 2
-        elif p.HasField("step_h") or p.HasField("step_w"):
+        elif p.HasField("step_h"):
             steps = [np.float32(p.step_h), np.float32(p.step_w)]
         y, x = (((np.arange(n, dtype=np.float32) + np.float32(p.offset)) * step) for n, step in zip(size, steps))
         widths, heights = (np.array(side, np.float32) for side in zip(*self._sides()))

@@ -60,7 +60,7 @@ class _Windows(TorchLayer):
 
     def window_sizes(self, shape):
         """How many windows fit along each spatial axis of a bottom of this shape."""
-        geometry = zip(shape[self.axis + 1 :], self.kernel, self.stride, self.pad, self.dilation)
+        geometry = zip(shape[len(shape) - self.axes :], self.kernel, self.stride, self.pad, self.dilation)
         return [(size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
                 for size, kernel, stride, pad, dilation in geometry]  # fmt: skip
 
@@ -147,8 +147,12 @@ class Convolution(_Learned):
         if self._covers(x.shape):  # a matrix product, several times faster than a convolution
             return F.linear(x.flatten(1), weight.flatten(1), bias).view(-1, weight.shape[0], *(1,) * self.axes)
         if self.axes == 2:
-            x = _channels_last(x)
+            x = x.flatten(1).view(x.shape) if self._strides_past(x.shape) else _channels_last(x)
         return CONVOLVE[self.axes](x, weight, bias, self.stride, self.pad, self.dilation, self.group)
+
+    def _strides_past(self, shape):
+        """One channel, and a stride along an axis with a single window: channels last, oneDNN gives garbage there."""
+        return shape[1] == 1 and any(n == 1 < s for n, s in zip(self.window_sizes(shape), self.stride))
 
 
 def _channels_last(x):
@@ -176,7 +180,8 @@ class Deconvolution(_Learned):
         if max(x.shape[2:]) == 1 and not any(self.pad) and self.group == 1 and max(self.dilation) == 1:
             top = (x.flatten(1) @ weight.flatten(1)).view(x.shape[0], -1, *self.kernel)
             return top if bias is None else top + bias.view(-1, *(1,) * self.axes)
-        return SPREAD[self.axes](x, weight, bias, self.stride, self.pad, 0, self.group, self.dilation)
+        steps = tuple(1 if n == 1 else s for n, s in zip(x.shape[2:], self.stride))  # one window makes no step
+        return SPREAD[self.axes](x, weight, bias, steps, self.pad, 0, self.group, self.dilation)
 
 
 @register("Im2col")

@@ -252,6 +252,39 @@ def test_propagate_down_false_stops_the_gradient(tmp_path):
         net_of(tmp_path, text % ("false", "propagate_down: false propagate_down: true"))
 
 
+@pytest.mark.parametrize("learns", [False, True])
+def test_propagate_down_true_makes_no_layer_differentiable_over_which_nothing_learns(tmp_path, learns):
+    below = 'type: "Bias" bias_param { axis: 0 num_axes: 2 }' if learns else 'type: "Power"'
+    net = net_of(
+        tmp_path,
+        inputs(("x", (2, 3)), ("y", (2,)))
+        + f"""layer {{ name: "p" {below} bottom: "x" top: "p" }}
+        layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "p" bottom: "y" top: "loss"
+                propagate_down: true propagate_down: true }}""",
+    )
+    net.forward()
+    if learns:
+        with pytest.raises(caffe.CaffeError, match="SoftmaxWithLoss Layer cannot backpropagate to label inputs"):
+            net.backward()
+    else:
+        net.backward()
+        assert not net.blobs["p"].diff.any()
+
+
+def test_a_top_has_its_gradient_although_its_layer_stops_it(tmp_path):
+    net = net_of(
+        tmp_path,
+        inputs(("x", (2, 3)), ("y", (2, 3)))
+        + """layer { name: "a" type: "Bias" bottom: "x" top: "a" bias_param { axis: 0 num_axes: 2 } }
+        layer { name: "p" type: "Power" bottom: "a" top: "p" propagate_down: false }
+        layer { name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" }""",
+    )
+    net.blobs["x"].data[...] = 1
+    net.forward()
+    net.backward()
+    assert (net.blobs["p"].diff == 0.5).all() and not net.params["a"][0].diff.any()
+
+
 def test_force_backward_runs_every_layer_and_refuses_accuracy(tmp_path):
     text = (
         "force_backward: true\n"

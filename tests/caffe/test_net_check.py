@@ -59,6 +59,29 @@ def test_parse_error_tells_all_fields_too():
     )
 
 
+def test_advice_about_words_of_forks(tmp_path):
+    layers = """layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { hole: 4 } }
+layer { name: "d" type: "SpatialDropout" bottom: "c" top: "d" }
+layer { name: "l" type: "Lstm" bottom: "c" top: "l" lstm_param { num_output: 4 } }
+layer { name: "f" type: "ReLU" bottom: "c" top: "f" forward_type: FLOAT16 color: RED }
+"""
+    hole, drop, _, lstm, forward, color = found(tmp_path, layers)[:6]
+    assert hole.fork == "DeepLab" and "write dilation" in hole.advice
+    assert drop.fork == "ENet" and "leave it out" in drop.advice
+    assert lstm.fork == "CTPN" and "is it LSTM" not in lstm.advice
+    assert forward.fork == "NVIDIA Caffe" and "@caffe.layer" not in forward.advice + color.advice
+
+
+def test_old_layers_with_types_of_forks(tmp_path):
+    old = """layers { name: "b" type: BN bottom: "x" top: "b" bn_param { bn_mode: INFERENCE } }
+layers { name: "r" type: ROI_POOLING bottom: "x" top: "r" }
+layers { name: "s" type: SMURF bottom: "x" top: "s" }
+"""
+    kind, param, roi, smurf = found(tmp_path, old)
+    assert kind.advice.startswith('write it as layer { type: "BN" .. }') and "old layers" in param.advice
+    assert roi.advice.startswith('write it as layer { type: "ROIPooling" .. }') and "write it" not in smurf.advice
+
+
 GOOD = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
 layer { name: "p" type: "Pooling" bottom: "x" top: "p" pooling_param { kernel_size: 3 stride: 2 ceil_mode: false } }
 """

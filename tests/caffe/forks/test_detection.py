@@ -215,3 +215,15 @@ def test_proposal():
     assert 3 < len(kept) and rois.shape == (len(kept), 5) and (rois[:, 0] == 0).all()
     np.testing.assert_allclose(rois[:, 1:], [box for _, box in kept], rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(kept_scores[:, 0], [score for score, _ in kept])
+
+
+@pytest.mark.parametrize("given, words", [
+    ("step_h: 8", "has step_h; wanted step, or step_h and step_w"),
+    ("img_w: 40", "has img_w; wanted img_size, or img_h and img_w"),
+    ("step: 8 step_h: 8 step_w: 8", "has step, step_h, step_w; wanted"),
+    ("img_size: 40 img_h: 40 img_w: 40", "has img_size, img_h, img_w; wanted"),
+    ("step_h: 8 step_w: 0", "step_h, step_w must be above 0"),
+])  # fmt: skip
+def test_prior_box_guesses_no_size(given, words):
+    with pytest.raises(CaffeError, match=words):
+        layer_net(f'type: "PriorBox" prior_box_param {{ min_size: 9 {given} }}', (1, 4, 2, 3), (1, 3, 40, 50))

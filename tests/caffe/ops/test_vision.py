@@ -185,3 +185,23 @@ def test_crop(axis, offset, begin):
 def test_bad_input(layer, shapes, text):
     with pytest.raises(caffe.CaffeError, match=text):
         layer_net(layer, *shapes)
+
+
+@pytest.mark.parametrize("shape, geometry", [
+    ((2, 1, 4, 5), ((3, 5), (1, 3), (1, 0), (1, 1))),
+    ((3, 1, 5, 3), ((4, 2), (1, 3), (2, 0), (1, 1))),
+    ((3, 1, 9, 4), ((5, 5), (1, 2), (2, 1), (1, 1))),
+    ((2, 1, 8, 1), ((5, 3), (1, 3), (0, 2), (1, 1))),
+])  # fmt: skip
+def test_one_window_along_an_axis_whatever_the_stride(shape, geometry):
+    """oneDNN gives garbage there for one channel in the layout in which channels come last."""
+    x, weight = randn(*shape), randn(3, 1, *geometry[0])
+    net = layer_net(
+        f'type: "Convolution" convolution_param {{ num_output: 3 bias_term: false {sizes(*geometry)} }}', shape
+    )
+    net.params["layer"][0].data[...] = weight
+    for _ in range(3):
+        np.testing.assert_allclose(
+            forward(net, x)[0], convolved(x, weight, np.zeros(3), 1, geometry), rtol=1e-4, atol=1e-5
+        )
+    check_gradients(net, x)

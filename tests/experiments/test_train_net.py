@@ -1,0 +1,46 @@
+"""train_net.sh of the repository: what it tells the tools to do, with tools that only note it."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = '#!/bin/sh\n[ "$1" = -c ] && exit 1\necho "$*" >>"$NOTES"\n'
+STEPS = '#!/bin/sh\n[ "$1" = --weights ] && echo gaitnet-sia_iter_3.caffemodel || :\n'
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """train_net.sh and the nets of SZU, trained on 52 people; python and the steps are stand-ins."""
+    root = tmp_path / "a clone"
+    for folder in ("tools", "experiments/szu", ".venv/bin", "data/SZU-Gait"):
+        (root / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "train_net.sh", root)
+    (root / "tools/setup.sh").touch()
+    net = (ROOT / "experiments/szu/gaitnet-sia.prototxt").read_text()
+    (root / "experiments/szu/gaitnet-sia.prototxt").write_text(net.replace("'train_num': 49", "'train_num': 52"))
+    (root / "experiments/szu/train_net.sh").write_text(STEPS)
+    (root / ".venv/bin/python").write_text(PYTHON)
+    (root / ".venv/bin/python").chmod(0o755)
+    return root
+
+
+def run(repository, *words, cwd="/", **variables):
+    environment = {**os.environ, "NOTES": str(repository / "notes"), **variables}
+    command = ["sh", str(repository / "train_net.sh"), "szu", *words]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("names", [["gaitnet-seg_iter_3.caffemodel"],
+                                   ["gaitnet-seg_iter_3.caffemodel", "gaitnet-seg-1.log"]])  # fmt: skip
+def test_fresh_moves_what_was_trained_aside(repository, names):
+    folder = repository / "experiments/szu"
+    for name in names:
+        (folder / name).touch()
+    done = run(repository, "--fresh")
+    assert done.returncode == 0, done.stderr
+    (aside,) = folder.glob("before-*")
+    assert sorted(path.name for path in aside.iterdir()) == sorted(names)
