@@ -14,7 +14,7 @@ from layers.opengait import Pickles
 from tools.crop import RECORD
 from tools.person import OFF_CENTRE, OFF_HEIGHT, running_median
 
-OFF_PROPORTION = 1.8  # ratio of a person's height by width to the median of the frames around: more than a stride does
+OFF_PROPORTION = 2.1  # so much wider for the height than the median of the frames around: more than a stride makes one
 
 
 @dataclass
@@ -46,8 +46,9 @@ class Found:
         names, *columns = zip(*self.people)
         side, height, width, centre = (np.array(column, float) for column in columns)
         off = np.zeros(len(names), bool)
-        for values, most in ((side, OFF_HEIGHT), (height / width, OFF_PROPORTION)):
-            off |= np.abs(np.log(values / running_median(values))) > np.log(most)
+        off |= np.abs(np.log(side / running_median(side))) > np.log(OFF_HEIGHT)
+        proportion = width / height  # legs alone are wide; feet that meet make anybody narrow
+        off |= proportion > OFF_PROPORTION * running_median(proportion)
         off |= np.abs(centre - running_median(centre)) > OFF_CENTRE
         return [name for name, jumps in zip(names, off) if jumps]
 

@@ -89,6 +89,17 @@ def test_silhouettes_alone_make_batches(root, tmp_path):
         net("GaitNet", f"{images} {tops}", {**settings, "im_path": str(root / "pack-silhouettes")})
 
 
+def test_feet_that_meet_and_wide_strides_are_no_jump(root, capsys):
+    folder = root / "crop-seg" / SEQ
+    for file, width in zip(sorted(folder.iterdir()), (4, 5, 6, 8, 10, 10, 8, 6, 5, 4, 2, 2, 4), strict=False):
+        mask = np.zeros((20, 13), np.uint8)
+        mask[2:18, 1 : 1 + width] = 255
+        cv2.imwrite(str(file), mask)
+    tool(check_data, root, "--train-num", "2")
+    told = capsys.readouterr().out
+    assert f"{SEQ}/" not in told.partition("jumps")[2].partition("\n")[0]
+
+
 def test_jumps_and_what_is_missing_are_named(root, capsys):
     folder = root / "crop-seg" / SEQ
     for i, file in enumerate(sorted(folder.iterdir())):  # legs alone, blown up, in one frame
