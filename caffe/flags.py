@@ -25,7 +25,7 @@ FLAGS = {
     "layers": ("", "Optional; Python modules that declare layer types (@caffe.layer), separated by ','."),
     "level": (0, "Optional; network level."),
     "model": ("", "The model definition protocol buffer text file."),
-    "phase": ("", "Optional; network phase (TRAIN or TEST). Only used for 'time' and 'check'."),
+    "phase": ("", "Optional; network phase (TRAIN or TEST). Only used for 'time'."),
     "precision": ("float32", "Optional; how exact a GPU multiplies: float32, tf32 or bf16."),
     "python_modules": ("", "Optional; the Python modules whose layers a prototxt may use, separated by ',', or none. "
                            "Without it a prototxt may name any, and loading it runs the module's code."),
