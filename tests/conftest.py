@@ -1,11 +1,21 @@
 """Fixtures of several rooms."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def log_level():
+    """Commands switch Caffe's log on for the rest of the process: each test ends as quiet as it began."""
+    before = getattr(sys.modules.get("caffe.glog"), "_level", None)
+    yield
+    if glog := sys.modules.get("caffe.glog"):
+        glog._level = glog._least(glog.WARNING) if before is None else before
 
 
 @pytest.fixture(scope="session")
