@@ -119,7 +119,7 @@ def test_a_hundred_ways_to_every_page_are_not_all_taken(tmp_path):
     for meta in pages[:2]:
         struct.pack_into("<II", meta, 16, 0xBEEFC0DE, 1)
         struct.pack_into("<IHHQQQQQ", meta, 40, size, 0, 0, 0, 0, 0, 0, 2**64 - 1)
-        struct.pack_into("<IHHQQQQQ", meta, 88, 0, 0, deep + 1, 2**60, 2**60, 0, 2**60, 2)
+        struct.pack_into("<IHHQQQQQ", meta, 88, 0, 0, deep, 2**60, 2**60, 0, 2**60, 2)
         struct.pack_into("<QQ", meta, 136, deep + 1, 7)
     for number in range(2, deep + 1):
         struct.pack_into("<H", pages[number], 12, 16 + 2 * 100)
