@@ -1,9 +1,10 @@
-"""After a power cut at any time the same command goes on: a few disks of each command here, all of them in the slow run.
+"""After a power cut at any time the same command goes on: a few disks of each command here, all in the slow run.
 
 What is tried, and how: tests/crash/disk.py and scenarios.py. `python -m tests.crash.run NAME` tries any number."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,9 @@ def tried(name, states):
 
 @needs_strace
 @pytest.mark.medium
-@pytest.mark.parametrize(
-    "name, states", [("train", 25), ("pack", 15), ("evaluate", 5), ("enroll", 25), ("walkers", 25)]
-)
-def test_after_a_power_cut_the_same_command_goes_on(name, states):
+@pytest.mark.parametrize("name", ["train", "pack", "evaluate", "enroll", "walkers"])
+def test_after_a_power_cut_the_same_command_goes_on(name):
+    states = 5 if name == "evaluate" else 20
     every, number, wrong, told = tried(name, states)
     assert number == states < every and wrong == 0, told
 
@@ -102,18 +102,17 @@ with open("a", "r+b") as f: f.seek(2); f.write(b"middle"); f.truncate(20); f.flu
 np.save("n.npy", np.arange(3000)); np.arange(9).tofile("t")
 os.pwrite(os.open("p", os.O_RDWR | os.O_CREAT), b"far", 5000)
 os.writev(os.open("v", os.O_WRONLY | os.O_CREAT), [b"one", b"two"])
-with lmdb.open("l", map_size=2**20) as e, e.begin(write=True) as t: t.put(b"k", b"v" * 9000)
+with lmdb.open("l", map_size=2**20, lock=False) as e, e.begin(write=True) as t: t.put(b"k", b"v" * 9000)
 os.rename("f/g", "h"); os.unlink("t"); os.rmdir("f"); print("said")
 """
     (tmp_path / "root").mkdir()
     (tmp_path / "root/a").write_text("before")
     made = trace.record([sys.executable, "-c", script], tmp_path / "root", tmp_path / "trace")
-    files = {
-        str(p.relative_to(tmp_path / "root")): p.read_bytes() for p in (tmp_path / "root").rglob("*") if p.is_file()
-    }
-    lock = files.pop("l/lock.mdb")
-    assert lock  # which LMDB maps; it means nothing after a cut
-    assert {k: v for k, v in disk.end(made).files if k != "l/lock.mdb"} == files and len(files) == 6
+    files = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
+    found = {str(path.relative_to(tmp_path / "root")): path.read_bytes() for path in files}
+    assert dict(disk.end(made).files) == found and len(found) == 6
+    shutil.rmtree(tmp_path / "root")
+    (tmp_path / "root").mkdir()
     mapped = "import numpy as np; np.memmap('m', 'u1', 'w+', shape=9)[:] = 1"
     with pytest.raises(trace.Unmodelled, match="writing through a map"):
         trace.record([sys.executable, "-c", mapped], tmp_path / "root", tmp_path / "second")
