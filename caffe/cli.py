@@ -4,7 +4,7 @@ import shlex
 import sys
 import traceback
 
-from caffe import flags
+from caffe import flags, program
 from caffe import glog as log
 from caffe.commands import COMMANDS
 from caffe.errors import CaffeError, PythonLayerError
@@ -20,7 +20,7 @@ def main(argv=None) -> int:
     if argv is not None:
         return _run(argv)
     on_large_pages()
-    status = _run(sys.argv[1:])
+    status = program.run(lambda: _run(sys.argv[1:]))
     end_in_time(status)
     return status
 

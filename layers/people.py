@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from layers import whole
+from layers.bundled import whole
 
 ENDING = ".people.json"
 LONGEST = 2**24  # bytes; a million ids take less

@@ -8,17 +8,23 @@
 Exit status 0: training can start. 1: it cannot, or would stop on the way. 2: wrong usage.
 """
 
-import argparse
-import json
-import os
-import statistics
 import sys
-from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from layers import hygiene, whole
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import json
+import os
+import statistics
+from collections import Counter
+
+from layers import hygiene
+from layers.bundled import whole
 from layers.datasets import DATASETS, MIN_FRAMES
 from layers.frames import DataError
 from layers.names import some
@@ -280,4 +286,4 @@ def write_json(report, file):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

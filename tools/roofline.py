@@ -9,14 +9,19 @@ reading its bottoms and parameters and writing its tops once, the same for the g
 at least the longer of both; a step takes the sum over its layers. Nothing is measured here.
 """
 
-import argparse
-import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import json
+from dataclasses import dataclass
 
 from caffe.layer import TRAIN
 from caffe.net import Net
@@ -111,4 +116,4 @@ def layer_cost(node):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program.run(main))

@@ -7,11 +7,16 @@ Archives (.zip, .tar, .tar.gz) lie in data/Outdoor-Gait/, or in data/ under a na
 done where the trees of frames and masks are there already; archives stay. train_net.sh runs this by itself.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
 
 from layers.archives import settle
 from layers.datasets import DATASETS
@@ -33,4 +38,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

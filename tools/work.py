@@ -15,7 +15,7 @@ import cv2
 from tqdm import tqdm
 
 from caffe.locks import Held, hold
-from layers import whole
+from layers.bundled import whole
 
 LINE_EVERY = 10  # seconds
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from layers import pack, whole
+from layers import pack
+from layers.bundled import whole
 from layers.frames import PLANES
 from tools import make_walkers
 from tools.ablation.plan import DATASET, GALLERY, LOOKS, PROBE
