@@ -39,7 +39,9 @@ class BuiltinLayer(Layer):
     reads_bottom = False  # Caffe's backward in place reads the bottom's data, which is the top's
     reads_sign = False  # and of these only which are above 0
     keeps_sign = False  # in place, what was above 0 stays there, or else gets no gradient
-    spoils_diff: Any = ""  # in place, Caffe's backward writes over the top's gradient that it has yet to read; and here?
+    spoils_diff: Any = (
+        ""  # in place, Caffe's backward writes over the top's gradient that it has yet to read; and here?
+    )
     capturable = False  # computes on the device alone, the same kernels in every pass: may be part of a CUDA graph
 
     def __init__(self, param):

@@ -34,7 +34,7 @@ class Eltwise(TorchLayer):
             self.fail("only takes coefficients for summation, not for PROD")
 
     @property
-    def spoils_diff(self):  # type: ignore[override]  # a constant elsewhere
+    def spoils_diff(self):  # a constant elsewhere
         once = self.reads_bottom or (any(self.duty.bottoms[1:]) and (self.keeps_own or self.coefficients[0] != 1))
         return "here, too" if once else ""
 

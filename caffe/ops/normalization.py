@@ -84,14 +84,12 @@ class LRN(TorchLayer):
     Borders count as zeros. Caffe, whose backward over channels reads the top and keeps the sums: lrn_layer.cpp."""
 
     num_bottom = num_top = 1
-    keeps_own = True
     spoils_diff = "here the gradient is right"
 
     def configure(self, bottom):
         p = self.param.lrn_param
-        self.reads_top = p.norm_region == p.ACROSS_CHANNELS
-        if not self.reads_top:
-            self.bottom_diff, self.keeps_own = None, False
+        self.reads_top = self.keeps_own = p.norm_region == p.ACROSS_CHANNELS
+        self.bottom_diff = self._diff_over_channels if self.reads_top else None
         if p.local_size % 2 == 0:
             self.fail(f"LRN only supports odd values for local_size, not {p.local_size}")
 
@@ -112,7 +110,7 @@ class LRN(TorchLayer):
         n, pad = self.param.lrn_param.local_size, self.param.lrn_param.local_size // 2
         return F.avg_pool3d(F.pad(x, (0, 0, 0, 0, pad, pad))[:, None], (n, 1, 1), 1)[:, 0]
 
-    def bottom_diff(self, x, y, g):
+    def _diff_over_channels(self, x, y, g):
         p = self.param.lrn_param
         scale = p.k + p.alpha * self._over_channels(x.square())
         return g * scale**-p.beta - 2 * p.alpha * p.beta * x * self._over_channels(g * y / scale)
