@@ -82,6 +82,7 @@ class TorchLayer(BuiltinLayer):
                 if blob.shape != shape:
                     blob.reshape(*shape)
             return
+        self._shapes_for = None  # what a refused shape leaves behind is of no use
         try:
             with torch.no_grad():
                 shapes = self.top_shapes(*key)
