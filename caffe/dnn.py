@@ -47,7 +47,14 @@ def readNetFromCaffe(prototxt, caffeModel=None) -> "Net":
     return Net(param, weights)
 
 
-readNet = readNetFromCaffe
+def readNet(model, config="", framework="") -> "Net":
+    """The net of a prototxt and a caffemodel, whose paths may come in either order; or readNet("caffe", model bytes,
+    prototxt bytes). Raises CaffeError."""
+    if isinstance(model, str) and model.lower() == "caffe":
+        return readNetFromCaffe(framework, config)
+    if str(model).endswith(".caffemodel"):
+        model, config = config, model
+    return readNetFromCaffe(model, config)
 
 
 class Layer:
@@ -91,10 +98,11 @@ class Net:
             value = value - np.array(mean, np.float32)[: value.shape[1]].reshape(1, -1, *(1,) * (value.ndim - 2))
         self._given[name] = value * np.float32(scalefactor)
 
-    def forward(self, outputName=""):
+    def forward(self, outputName="", *, outBlobNames=None):
         """Run the net: the output of the layer `outputName` (default: the last), an array; a tuple of arrays where
-        several layers are named in a list. A layer's output is its first top as it leaves it."""
+        several layers are named in a list, or in `outBlobNames`. A layer's output is its first top as it leaves it."""
         net = self._need()
+        outputName = outputName if outBlobNames is None else outBlobNames
         several = not isinstance(outputName, str)
         wanted = list(outputName) if several else [outputName or self._names[-1]]
         for name in wanted:
@@ -131,10 +139,10 @@ class Net:
     def getLayer(self, layer) -> Layer:
         """The layer of this name or number."""
         net = self._need()
-        name = layer if isinstance(layer, str) else self._names[int(layer) - 1]
-        if name not in self._names:
-            raise CaffeError(f"the net has no layer '{name}'")
-        return Layer(net.layer_dict[name])
+        number = self.getLayerId(layer) if isinstance(layer, str) else int(layer)
+        if not 1 <= number <= len(self._names):
+            raise CaffeError(f"the net has no layer {layer!r}; wanted a name, or a number from 1 to {len(self._names)}")
+        return Layer(net.layer_dict[self._names[number - 1]])
 
     def getLayersCount(self, layerType) -> int:
         """Number of layers of a type."""
@@ -143,6 +151,13 @@ class Net:
     def getParam(self, layer, numParam=0):
         """Array of parameter number `numParam` of a layer."""
         return self.getLayer(layer).blobs[numParam]
+
+    def setParam(self, layer, numParam, blob) -> None:
+        """Write the array `blob` into parameter number `numParam` of a layer; as many numbers as it has."""
+        own, value = self.getParam(layer, numParam), np.asarray(blob, np.float32)
+        if own.size != value.size:
+            raise CaffeError(f"parameter {numParam} of layer {layer!r} has shape {own.shape}, not {value.shape}")
+        own[...] = value.reshape(own.shape)
 
     def getUnconnectedOutLayers(self):
         """Numbers of the layers whose tops no other layer takes."""
