@@ -18,9 +18,8 @@ class Transformer:
         for field in () if with_boxes else OF_BOXES:
             if param.HasField(field):
                 fail(f"transform_param: {field} is for images with boxes, in layers of type AnnotatedData")
-        self.crop = (param.crop_h, param.crop_w) if param.crop_h and param.crop_w else (param.crop_size,) * 2
-        if not any(self.crop):
-            self.crop = ()
+        crop = (param.crop_h, param.crop_w) if param.crop_h and param.crop_w else (param.crop_size,) * 2
+        self.crop = crop if any(crop) else None
         if param.force_color and param.force_gray:
             fail("cannot set both force_color and force_gray")
         if param.mean_file and len(param.mean_value):

@@ -23,7 +23,6 @@ from caffe import dnn_costs
 from caffe import net as caffe_net
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
-from caffe.layer import TEST
 from caffe.net_state import filter_net
 from caffe.proto import caffe_pb2
 from caffe.read import parse_text, read_net_binary, read_net_file
@@ -56,12 +55,11 @@ def readNetFromCaffe(prototxt=None, caffeModel=None, *, bufferProto=None, buffer
     else:
         param = parse_text(bytes(prototxt), caffe_pb2.NetParameter, "(bytes)")
         upgrade_net(param, "(bytes)")
-    param.state.phase = TEST
+    param.state.phase = caffe_pb2.TEST
     weights = None
     if isinstance(caffeModel, os.PathLike) or (caffeModel is not None and len(caffeModel)):
-        named = isinstance(caffeModel, (str, os.PathLike))
-        source = os.fspath(caffeModel) if named else bytes(caffeModel)
-        weights = read_net_binary(source), source if named else "(bytes)"
+        source = os.fspath(caffeModel) if isinstance(caffeModel, (str, os.PathLike)) else bytes(caffeModel)
+        weights = read_net_binary(source), source if isinstance(source, str) else "(bytes)"
     return Net(param, weights)
 
 
@@ -180,7 +178,8 @@ class Net:
 
     def _end(self, name):
         """(number of the layer after which the layer or blob `name` is there, the names of its tops); -1: at once."""
-        net, order = self._need(), list(self._net._layer_names)
+        net = self._need()
+        order = list(net._layer_names)
         if not name:
             name = next((layer.name for layer in reversed(self._layers) if layer.top), "")
         if name in self._names:

@@ -13,7 +13,11 @@ _FIELDS = {
     for name in ("data", "diff", "double_data", "double_diff")
 }
 
-RAW = {caffe_pb2.DOUBLE: np.dtype("<f8"), caffe_pb2.FLOAT: np.dtype("<f4"), caffe_pb2.FLOAT16: np.dtype("<f2")}
+RAW: dict[int, np.dtype] = {
+    caffe_pb2.DOUBLE: np.dtype("<f8"),
+    caffe_pb2.FLOAT: np.dtype("<f4"),
+    caffe_pb2.FLOAT16: np.dtype("<f2"),
+}
 
 
 def write(proto, field, values) -> None:

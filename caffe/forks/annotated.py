@@ -28,7 +28,8 @@ class AnnotatedData(Data):
         for item, (record, name) in enumerate(self.messages(numbers, caffe_pb2.AnnotatedDatum)):
             if not record.HasField("datum"):
                 self.fail(f"{name} of {self.param.data_param.source!r} is no AnnotatedDatum: it holds no image")
-            image, boxes = self.augment(*self._bytes(record, name), rng)
+            image, boxes = self._image(record, name)
+            image, boxes = self.augment(image, boxes, rng)
             image, boxes = self._transformed(image.transpose(2, 0, 1), boxes, rng)
             images.append(image)
             names.append(name)
@@ -37,7 +38,7 @@ class AnnotatedData(Data):
         images = self.stacked(images, names)
         return [images, truth] if self.labels else [images]
 
-    def _bytes(self, record, name):
+    def _image(self, record, name):
         """The image (H, W, C) and the boxes of an AnnotatedDatum."""
         pixels = self.pixels(record.datum, name)
         if pixels.dtype != np.uint8:

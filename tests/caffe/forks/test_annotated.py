@@ -235,7 +235,7 @@ def test_other_records_and_other_layers(source):
     plain = source([caffe_pb2.Datum(channels=1, height=1, width=1, data=b"x").SerializeToString()])
     with pytest.raises(CaffeError, match="is no AnnotatedDatum"):
         net_of(plain)
-    text = f"""layer {{ name: "d" type: "Data" top: "data"
-        data_param {{ source: "{plain}" batch_size: 1 backend: LMDB }} transform_param {{ expand_param {{ prob: 1 }} }} }}"""
+    text = f"""layer {{ name: "d" type: "Data" top: "data" transform_param {{ expand_param {{ prob: 1 }} }}
+        data_param {{ source: "{plain}" batch_size: 1 backend: LMDB }} }}"""
     with pytest.raises(CaffeError, match="expand_param is for images with boxes, in layers of type AnnotatedData"):
         Net.from_proto(parse_text(text.encode(), caffe_pb2.NetParameter, "net"))
