@@ -15,6 +15,7 @@ import cv2
 from tqdm import tqdm
 
 from caffe.locks import Held, hold
+from layers import whole
 
 LINE_EVERY = 10  # seconds
 
@@ -52,7 +53,7 @@ class Progress:
 @contextlib.contextmanager
 def only_run(folder):
     """Hold `folder`, made where it is missing: a second run that would write there gets a BlockingIOError."""
-    os.makedirs(folder, exist_ok=True)
+    whole.make_folder(folder)
     with only_writer(folder, os.path.join(folder, ".lock")):
         yield
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from layers import pack
+from layers import pack, whole
 from layers.frames import PLANES
 from tools import make_walkers
 from tools.ablation.plan import DATASET, GALLERY, LOOKS, PROBE
@@ -70,7 +70,7 @@ def planes(file, seed, size):
                 array[i] = one
                 progress.update()
         array.flush()
-        os.replace(draft, file)
+        whole.put(draft, file)
     return np.load(file, mmap_mode="r")
 
 
