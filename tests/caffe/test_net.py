@@ -421,8 +421,8 @@ def test_bad_nets_are_one_sentence(text, words, tmp_path):
 
 def test_a_refused_shape_leaves_no_trace(tmp_path):
     """After shapes that a layer refuses, the old ones are computed as before."""
-    net = net_of(tmp_path, inputs(("x", (3, 2))) + """
-      layer { name: "s" type: "Slice" bottom: "x" top: "a" top: "b" slice_param { axis: 0 slice_point: 1 } }""")  # fmt: skip
+    cut = 'layer { name: "s" type: "Slice" bottom: "x" top: "a" top: "b" slice_param { axis: 0 slice_point: 1 } }'
+    net = net_of(tmp_path, inputs(("x", (3, 2))) + cut)
     net.blobs["x"].reshape(1, 2)
     with pytest.raises(caffe.CaffeError, match="slice points"):
         net.reshape()
