@@ -33,8 +33,8 @@ from eval.runtime import load_caffe
 from eval.weights import read_weights
 from layers.datasets import DATASETS, MIN_FRAMES, SIZE
 from layers.frames import PLANES, DataError, image_names, read_image, read_video
+from tools.one_run import only_writer
 from tools.person import cut_pair, follow
-from tools.work import only_writer
 
 MOST_BYTES = 2**31  # of the frames of a walk, which are held together: half a minute of 720p, longer than a walk
 BACKGROUND_FRAMES = 50  # at most, for the picture without the person

@@ -22,12 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lmdb
 import numpy as np
 
+from eval.progress import Progress
 from layers import hygiene, pack
 from layers.datasets import DATASETS
 from layers.frames import PLANES, DataError
 from layers.sources import open_trees
+from tools.one_run import only_writer
 from tools.trees import add_trees, trees_of
-from tools.work import Progress, in_order, only_writer, workers
+from tools.workers import in_order, workers
 
 COMMIT = 64 << 20  # bytes that a kill can cost
 FRAME_BYTES = int(np.prod(PLANES))

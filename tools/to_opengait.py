@@ -26,11 +26,12 @@ from eval.cli import default_weights
 from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
 from eval.extract import read_walk
 from eval.features import read_cache
+from eval.progress import Progress
 from eval.runtime import load_caffe
 from layers.datasets import DATASETS, data_root
 from layers.frames import DataError
 from layers.sources import existing, open_frames
-from tools.work import Progress, only_run
+from tools.one_run import only_run
 
 NO_VIEW = "000"
 

@@ -46,7 +46,7 @@ from layers.frames import DataError, expand
 from layers.params import parse
 from layers.sources import open_frames
 from models.gaitnet import STEPS
-from tools.work import only_run
+from tools.one_run import only_run
 
 RECORD, PICTURE = "validation.json", "validation.png"
 FALLBACK = 10  # test people
