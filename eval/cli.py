@@ -21,6 +21,7 @@ from eval.runtime import BUNDLED, import_caffe, which_caffe
 from eval.score import SIMILARITIES
 from eval.seen import UNSEEN, require_unseen, unknown
 from eval.walks import CLIPS, Source, features_of
+from layers import whole
 from layers.archives import settle
 from layers.datasets import DATASETS, RELEASED_WEIGHTS, data_root
 from layers.digest import sha256
@@ -193,7 +194,7 @@ def default_weights(name):
 
 
 def write_outputs(dataset, train_num, result, out):
-    out.mkdir(parents=True, exist_ok=True)
+    whole.make_folder(out)
     groups, table = result["groups"], result["identification"]["rank1_table"]
     tables.write_text(out / tables.result_file(dataset.name, train_num), tables.original_text(groups, table))
     tables.write_text(out / "metrics.csv", tables.csv_text(result))

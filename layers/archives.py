@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from layers import whole
 from layers.datasets import data_root
 from layers.frames import DataError
 
@@ -45,6 +46,7 @@ def settle(dataset, tell=print):
     if not missing:
         return
     missing = [tree for tree in missing if not link_deeper(home, tree, dataset, tell)]
+    shutil.rmtree(home / STAGING, ignore_errors=True)  # of a run that was killed
     for archive in archives_of(dataset) if missing else ():
         unpack(archive, home, dataset, missing, tell)
     if missing and (home / STAGING).is_dir():
@@ -52,7 +54,7 @@ def settle(dataset, tell=print):
             if (home / STAGING / tree).is_dir():
                 if (home / tree).is_dir() and not any((home / tree).iterdir()):
                     (home / tree).rmdir()
-                os.rename(home / STAGING / tree, home / tree)
+                whole.put(home / STAGING / tree, home / tree)
                 tell(f"{home / tree}: unpacked")
         shutil.rmtree(home / STAGING)
 
@@ -137,7 +139,7 @@ def unpack(archive, home, dataset, trees, tell, nested=False):
                           for member in members if member.name.lower().endswith(ARCHIVES)]  # fmt: skip
                 wanted = [(member, name) for member, name in wanted if not name.startswith(".")]
             size = sum(member.size for member, _ in wanted)
-            home.mkdir(parents=True, exist_ok=True)
+            whole.make_folder(home)
             free = shutil.disk_usage(home).free
             if size > free - SPARE:
                 raise DataError(f"{archive}: unpacks to {size} bytes, and the disk has {free} free; make room")

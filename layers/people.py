@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from layers import whole
 from layers.digest import sha256
 
 ENDING = ".people.json"
@@ -90,10 +91,7 @@ def write(weights, here, started_from=()):
         "all": _union(part.all for part in parts),
         "unknown": sorted(unknown.union(*(part.unknown for part in parts))),
     }
-    path = record_path(weights)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    whole.write(record_path(weights), json.dumps(told, indent=1) + "\n")
 
 
 def read_or_none(weights, digest=None):

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from eval.progress import Progress
-from layers import hygiene
+from layers import hygiene, whole
 from layers.datasets import DATASETS, MIN_FRAMES
 from layers.frames import DataError
 from layers.names import some
@@ -277,9 +277,7 @@ def _examples(title, sentences):
 
 
 def write_json(report, file):
-    with open(file + ".partial", "w") as out:
-        json.dump(report, out, indent=1)
-    os.replace(file + ".partial", file)
+    whole.write(file, json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cv2
 
 from eval.progress import Progress
+from layers import whole
 from layers.datasets import DATASETS, MIN_FRAMES, data_root
 from layers.frames import DataError, full_range, image_names, read_image, read_video
 from layers.hygiene import dim
@@ -145,7 +146,7 @@ def crop_walk(walk, trees, mask_max):
     for folder in (*folders, *unfinished):  # of a run that was killed, or that found no usable frame
         shutil.rmtree(folder, ignore_errors=True)
     for folder in unfinished:
-        folder.mkdir(parents=True)
+        whole.make_folder(folder)
     outcome = Outcome(walk.path)
     try:
         crop_frames(walk, mask_max, unfinished, outcome)
@@ -160,7 +161,7 @@ def crop_walk(walk, trees, mask_max):
             remove_empty(folder.parent, len(Path(walk.path).parts))
         return outcome
     for folder, name in zip(unfinished, folders):  # frames last: a sequence is there when its frames are
-        os.rename(folder, name)
+        whole.put(folder, name)
     return outcome
 
 
@@ -288,8 +289,8 @@ def _write_image(file, image):
 def gather(dataset, tree, failures, file):
     """Collect the records of all sequences in the tree in one CSV, and the failures; how often each reason occurs."""
     reasons: Counter[str] = Counter()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{file}.partial", "w", newline="") as out:
+    whole.make_folder(file.parent)
+    with whole.atomic_path(file) as temporary, open(temporary, "w", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(COLUMNS)
         for path in dataset.paths(tree) if tree.is_dir() else ():
@@ -301,7 +302,6 @@ def gather(dataset, tree, failures, file):
                         reasons[row[-1]] += 1
         for outcome in failures:
             writer.writerow((outcome.path, "", outcome.failure))
-    os.replace(f"{file}.partial", file)
     return reasons
 
 

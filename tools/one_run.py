@@ -4,12 +4,13 @@ import contextlib
 import os
 
 from caffe.locks import Held, hold
+from layers import whole
 
 
 @contextlib.contextmanager
 def only_run(folder):
     """Hold `folder`, made where it is missing: a second run that would write there gets a BlockingIOError."""
-    os.makedirs(folder, exist_ok=True)
+    whole.make_folder(folder)
     with only_writer(folder, os.path.join(folder, ".lock")):
         yield
 

@@ -36,7 +36,10 @@ class Data(BatchLayer):
         skip = self.skipped(self.param.data_param.rand_skip)
         for k in numbers:
             datum = caffe_pb2.Datum()
-            key, value = self.records[k + skip]
+            try:
+                key, value = self.records[k + skip]
+            except CaffeError as e:
+                self.fail(f"cannot read record {k + skip} of {self.param.data_param.source!r}: {e}")
             names.append(f"record {key!r}")
             try:
                 datum.ParseFromString(value)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.progress import Progress
-from layers import pack
+from layers import pack, whole
 from layers.frames import PLANES
 from tools import make_walkers
 from tools.ablation.plan import DATASET, GALLERY, LOOKS, PROBE
@@ -71,7 +71,7 @@ def planes(file, seed, size):
                 array[i] = one
                 progress.update()
         array.flush()
-        os.replace(draft, file)
+        whole.put(draft, file)
     return np.load(file, mmap_mode="r")
 
 
