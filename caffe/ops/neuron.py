@@ -292,13 +292,19 @@ class Dropout(Neuron):
     keeps_own = True
 
     def configure(self, bottom):
-        ratio = self.param.dropout_param.dropout_ratio
+        self.ratio = self.param.dropout_param.dropout_ratio
+        self.check_ratio(self.ratio)
+
+    def check_ratio(self, ratio):
         if not 0 <= ratio < 1:
             self.fail(f"dropout_ratio is {ratio}; wanted at least 0 and less than 1")
+
+    def mask_shape(self, x):
+        return x.shape
 
     def compute(self, x):
         if self.phase == 1:
             return x.view_as(x)
-        share = 1 - self.param.dropout_param.dropout_ratio
-        keep = torch.rand(x.shape, device=x.device, generator=self.random(x.device)).lt_(share)
+        share = 1 - self.ratio
+        keep = torch.rand(self.mask_shape(x), device=x.device, generator=self.random(x.device)).lt_(share)
         return x * keep.div_(share)
