@@ -64,8 +64,10 @@ class Executor:
         for node in reversed(nodes[last : None if first is None else first + 1]):
             self._call("before_backward", node)
             if node.duty.backward:
-                if node.duty.rereads or look:
+                if look or node.duty.rereads:
                     self._guarded(node, self._look_again, written)
+                elif not at_once:
+                    self._guarded(node, self._missed)
                 self._guarded(node, self._backward_layer)
                 if self.debug_info:
                     debug_info.backward(self.wiring, node)
@@ -129,6 +131,17 @@ class Executor:
         blobs = (*node.bottoms, *node.tops)
         if node.duty.rereads or not node.fresh or any(b.memory in written or b.memory.touched for b in blobs):
             node.builtin.remember(node.bottoms, node.tops)
+
+    @staticmethod
+    def _missed(node):
+        """A frugal net computes gradients of what its layers have kept: no written values can count."""
+        for name, blob in zip((*node.param.bottom, *node.param.top), (*node.bottoms, *node.tops)):
+            if blob.memory.missed:
+                raise CaffeError(
+                    f"layer '{node.name}': blob '{name}' was asked for between forward and backward, after this frugal "
+                    "net had given it up: it reads as zero, and what is written counts for nothing; look at the blob "
+                    "before the forward pass, or make a net without frugal()"
+                )
 
     @staticmethod
     def _backward_layer(node):

@@ -115,6 +115,29 @@ def net_copy(net, name):
     return net.blobs[name].tensor().detach().cpu().numpy().copy()
 
 
+def test_a_frugal_net_tells_of_blobs_that_it_has_given_up(either_memory):
+    text = (
+        ip("a", "data") + layer("r", "ReLU", "a") + ip("b", "a") + layer("l", "Reduction", "b", "l", "loss_weight: 1")
+    )
+    whole, frugal = net_of(text), net_of(text)
+    frugal.frugal()
+    x = values(2, 3)
+    for net in (whole, frugal):
+        net.blobs["data"].data[...] = x
+        for _ in range(2):
+            net.forward()
+            net.blobs["l"].data.sum()  # an output stays
+            net.backward()
+            net.blobs["a"].data.sum()  # before the next forward pass, which counts
+    np.testing.assert_array_equal(frugal.params["a"][0].diff, whole.params["a"][0].diff)
+    frugal.forward()
+    frugal.blobs["b"].data[...] = 1
+    with pytest.raises(caffe.CaffeError, match="layer 'l': blob 'b' was asked for .* given it up.*without frugal"):
+        frugal.backward()
+    frugal.forward()
+    frugal.backward()
+
+
 def test_saturated_units_of_an_in_place_clip_pass_the_gradient_on():
     net = net_of(ip("a", "data") + layer("f", "Clip", "a", more="clip_param { min: 0 max: 1 }"))
     net.params["a"][1].data[...] = [-3, 0.5, 0.25, 7]
