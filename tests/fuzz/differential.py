@@ -58,7 +58,8 @@ def put_inputs(net, drawn, inputs):
 def passes(net, drawn, rng, frugal, held, last=False):
     """One forward and one backward pass (or two), with blobs looked at in between, or not."""
     net.forward() if rng.random() < 0.5 else net.executor.forward()
-    look(net, rng, held)
+    if not frugal:  # a frugal net has given up what backward needs no more, and says so
+        look(net, rng, held)
     for number, weight in drawn.objective if drawn.forced else ():
         diff = net.blobs[drawn.names[number]].diff
         diff[...] = weight if diff.shape == weight.shape else 1
