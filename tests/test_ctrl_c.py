@@ -123,6 +123,16 @@ def assert_quiet(status, said, after):
     assert status in (0, 130), f"after {after:.3f} s: {status}\n{said[-2000:]}"  # 0: it had done its work
 
 
+def test_all_scripts_begin_and_end_in_the_same_way():
+    scripts = [
+        path for room in ("tools", "eval") for path in (ROOT / room).glob("*.py") if "__main__" in path.read_text()
+    ]
+    for path in scripts:
+        text = path.read_text()
+        if path.name != "solver_facts.py":  # which has to do without the repository
+            assert "program.guard(__name__)" in text and "sys.exit(program.run(" in text, path
+
+
 @pytest.mark.medium
 @pytest.mark.parametrize("name", ["caffe check", "pack_frames", "make_walkers", "python -m eval"])
 def test_a_command_that_is_stopped_says_so_and_no_more(place, name):

@@ -23,6 +23,7 @@ import os
 import statistics
 from collections import Counter
 
+from eval.progress import Progress
 from layers import hygiene
 from layers.bundled import whole
 from layers.datasets import DATASETS, MIN_FRAMES
@@ -32,7 +33,7 @@ from layers.sources import open_trees
 from layers.split import split_of
 from tools.look import Found, look_into
 from tools.trees import add_trees, trees_of
-from tools.work import Progress, in_order, workers
+from tools.workers import in_order, workers
 
 SHOWN = 10  # examples in the text; the JSON has all
 CROPPED = 0.6  # of a picture's height that the person fills, at least, where pictures are cropped

@@ -204,7 +204,7 @@ class Careless(Enroll):
     """As Enroll, by a writer that syncs nothing: here the search has to find what is lost."""
 
     def run(self):
-        from layers import whole
+        from layers.bundled import whole
 
         nothing = {"_sync_file": lambda path: None, "sync_folder": lambda path: None}
         with mock.patch.dict(whole.put.__globals__, nothing):
