@@ -1,5 +1,7 @@
 """Eltwise: arithmetic over several blobs of one shape."""
 
+import math
+
 import torch
 
 from caffe.layer import register
@@ -10,8 +12,9 @@ from caffe.torch_layer import TorchLayer
 class Eltwise(TorchLayer):
     """top = sum coeff[i] x[i] (SUM), x[0] x[1] .. (PROD), or the largest (MAX); all bottoms and the top of one shape.
 
-    MAX: of two equals at the start the second wins, a later one must be larger. PROD's gradient is always the stable
-    one (the product of the others), whatever stable_prod_grad says. Caffe: eltwise_layer.cpp."""
+    MAX: of two equals at the start the second wins, a later one must be larger. PROD's gradient is the product of the
+    others; with stable_prod_grad: false it is top over bottom, at 0 no number. In place, what Caffe's backward writes
+    for bottom[0] is what the other bottoms take for the top's gradient. Caffe: eltwise_layer.cpp."""
 
     num_bottom = (2, None)
     num_top = 1
@@ -21,11 +24,19 @@ class Eltwise(TorchLayer):
         p = self.param.eltwise_param
         self.operation = p.operation
         self.keeps_own = self.operation == p.MAX  # which of them was the largest
+        self.reads_bottom = self.operation == p.PROD
+        self.reads_top = self.reads_bottom and not p.stable_prod_grad
+        self.by_formula = self.in_place or self.reads_top
         self.coefficients = list(p.coeff) or [1.0] * len(bottom)
         if len(self.coefficients) != len(bottom):
             self.fail(f"takes one coefficient per bottom blob; {len(p.coeff)} for {len(bottom)} bottoms")
         if p.coeff and self.operation == p.PROD:
             self.fail("only takes coefficients for summation, not for PROD")
+
+    @property
+    def spoils_diff(self):  # a constant elsewhere
+        once = self.reads_bottom or (any(self.duty.bottoms[1:]) and (self.keeps_own or self.coefficients[0] != 1))
+        return "here, too" if once else ""
 
     def top_shapes(self, *shapes):
         for i, shape in enumerate(shapes):
@@ -49,3 +60,43 @@ class Eltwise(TorchLayer):
             for x in bottoms[2:]:
                 top = torch.where(x > top, x, top)
         return top
+
+    def forward(self, bottom, top):
+        if self.in_place and self.keeps_own:
+            self.winner = _winner([b.tensor() for b in bottom])
+        super().forward(bottom, top)
+
+    def remember(self, bottom, top):
+        if self.by_formula:
+            self._values = [b.tensor() for b in bottom], top[0].tensor()
+        else:
+            super().remember(bottom, top)
+
+    def backward(self, top, propagate_down, bottom):
+        if not self.by_formula:
+            return super().backward(top, propagate_down, bottom)
+        for i, blob in enumerate(bottom):
+            if propagate_down[i]:
+                blob.grad.assign(self._share(i, top[0].grad))
+        if not self.duty.keep:
+            self._values = None
+
+    def _share(self, i, diff):
+        """The diff of bottom i, from the top's."""
+        xs, y = self._values
+        if self.keeps_own:
+            return torch.where(self.winner == i, diff.tensor(), 0.0)
+        if not self.reads_bottom:
+            return self.coefficients[i] * diff.tensor()
+        slope = y / xs[i] if self.reads_top else math.prod(x for k, x in enumerate(xs) if k != i)
+        return slope * (slope if self.in_place and i == 0 else diff.tensor())
+
+
+def _winner(bottoms):
+    """The number of the bottom that MAX takes, at each place."""
+    winner = torch.where(bottoms[0] > bottoms[1], 0, 1)
+    largest = torch.maximum(bottoms[0], bottoms[1])
+    for i, x in enumerate(bottoms[2:], 2):
+        winner = torch.where(x > largest, i, winner)
+        largest = torch.where(x > largest, x, largest)
+    return winner
