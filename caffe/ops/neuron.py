@@ -33,7 +33,7 @@ class Neuron(TorchLayer):
             self._values = None
             return super().forward(bottom, top)
         x = bottom[0].tensor()
-        y = self._computed(bottom, [x], [], torch.no_grad())[0]
+        y = self._computed(bottom, [x], [], torch.no_grad(), self.compute)[0]
         self._values = (y, y)
         top[0].memory.assign(y)
 
