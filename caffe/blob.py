@@ -22,13 +22,13 @@ INT_MAX = 2**31 - 1
 class Memory:
     """The values of a blob: a tensor on the computing device and, once asked for, an array on the host."""
 
-    __slots__ = ("_shape", "_tensor", "_host", "_host_is_newer", "_array", "_writes", "_escaped")
+    __slots__ = ("_shape", "_tensor", "_host", "_host_is_newer", "_released", "_array", "_writes", "_escaped")
 
     def __init__(self, shape):
         self._shape = tuple(shape)
         self._tensor: Any = None  # None without a host array means: all zero, not yet allocated
         self._host: Any = None
-        self._host_is_newer = False
+        self._host_is_newer = self._released = False
         self._array: Any = None  # a weak reference to the array that the user has been shown
         self._writes = 0  # how often somebody may have written that torch does not know of
         self._escaped = False  # an array is out there that cannot be followed
@@ -123,11 +123,11 @@ class Memory:
             self._tensor = self._host
         else:
             self._tensor = value
-        self._host_is_newer = False
+        self._host_is_newer = self._released = False
 
     def zero(self) -> None:
         if self._host is None:
-            self._tensor = None
+            self._tensor, self._released = None, False
         elif device.shares_host():
             self._host.zero_()
             self._host_is_newer = True
@@ -137,7 +137,12 @@ class Memory:
     def release(self) -> None:
         """Give the values up, where no user has seen them."""
         if self._host is None:
-            self._tensor = None
+            self._tensor, self._released = None, True
+
+    @property
+    def missed(self) -> bool:
+        """True where somebody has asked for the values after they were released."""
+        return self._released and not self.is_zero
 
     @property
     def placed(self):
@@ -150,7 +155,7 @@ class Memory:
             self.zero()
         else:
             self._tensor = tensor
-            self._host_is_newer = False
+            self._host_is_newer = self._released = False
 
     def overtaken(self) -> None:
         """What the user wrote into the array counts no more: the tensor has been given other values since."""

@@ -7,7 +7,7 @@ reading its bottoms and parameters and writing its tops once, and the same for t
 from math import prod
 from typing import NamedTuple
 
-from caffe.ops.common import InnerProduct
+from caffe.ops.linear import InnerProduct
 from caffe.ops.recurrent import LSTM, RNN
 from caffe.ops.vision import Convolution, Deconvolution
 

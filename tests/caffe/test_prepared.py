@@ -10,6 +10,7 @@ from google.protobuf import text_format
 
 import caffe
 from caffe.net import Net
+from caffe.ops.vision import Convolution
 from caffe.proto import caffe_pb2
 
 NET = """
@@ -266,6 +267,23 @@ def test_training_prepares_nothing():
     net = built(caffe.TRAIN)
     passed(net)
     assert not any(node.builtin.prepared for node in net.nodes)
+
+
+def test_a_type_of_its_own_computation_has_no_faster_way_of_another():
+    class Twice(Convolution):
+        def compute(self, *bottoms):
+            return [2 * top for top in super().compute(*bottoms)]
+
+    node = built().nodes[5]
+    node.bottoms[0].data[...] = 1
+    node.layer.forward(node.bottoms, node.tops)
+    want, other = 2 * node.tops[0].data, Twice(node.param)
+    other.setup(node.bottoms, node.tops)
+    other.duty.backward = False
+    other.blobs[0].data[...] = node.layer.blobs[0].data
+    other.reshape(node.bottoms, node.tops)
+    other.forward(node.bottoms, node.tops)
+    np.testing.assert_allclose(node.tops[0].data, want, **CLOSE)
 
 
 def test_arrays_of_a_reshaped_parameter_are_followed_no_longer():
