@@ -34,6 +34,7 @@ class BuiltinLayer(Layer):
     no_gradient: tuple[int, ...] = ()  # bottoms that never get a gradient: labels, size references
     gradient_checked = True  # no_gradient bottoms: asking for their gradient is an error (labels), else it is ignored
     saves_output = True  # backward reads the top's values, so they must not be overwritten in place
+    exportable = True  # computes on tensors alone: may become ONNX
     capturable = False  # computes on the device alone, the same kernels in every pass: may be part of a CUDA graph
 
     def __init__(self, param):
