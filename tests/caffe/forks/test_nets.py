@@ -74,8 +74,12 @@ EXPORTED = {"ssd_vgg": "mbox_loc,conf_flat,mbox_priorbox", "ssd_mobilenet": "mbo
             "rfcn": None}  # fmt: skip
 
 
-@pytest.mark.medium
-@pytest.mark.parametrize("name", EXPORTED)
+LONG = {"faster_rcnn"}  # ROIPooling is a graph of thousands of nodes
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else pytest.mark.medium) for n in EXPORTED]
+)
 def test_goes_to_onnx(name, tmp_path):
     pytest.importorskip("onnxscript")
     outputs = EXPORTED[name].split(",") if EXPORTED[name] else None
