@@ -59,7 +59,7 @@ def card(weights, dataset, result=None):
         "## Training\n",
         f"* Data: {dataset.title}.",
         f"* Step: {step}, {STEPS[step]}." if step in STEPS else "* Step: not told by the name of the file.",
-        f"* People: {trained_by(weights, dataset)}.\n",
+        f"* People: {trained_by(weights, dataset, result)}.\n",
         *(measured(dataset, result) if result else ["## Evaluation\n", "Not evaluated yet.\n"]),
         NOT_FOR,
     ]
@@ -107,9 +107,9 @@ def measured(dataset, result):
     yield f"\nMeasured by `{command}`; intervals and tables lie in the folder of its results.\n"
 
 
-def trained_by(weights, dataset):
+def trained_by(weights, dataset, result):
     try:
-        known = people.read(weights)
+        known = people.read(weights, result and result["provenance"].get("weights_sha256"))
     except ValueError:
         known = None
     if known is None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from eval import plots, provenance, tables
 from eval.card import write_card
+from eval.deploy import PROTOTXT
 from eval.features import EXTRAS, FeatureFileError, read_cache, read_original, write_embeddings
 from eval.papers import FORMATS, LABELS, by_probe_views, of_result, terminal
 from eval.protocol import evaluate
@@ -23,6 +24,7 @@ from eval.walks import CLIPS, Source, features_of
 from layers import whole
 from layers.archives import settle
 from layers.datasets import DATASETS, RELEASED_WEIGHTS, data_root
+from layers.digest import sha256
 from layers.frames import DataError
 from layers.opengait import holds_pickles
 from layers.sources import existing
@@ -98,7 +100,7 @@ def read_features(dataset, path):
     """Features, extras and origin, from a file of ours or of the original."""
     origin = {"dataset": dataset.name, "features": str(path)}
     try:
-        origin["features_sha256"] = provenance.sha256(path)
+        origin["features_sha256"] = sha256(path)
         if not zipfile.is_zipfile(path):
             return read_original(path, len(dataset.protocol.groups)), {}, origin
         features, extras, key = read_cache(path)
@@ -259,7 +261,7 @@ def parse(dataset, argv):
         "--model",
         type=Path,
         metavar="FILE",
-        default=ROOT / "eval" / "deploy_gaitnet.prototxt",
+        default=PROTOTXT,
         help="deploy net (default eval/deploy_gaitnet.prototxt)",
     )
     net.add_argument("--im-path", type=Path, metavar="DIR", help=f"tree of frames, or a pack (default data/{trees})")

@@ -5,13 +5,13 @@ of a snapshot names everybody whom the net was trained on, in its own training a
 the SHA-256 of the weights: beside other weights it counts for nothing.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from layers import whole
+from layers.digest import sha256
 
 ENDING = ".people.json"
 LONGEST = 2**24  # bytes; a million ids take less
@@ -100,15 +100,6 @@ def read_or_none(weights, digest=None):
         return read(weights, digest)
     except ValueError:
         return None
-
-
-def sha256(path):
-    """Hash of one file, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for piece in iter(lambda: file.read(1 << 20), b""):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _union(groups):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from eval.progress import Progress
 from layers import hygiene, whole
 from layers.datasets import DATASETS, MIN_FRAMES
 from layers.frames import DataError
@@ -26,7 +27,7 @@ from layers.sources import open_trees
 from layers.split import split_of
 from tools.look import Found, look_into
 from tools.trees import add_trees, trees_of
-from tools.work import Progress, in_order, workers
+from tools.workers import in_order, workers
 
 SHOWN = 10  # examples in the text; the JSON has all
 CROPPED = 0.6  # of a picture's height that the person fills, at least, where pictures are cropped

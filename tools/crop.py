@@ -36,15 +36,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 
+from eval.progress import Progress
 from layers import whole
 from layers.datasets import DATASETS, MIN_FRAMES, data_root
 from layers.frames import DataError, full_range, image_names, read_image, read_video
 from layers.hygiene import dim
 from layers.names import is_noise, some
+from tools.one_run import only_run
 from tools.person import cut_pair, follow, numbers_of
 from tools.raw import find_walks
 from tools.trees import add_mask_max
-from tools.work import Progress, in_order, only_run, processes, workers
+from tools.workers import in_order, processes, workers
 
 RECORD = ".left-out.csv"  # in each folder of frames; hidden, so that no reader takes it for a frame
 COLUMNS = ("sequence", "frame", "reason")

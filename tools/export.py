@@ -31,6 +31,7 @@ from caffe.proto import caffe_pb2
 from caffe.read import read_net_file
 from caffe.state_dict import state_dict
 from caffe.user_layer import load_layers
+from eval.deploy import PROTOTXT
 from eval.weights import read_weights
 from layers.frames import DataError
 
@@ -165,7 +166,7 @@ def _arguments(argv):
         description=__doc__.splitlines()[0],
         epilog="Example: tools/export.py --weights A.caffemodel --onnx A.onnx",
     )
-    parser.add_argument("--model", default=str(ROOT / "eval" / "deploy_gaitnet.prototxt"), help="prototxt of the net")
+    parser.add_argument("--model", default=str(PROTOTXT), help="prototxt of the net")
     parser.add_argument("--weights", required=True, metavar="FILE", help=".caffemodel or .caffemodel.h5")
     parser.add_argument("--onnx", metavar="FILE", help="write the net as ONNX")
     parser.add_argument("--torch", metavar="FILE", help="write the parameters as a PyTorch state dict")

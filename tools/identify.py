@@ -23,18 +23,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cv2
 import numpy as np
 
-from eval import provenance
 from eval.cli import default_weights
-from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
+from eval.deploy import open_net
 from eval.extract import window_sums
 from eval.features import read_cache
 from eval.people import People, calibrate
-from eval.runtime import load_caffe
 from eval.weights import read_weights
 from layers.datasets import DATASETS, MIN_FRAMES, SIZE
 from layers.frames import PLANES, DataError, image_names, read_image, read_video
+from tools.one_run import only_writer
 from tools.person import cut_pair, follow
-from tools.work import only_writer
 
 MOST_BYTES = 2**31  # of the frames of a walk, which are held together: half a minute of 720p, longer than a walk
 BACKGROUND_FRAMES = 50  # at most, for the picture without the person
@@ -77,7 +75,7 @@ def run_enroll(args):
     walks = [parse_walk(text) for text in args.walks]
     with only_writer(args.people, f"{args.people}.lock"):
         people = open_people(args, create=True)
-        net = build_net(args)
+        net = open_net(weights_of(args), args.gpu)
         for name, path in walks:
             vector, frames = feature(net, path, args.crop)
             people = people.enrolled(name, vector, str(path))
@@ -92,7 +90,7 @@ def run_query(args):
         raise ValueError(f"{args.people}: nobody is enrolled; run identify.py enroll")
     if people.calibration is None:
         raise ValueError(f"{args.people}: is not calibrated, so no score has a meaning; run identify.py calibrate")
-    net = build_net(args)
+    net = open_net(weights_of(args), args.gpu)
     results = [query(net, people, path, args) for path in args.walks]
     print(json.dumps(results, indent=1) if args.json else "\n".join(map(text_of, results)))
 
@@ -134,15 +132,6 @@ def open_people(args, create=False):
             "enrol anew: features of two nets cannot be compared"
         )
     return people
-
-
-def build_net(args):
-    return DeployNet(
-        load_caffe(args.gpu),
-        provenance.ROOT / "eval" / "deploy_gaitnet.prototxt",
-        weights_of(args),
-        CPU_BATCH if args.gpu is None else GPU_BATCH,
-    )
 
 
 def weights_of(args):

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 import caffe
 from caffe.state_dict import load_state_dict
+from eval.deploy import PROTOTXT
 
 ZIP = b"PK\x03\x04"  # what torch takes for its archive
 
@@ -29,7 +30,7 @@ def main(argv=None) -> int:
     )
     parser.add_argument("state", help="PyTorch state dict")
     parser.add_argument("caffemodel", help="file to write; .h5 at the end: HDF5")
-    parser.add_argument("--model", default=str(ROOT / "eval" / "deploy_gaitnet.prototxt"), help="prototxt of the net")
+    parser.add_argument("--model", default=str(PROTOTXT), help="prototxt of the net")
     args = parser.parse_args(argv)
     try:
         net = caffe.Net(args.model, caffe.TEST)

@@ -32,14 +32,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cv2
 import numpy as np
 
+from eval.progress import Progress
 from layers import whole
 from layers.datasets import DATASETS, SIZE, data_root
+from tools.one_run import only_run
 from tools.walkers.card import card
 from tools.walkers.gait import FPS
 from tools.walkers.scene import SCENES
 from tools.walkers.sequence import render_sequence
 from tools.walkers.trees import LOOKS, TREES, UNFINISHED, Store, looks_of
-from tools.work import Progress, in_order, only_run, processes
+from tools.workers import in_order, processes
 
 MANIFEST = "walkers.json"  # the options that the pixels depend on
 VERSION = 3  # of the renderer: raised when the same options give other pixels

@@ -24,12 +24,14 @@ import numpy as np
 
 from caffe.errors import CaffeError
 from caffe.lmdb_file import LmdbFile
+from eval.progress import Progress
 from layers import hygiene, pack, whole
 from layers.datasets import DATASETS
 from layers.frames import PLANES, DataError
 from layers.sources import open_trees
+from tools.one_run import only_writer
 from tools.trees import add_trees, trees_of
-from tools.work import Progress, in_order, only_writer, workers
+from tools.workers import in_order, workers
 
 COMMIT = 64 << 20  # bytes that a kill can cost
 FRAME_BYTES = int(np.prod(PLANES))

@@ -15,6 +15,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from eval.deploy import PROTOTXT
 from layers import whole
 from layers.datasets import DATASETS, NUM_FRAMES
 from layers.frames import DataError
@@ -36,7 +37,7 @@ def main(argv=None):
     import caffe
 
     try:
-        net = caffe.Net(str(ROOT / "eval/deploy_gaitnet.prototxt"), caffe.TEST, weights=args.weights)
+        net = caffe.Net(str(PROTOTXT), caffe.TEST, weights=args.weights)
         names = [(d.im_dir, d.gt_dir) for d in DATASETS.values() if (args.data / d.im_dir).is_dir()]
         if not names:
             wanted = ", ".join(sorted({d.im_dir for d in DATASETS.values()}))

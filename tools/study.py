@@ -30,7 +30,7 @@ from eval.tables import write_text
 from tools.ablation import folder, nets, people, picture, unit
 from tools.ablation.plan import ARMS, PEOPLE, QUICK, QUICK_SEEDS, SEEDS, Size
 from tools.ablation.report import Report, clock
-from tools.work import only_run
+from tools.one_run import only_run
 
 TABLE, PICTURE = "table.md", "study.png"
 BEGIN, END = "<!-- what tools/study.py --publish writes -->", "<!-- to here -->"

@@ -20,17 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from eval import provenance
 from eval.cli import default_weights
-from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
+from eval.deploy import open_net
 from eval.extract import read_walk
 from eval.features import read_cache, write_arrays
-from eval.runtime import load_caffe
+from eval.progress import Progress
 from layers import whole
 from layers.datasets import DATASETS, data_root
 from layers.frames import DataError
 from layers.sources import existing, open_frames
-from tools.work import Progress, only_run
+from tools.one_run import only_run
 
 NO_VIEW = "000"
 
@@ -62,13 +61,7 @@ def write_masks(args):
     files = {path: args.out / file_of(path) for path in dataset.paths(frames)}
     todo = [path for path, file in files.items() if not file.exists() and frames.length(path)]
     with only_run(args.out):
-        net = DeployNet(
-            load_caffe(args.gpu),
-            provenance.ROOT / "eval" / "deploy_gaitnet.prototxt",
-            args.weights or default_weights(dataset.name),
-            CPU_BATCH if args.gpu is None else GPU_BATCH,
-            parts=("segmentation",),
-        )
+        net = open_net(args.weights or default_weights(dataset.name), args.gpu, parts=("segmentation",))
         with Progress(len(todo), "sequences", "predicting") as progress:
             for path in todo:
                 masks = net.masks(read_walk(frames, path, frames.length(path)))
