@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from eval.provenance import ROOT
+from eval.runtime import load_caffe
 from eval.weights import read_weights
 from layers.datasets import NUM_FRAMES, SIZE
 from layers.frames import fill_image_blob
@@ -18,6 +20,7 @@ from layers.frames import fill_image_blob
 # Frames, clips a forward pass. More than 32 clips do not fit into a CPU's cache: 128 take three times as long each.
 CPU_BATCH, GPU_BATCH = (64, 32), (512, 1024)
 PARTS = ("segmentation", "recognition")
+PROTOTXT = ROOT / "eval" / "deploy_gaitnet.prototxt"
 
 
 class DeployNet:
@@ -59,6 +62,11 @@ class DeployNet:
             (result,) = self.recognition.forward().values()
             rows.append(result.copy())
         return np.concatenate(rows)
+
+
+def deploy_net(weights, gpu=None, parts=PARTS):
+    """The DeployNet of eval/deploy_gaitnet.prototxt, on the CPU or on GPU number `gpu`."""
+    return DeployNet(load_caffe(gpu), PROTOTXT, weights, CPU_BATCH if gpu is None else GPU_BATCH, parts)
 
 
 class SilhouetteNet(DeployNet):

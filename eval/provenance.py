@@ -14,15 +14,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("numpy", "scipy", "opencv-python-headless", "torch", "matplotlib")
 
 
-def sha256(path):
-    """Hash of one file, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for piece in iter(lambda: file.read(1 << 20), b""):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def fingerprint(root, folders):
     """Hash of path, size and time of change of every file in the folders below `root`; no file is opened."""
     digest = hashlib.sha256()

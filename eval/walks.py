@@ -18,6 +18,7 @@ from eval.weights import read_weights
 from layers import hygiene
 from layers.datasets import MIN_FRAMES
 from layers.names import some
+from layers.people import sha256
 from layers.sources import open_frames
 from layers.split import split_of
 
@@ -79,12 +80,12 @@ def features_of(source, part="test"):
         "training": training and training["verdict"],
         "training_told": training and training["told"],
         "training_leaked": training and " ".join(training["leaked"]),
-        "prototxt_sha256": provenance.sha256(source.prototxt),
+        "prototxt_sha256": sha256(source.prototxt),
         "data_sha256": data_fingerprint(source, frames, walks),
         "ground_truth": None not in (source.gt_path, source.im_path),
         "masks": "predicted" if source.im_path else "true",
-        "partition_sha256": source.partition and provenance.sha256(source.partition),
-        "excluded_sha256": source.excluded and provenance.sha256(source.excluded),
+        "partition_sha256": source.partition and sha256(source.partition),
+        "excluded_sha256": source.excluded and sha256(source.excluded),
         "clips": source.clips,
         "seed": None if source.clips == "all" else source.seed,
     }

@@ -19,6 +19,7 @@ PLANES = (4, SIZE, SIZE)  # B, G, R, mask
 MOST_BYTES, MOST_PIXELS = 2**28, 2**26  # of an image; a hundred bytes may claim to unpack to gigabytes
 MOST_SCANS = 100  # of a JPEG, each over all its pixels; encoders write ten or so
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov")
 IMAGE_MEAN = 127.5
 _IMAGE_VALUES = np.arange(256, dtype=np.float32) - np.float32(IMAGE_MEAN)
 MASK_VALUES = np.arange(256, dtype=np.float32) / np.float32(255)

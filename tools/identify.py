@@ -23,16 +23,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cv2
 import numpy as np
 
-from eval import provenance
-from eval.cli import default_weights
-from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
+from eval.cli import weights_file
+from eval.deploy import deploy_net
+from eval.ending import exit_status
 from eval.extract import window_sums
 from eval.features import read_cache
 from eval.people import People, calibrate
-from eval.runtime import load_caffe
 from eval.weights import read_weights
 from layers.datasets import DATASETS, MIN_FRAMES, SIZE
-from layers.frames import PLANES, DataError, image_names, read_image, read_video
+from layers.frames import PLANES, image_names, read_image, read_video
 from tools.person import cut_pair, follow
 from tools.work import only_writer
 
@@ -43,17 +42,7 @@ DIFFERENCE = 25  # grey levels from the background that make a pixel the person'
 
 def main(argv=None):
     args = parse(argv)
-    try:
-        args.run(args)
-    except (DataError, ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    except Exception as e:
-        if type(e).__name__ != "CaffeError":  # known without importing the runtime
-            raise
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(args.run, args, stopped="nothing was written; the same command begins anew")
 
 
 def run_calibrate(args):
@@ -137,16 +126,11 @@ def open_people(args, create=False):
 
 
 def build_net(args):
-    return DeployNet(
-        load_caffe(args.gpu),
-        provenance.ROOT / "eval" / "deploy_gaitnet.prototxt",
-        weights_of(args),
-        CPU_BATCH if args.gpu is None else GPU_BATCH,
-    )
+    return deploy_net(weights_of(args), args.gpu)
 
 
 def weights_of(args):
-    return args.weights or default_weights(args.dataset)
+    return weights_file(args.weights, args.dataset)
 
 
 def parse_walk(text):

@@ -34,15 +34,15 @@ import yaml
 from matplotlib.figure import Figure
 
 from eval import plots, provenance, tables
-from eval.deploy import CPU_BATCH, GPU_BATCH, PARTS, DeployNet, read_net
+from eval.deploy import PARTS, deploy_net, read_net
+from eval.ending import exit_status
 from eval.extract import all_starts, extract, read_walk
 from eval.protocol import identify
-from eval.runtime import load_caffe
 from eval.segmentation import THRESHOLD, agreement
 from eval.walks import described
 from layers import people
 from layers.datasets import DATASETS, MIN_FRAMES, Dataset
-from layers.frames import DataError, expand
+from layers.frames import expand
 from layers.params import parse
 from layers.sources import open_frames
 from models.gaitnet import STEPS
@@ -55,16 +55,7 @@ FEWEST = 2  # people
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    try:
-        with only_run(args.out):
-            return validate(args)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (DataError, ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+    return exit_status(validate_alone, parse_args(argv))
 
 
 def parse_args(argv):
@@ -80,6 +71,11 @@ def parse_args(argv):
     args = parser.parse_args(argv)
     args.out = args.out or provenance.ROOT / "results" / f"{args.run.resolve().name}-validation"
     return args
+
+
+def validate_alone(args):
+    with only_run(args.out):
+        return validate(args)
 
 
 def validate(args):
@@ -251,7 +247,7 @@ def add(record, snapshot, jury, gpu):
     """Score a snapshot that the record lacks; was there anything to do?"""
     step, iteration, weights = snapshot
     try:
-        digest = provenance.sha256(weights)
+        digest = people.sha256(weights)
         before = [one for one in record["scored"] if (one["step"], one["iteration"]) == (step, iteration)]
         if before and before[0]["weights_sha256"] == digest:
             return False
@@ -275,8 +271,7 @@ def score(weights, step, jury, gpu):
     """{"rank1": share right, without identical views where there are several, "rank1_95": [low, high], "iou": ...};
     None where there is no such thing."""
     parts = PARTS[:1] if step == "seg" else PARTS
-    batch = CPU_BATCH if gpu is None else GPU_BATCH
-    net = DeployNet(load_caffe(gpu), provenance.ROOT / "eval" / "deploy_gaitnet.prototxt", weights, batch, parts)
+    net = deploy_net(weights, gpu, parts)
     paths = [walk.path for walk in jury.walks]
     if step == "seg":
         return {"rank1": None, "rank1_95": None, "iou": mask_iou(net, jury, paths) if jury.has_masks else None}

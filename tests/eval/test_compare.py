@@ -73,7 +73,7 @@ def test_other_peoples_features_give_what_their_own_evaluation_gives(tmp_path, p
 def test_our_features_go_there_and_back(tmp_path):
     np.savez(tmp_path / "a.npz", **opengait(1.5))
     features = read_embeddings(tmp_path / "a.npz", CASIAB)
-    write_embeddings(tmp_path / "b.npz", features, CASIAB.tree)
+    write_embeddings(tmp_path / "b.npz", features, CASIAB.tree, {})
     with np.load(tmp_path / "b.npz", allow_pickle=False) as arrays:
         assert arrays["embeddings"].shape == (len(features), 6, 1)
         assert (arrays["labels"][0], arrays["types"][0], arrays["views"][0]) == ("075", "nm-01", "000")

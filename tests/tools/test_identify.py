@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eval.features import Features, write_cache
-from eval.provenance import sha256
+from layers.people import sha256
 from tools import identify as tool
 from tools.work import only_writer
 
