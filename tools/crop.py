@@ -52,6 +52,7 @@ from tools.work import Progress, in_order, only_run, processes, workers
 RECORD, SHAPE = ".left-out.csv", ".shape.json"  # in each folder of frames; hidden: no reader takes them for frames
 COLUMNS = ("sequence", "frame", "reason")
 NO_FRAME = "mask without a frame"
+SHOWN = 20  # failures
 
 
 def main(argv=None):
@@ -69,8 +70,10 @@ def crop(args):
         outcomes = crop_all(walks, trees, args.mask_max or 255, args.jobs)
         failures = [outcome for outcome in outcomes if outcome.failure]
         left_out, doubtful = gather(dataset, trees.main, failures, out / "left-out.csv")
-    for outcome in failures:
+    for outcome in failures[:SHOWN]:
         print(f"error: {outcome.failure}", file=sys.stderr)
+    if len(failures) > SHOWN:
+        print(f"error: and {len(failures) - SHOWN} more; {out / 'left-out.csv'} has all", file=sys.stderr)
     for sentence in warnings(outcomes, doubtful):
         print(f"warning: {sentence}", file=sys.stderr)
     print(f"{out}: {len(walks) - len(failures)} of {len(walks)} sequences are cropped")

@@ -29,6 +29,7 @@ from eval.ending import exit_status
 from eval.extract import window_sums
 from eval.features import read_cache
 from eval.people import People, calibrate
+from eval.seen import LEAKED
 from eval.weights import read_weights
 from layers.datasets import DATASETS, MIN_FRAMES, SIZE
 from layers.frames import PLANES, image_names, read_image, read_video
@@ -53,6 +54,8 @@ def run_calibrate(args):
             raise ValueError(f"{args.features}: features of other weights than those of {args.people}")
         if key.get("part") != "test":
             raise ValueError(f"{args.features}: features of {key.get('part')} subjects; wanted those of test subjects")
+        if key.get("training") == LEAKED:
+            raise ValueError(f"{args.features}: {key['training_told']}; wanted people whom training has not seen")
         found = calibrate(features.gallery, features.probe, args.false_alarms)
         replace(people, calibration=found).write(args.people)
     print(
