@@ -21,13 +21,13 @@ INT_MAX = 2**31 - 1
 class Memory:
     """The values of a blob: a tensor on the computing device and, once asked for, an array on the host."""
 
-    __slots__ = ("_shape", "_tensor", "_host", "_host_is_newer")
+    __slots__ = ("_shape", "_tensor", "_host", "_host_is_newer", "_released")
 
     def __init__(self, shape):
         self._shape = tuple(shape)
         self._tensor: Any = None  # None without a host array means: all zero, not yet allocated
         self._host: Any = None
-        self._host_is_newer = False
+        self._host_is_newer = self._released = False
 
     @property
     def is_zero(self) -> bool:
@@ -95,11 +95,11 @@ class Memory:
             self._tensor = self._host
         else:
             self._tensor = value
-        self._host_is_newer = False
+        self._host_is_newer = self._released = False
 
     def zero(self) -> None:
         if self._host is None:
-            self._tensor = None
+            self._tensor, self._released = None, False
         elif device.shares_host():
             self._host.zero_()
             self._host_is_newer = True
@@ -109,7 +109,12 @@ class Memory:
     def release(self) -> None:
         """Give the values up, where no user has seen them."""
         if self._host is None:
-            self._tensor = None
+            self._tensor, self._released = None, True
+
+    @property
+    def missed(self) -> bool:
+        """True where somebody has asked for the values after they were released."""
+        return self._released and not self.is_zero
 
     @property
     def placed(self):
@@ -122,7 +127,7 @@ class Memory:
             self.zero()
         else:
             self._tensor = tensor
-            self._host_is_newer = False
+            self._host_is_newer = self._released = False
 
     def overtaken(self) -> None:
         """What the user wrote into the array counts no more: the tensor has been given other values since."""

@@ -16,6 +16,7 @@ class Duty:
     params: list[bool] = field(default_factory=list)  # and which of its parameters'
     keep: bool = True  # keep what backward needs for several backward passes, and all values for users to look at
     overwrite: bool = False  # works in place, and nobody needs the old values
+    rereads: bool = False  # backward is to go by what the blobs hold then: it reads a blob that is overwritten in place
 
 
 class BuiltinLayer(Layer):
@@ -34,6 +35,14 @@ class BuiltinLayer(Layer):
     no_gradient: tuple[int, ...] = ()  # bottoms that never get a gradient: labels, size references
     gradient_checked = True  # no_gradient bottoms: asking for their gradient is an error (labels), else it is ignored
     saves_output = True  # backward reads the top's values, so they must not be overwritten in place
+    exportable = True  # computes on tensors alone: may become ONNX
+    reads_top = False  # Caffe's backward reads the top's data
+    reads_bottom = False  # Caffe's backward in place reads the bottom's data, which is the top's
+    reads_sign = False  # and of these only which are above 0
+    keeps_sign = False  # in place, what was above 0 stays there, or else gets no gradient
+    spoils_diff: Any = (
+        ""  # in place, Caffe's backward writes over the top's gradient that it has yet to read; and here?
+    )
     capturable = False  # computes on the device alone, the same kernels in every pass: may be part of a CUDA graph
 
     def __init__(self, param):

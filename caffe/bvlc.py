@@ -18,13 +18,17 @@ def tell_of_shared_blobs(nodes) -> None:
     there it reads the overwritten values, here those that the blob's name stands for."""
     shared: dict[int, set[int]] = {}  # blob -> all that lie in the same memory so far
     readers: dict[int, list] = {}
+    makers: dict[int, list] = {}
     for node in nodes:
         for blob in node.bottom_ids:
             readers.setdefault(blob, []).append(node)
+        for blob in node.top_ids:
+            makers.setdefault(blob, []).append(node)
     for node in nodes:
         if node.in_place:
-            others = shared.get(node.bottom_ids[0], set()) - {node.bottom_ids[0]}
-            reading = (n for blob in sorted(others) for n in readers.get(blob, ()) if _sees(n, node))
+            others = sorted(shared.get(node.bottom_ids[0], set()) - {node.bottom_ids[0]})
+            reading = [n for blob in others for n in readers.get(blob, ()) if _sees(n, node)]
+            reading += [n for blob in others for n in makers.get(blob, ()) if n.reads_back(node)]
             reader = min(reading, key=lambda n: n.index, default=None)
             if reader:
                 tell(
@@ -36,6 +40,14 @@ def tell_of_shared_blobs(nodes) -> None:
             group = shared.setdefault(node.bottom_ids[0], {node.bottom_ids[0]})
             group.update(node.top_ids)
             shared.update(dict.fromkeys(group, group))
+
+
+def tell_of_spoilt_diffs(nodes) -> None:
+    """Warn of layers in place whose backward goes wrong in BVLC Caffe; see `BuiltinLayer.spoils_diff`."""
+    for node in nodes:
+        if node.in_place and node.duty.backward and node.duty.bottoms[0] and (here := node.builtin.spoils_diff):
+            told = "works in place, where BVLC Caffe's backward writes over the gradient that it has yet to read"
+            tell(node.param, f"{told} ({here}); give it a top of its own")
 
 
 def _shares(node):

@@ -5,14 +5,21 @@ import numpy as np
 
 from caffe.binaryproto import read_array
 
+OF_BOXES = ("resize_param", "emit_constraint", "crop_h", "crop_w", "distort_param", "expand_param")  # SSD's
+
 
 class Transformer:
     """(pixel - mean) * scale of a crop, mirrored at random: what `transform_param` of a data layer says.
 
     phase TRAIN crops anywhere, TEST in the middle. `fail(text)` raises errors in the name of the layer."""
 
-    def __init__(self, param, phase, fail):
+    def __init__(self, param, phase, fail, with_boxes=False):
         self.param, self.random_crop, self.fail = param, phase == 0, fail
+        for field in () if with_boxes else OF_BOXES:
+            if param.HasField(field):
+                fail(f"transform_param: {field} is for images with boxes, in layers of type AnnotatedData")
+        crop = (param.crop_h, param.crop_w) if param.crop_h and param.crop_w else (param.crop_size,) * 2
+        self.crop = crop if any(crop) else None
         if param.force_color and param.force_gray:
             fail("cannot set both force_color and force_gray")
         if param.mean_file and len(param.mean_value):
@@ -34,27 +41,34 @@ class Transformer:
 
     def __call__(self, pixels, rng):
         """`pixels` (C, H, W), uint8 or float, to float32 (C, crop, crop), or (C, H, W) without crop_size."""
-        p, crop = self.param, self.param.crop_size
+        return self.applied(pixels, *self.chosen(pixels, rng))
+
+    def chosen(self, pixels, rng):
+        """What is taken of `pixels`: top, left, height and width of a window, and whether it is mirrored."""
         self._check(pixels)
         _, height, width = pixels.shape
-        window = (slice(None), slice(None), slice(None))
-        if crop:
-            h, w = height - crop, width - crop
-            h, w = (rng.integers(h + 1), rng.integers(w + 1)) if self.random_crop else (h // 2, w // 2)
-            window = (slice(None), slice(h, h + crop), slice(w, w + crop))
+        top, left, tall, wide = 0, 0, height, width
+        if self.crop:
+            tall, wide = self.crop
+            top, left = height - tall, width - wide
+            random = self.random_crop
+            top, left = (rng.integers(top + 1), rng.integers(left + 1)) if random else (top // 2, left // 2)
+        return top, left, tall, wide, bool(self.param.mirror and rng.integers(2))
+
+    def applied(self, pixels, top, left, tall, wide, mirrored):
+        """The window of `pixels` less the mean, scaled, float32."""
+        p, window = self.param, (slice(None), slice(top, top + tall), slice(left, left + wide))
         out = pixels[window].astype(np.float32)
         if self.mean is not None:
             out -= self.mean[window] if p.mean_file else self.mean
         if p.scale != 1:
             out *= p.scale
-        if p.mirror and rng.integers(2):
-            out = out[:, :, ::-1]
-        return out
+        return out[:, :, ::-1] if mirrored else out
 
     def _check(self, pixels):
-        crop, channels = self.param.crop_size, pixels.shape[0]
-        if crop > min(pixels.shape[1:]):
-            self.fail(f"crop_size is {crop}; an image has shape {pixels.shape} (channels, height, width)")
+        channels = pixels.shape[0]
+        if self.crop and any(crop > size for crop, size in zip(self.crop, pixels.shape[1:])):
+            self.fail(f"crop_size is {_told(self.crop)}; an image has shape {pixels.shape} (channels, height, width)")
         if self.mean is not None and self.param.mean_file and self.mean.shape != pixels.shape:
             self.fail(f"the mean in {self.param.mean_file} has shape {self.mean.shape}, an image {pixels.shape}")
         if len(self.param.mean_value) not in (0, 1, channels):
@@ -65,3 +79,7 @@ class Transformer:
 def planes(image) -> np.ndarray:
     """An image as cv2 gives it, (H, W) or (H, W, C), as (C, H, W)."""
     return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+
+
+def _told(crop):
+    return crop[0] if crop[0] == crop[1] else f"{crop[0]} x {crop[1]}"

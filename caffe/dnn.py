@@ -8,54 +8,91 @@
 
 It computes what Caffe computes, where OpenCV and Caffe differ, too: PriorBox cuts sizes to whole pixels,
 DetectionOutput gives a row of -1 for an image without detections. Other names of cv2.dnn (NMSBoxes,
-DNN_BACKEND_OPENCV) are cv2's own.
+DNN_BACKEND_OPENCV) are cv2's own. A script that says `cv2.dnn.` all over gets these functions by
+`cv2.dnn = caffe.dnn`.
 """
 
+import importlib
+import math
+import os
 import time
 
 import numpy as np
 
+from caffe import dnn_costs
 from caffe import net as caffe_net
 from caffe.errors import CaffeError
-from caffe.layer import TEST
+from caffe.files import atomic_path
 from caffe.net_state import filter_net
 from caffe.proto import caffe_pb2
 from caffe.read import parse_text, read_net_binary, read_net_file
 from caffe.upgrade import upgrade_net
 from caffe.weights import copy_from_proto
 
+MODELS = ("Model", "ClassificationModel", "DetectionModel", "KeypointsModel", "SegmentationModel")
+
 
 def __getattr__(name):
-    import cv2  # half a second
+    if name in MODELS:
+        return getattr(importlib.import_module("caffe.dnn_models"), name)
+    return getattr(_opencv(), name)
 
-    return getattr(cv2.dnn, name)
+
+def _opencv():
+    importlib.import_module("cv2")  # half a second
+    return importlib.import_module("cv2.dnn")  # the attribute cv2.dnn may be this module by now
 
 
-def readNetFromCaffe(prototxt, caffeModel=None) -> "Net":
+def readNetFromCaffe(prototxt=None, caffeModel=None, *, bufferProto=None, bufferModel=None) -> "Net":
     """The net of `prototxt` in phase TEST with the weights of `caffeModel`: paths, or the files' bytes (bytes,
     bytearray, uint8 arrays). Without weights they are what the fillers give. Raises CaffeError."""
-    if isinstance(prototxt, (bytes, bytearray, np.ndarray)):
+    prototxt = bufferProto if prototxt is None else prototxt
+    caffeModel = bufferModel if caffeModel is None else caffeModel
+    if prototxt is None:
+        raise CaffeError("readNetFromCaffe wants a prototxt: its path, or its bytes")
+    if isinstance(prototxt, (str, os.PathLike)):
+        param = read_net_file(os.fspath(prototxt))
+    else:
         param = parse_text(bytes(prototxt), caffe_pb2.NetParameter, "(bytes)")
         upgrade_net(param, "(bytes)")
-    else:
-        param = read_net_file(prototxt)
-    param.state.phase = TEST
+    param.state.phase = caffe_pb2.TEST
     weights = None
-    if caffeModel is not None and len(caffeModel):
-        source = caffeModel if isinstance(caffeModel, str) else bytes(caffeModel)
+    if isinstance(caffeModel, os.PathLike) or (caffeModel is not None and len(caffeModel)):
+        source = os.fspath(caffeModel) if isinstance(caffeModel, (str, os.PathLike)) else bytes(caffeModel)
         weights = read_net_binary(source), source if isinstance(source, str) else "(bytes)"
     return Net(param, weights)
 
 
-readNet = readNetFromCaffe
+def readNet(*given, **named):
+    """readNet(model, config="", framework=""): the net of a caffemodel and a prototxt, whose paths may come in either
+    order; or readNet(framework, bufferModel, bufferConfig=b"") with "caffe" and the files' bytes. cv2 reads what is no
+    file of Caffe's. Raises CaffeError."""
+    buffers = "bufferModel" in named or (len(given) > 1 and not isinstance(given[1], (str, os.PathLike)))
+    order = ("framework", "bufferModel", "bufferConfig") if buffers else ("model", "config", "framework")
+    options = {**dict(zip(order, given)), **named}
+    model, config = (options.get(name, "") for name in (order[1:] if buffers else order[:2]))
+    ends = [] if buffers else [str(model), str(config)]
+    if options.get("framework", "").lower() != "caffe" and not any(
+        e.endswith((".caffemodel", ".prototxt")) for e in ends
+    ):
+        return _opencv().readNet(*given, **named)
+    if ends and (ends[0].endswith(".prototxt") or ends[1].endswith(".caffemodel")):
+        model, config = config, model
+    return readNetFromCaffe(config, model)
 
 
 class Layer:
     """One layer: `name`, `type` and `blobs`, its parameters' arrays."""
 
-    def __init__(self, layer):
-        self.name, self.type = layer.name, layer.type
-        self.blobs = [blob.data for blob in layer.blobs]
+    preferableTarget = 0
+
+    def __init__(self, name, type, blobs, tops):
+        self.name, self.type, self.blobs = name, type, blobs
+        self._tops = tops
+
+    def outputNameToIndex(self, outputName) -> int:
+        """Which of the layer's tops has this name, or -1."""
+        return self._tops.index(outputName) if outputName in self._tops else -1
 
 
 class Net:
@@ -80,45 +117,99 @@ class Net:
         """Whether there is no layer in it."""
         return not self._names
 
+    # ---- running it
+
     def setInput(self, blob, name="", scalefactor=1.0, mean=(0, 0, 0, 0)) -> None:
         """Set the input `name` (default: the first) to scalefactor (blob - mean); one mean for each channel."""
+        net = self._need()
+        name = self._input(name)
+        value = np.asarray(blob, np.float32)
+        if np.any(mean):
+            means = np.zeros(value.shape[1], np.float32)
+            means[: len(np.ravel(mean))] = np.ravel(mean)[: value.shape[1]]
+            value = value - means.reshape(1, -1, *(1,) * (value.ndim - 2))
+        value = value * np.float32(scalefactor)
+        if value.ndim != len(net.blobs[name].shape) and value.size == net.blobs[name].count:
+            value = value.reshape(net.blobs[name].shape)  # an image without its batch, im_info without its item
+        self._given[name] = value
+
+    def setInputShape(self, inputName, shape) -> None:
+        """Give the input `inputName` this shape."""
+        self._reshape({self._input(inputName): tuple(int(n) for n in shape)})
+
+    def setInputsNames(self, inputBlobNames) -> None:
+        """Nothing for the names that the inputs have in the prototxt; others are an error."""
+        for name in inputBlobNames:
+            self._input(name)
+
+    def forward(self, outputName="", *, outBlobNames=None):
+        """Run the net: the output of the layer `outputName` (default: the last), an array; a tuple of arrays where
+        several layers are named in a list, or in `outBlobNames`. A layer's output is its first top as it leaves it; the
+        name of a blob that no layer has stands for what the last layer leaves in it."""
+        outputName = outputName if outBlobNames is None else outBlobNames
+        several = not isinstance(outputName, str)
+        wanted = list(outputName) if several else [outputName]
+        found = self._run(wanted)
+        return tuple(found[name][0] for name in wanted) if several else found[outputName][0]
+
+    def forwardAndRetrieve(self, outBlobNames):
+        """Run the net: for each of these layers the list of all its tops."""
+        found = self._run(list(outBlobNames))
+        return tuple(tuple(found[name]) for name in outBlobNames)
+
+    def _run(self, wanted):
+        """The tops of each of the layers or blobs named in `wanted`, {name: [array]}."""
+        net = self._need()
+        ends = {name: self._end(name) for name in wanted}
+        begin = time.perf_counter_ns()
+        self._reshape({name: value.shape for name, value in self._given.items()})
+        for name, value in self._given.items():
+            net.blobs[name].data[...] = value
+        order, found, start = list(net._layer_names), {}, 0
+        for end in sorted({number for number, _ in ends.values()}):
+            if end >= 0:
+                net.forward(start=order[start], end=order[end])
+            for name, (number, tops) in ends.items():
+                if number == end:
+                    found[name] = [net.blobs[top].data.copy() for top in tops]
+            start = end + 1
+        self._duration = time.perf_counter_ns() - begin
+        return found
+
+    def _end(self, name):
+        """(number of the layer after which the layer or blob `name` is there, the names of its tops); -1: at once."""
+        net = self._need()
+        order = list(net._layer_names)
+        if not name:
+            name = next((layer.name for layer in reversed(self._layers) if layer.top), "")
+        if name in self._names:
+            layer = self._layers[self._names.index(name)]
+            if not layer.top:
+                raise CaffeError(f"layer '{name}' ({layer.type}) has no output")
+            return order.index(name), list(layer.top)
+        makers = [layer.name for layer in self._layers if name in layer.top]
+        if not makers and name not in net.inputs:
+            raise CaffeError(f"the net has no layer '{name}' (its layers: {', '.join(self._names)})")
+        return (order.index(makers[-1]) if makers else -1), [name]
+
+    def _reshape(self, shapes):
+        """Let the inputs {name: shape} have these shapes."""
+        net, changed = self._need(), False
+        for name, shape in shapes.items():
+            if net.blobs[name].data.shape != tuple(shape):
+                net.blobs[name].reshape(*shape)
+                changed = True
+        if changed:
+            net.reshape()
+
+    def _input(self, name):
         net = self._need()
         name = name or net.inputs[0]
         if name not in net.inputs:
             raise CaffeError(f"the net has no input '{name}' (its inputs: {', '.join(net.inputs)})")
-        value = np.asarray(blob, np.float32)
-        if np.any(mean):
-            value = value - np.array(mean, np.float32)[: value.shape[1]].reshape(1, -1, *(1,) * (value.ndim - 2))
-        self._given[name] = value * np.float32(scalefactor)
+        return name
 
-    def forward(self, outputName=""):
-        """Run the net: the output of the layer `outputName` (default: the last), an array; a tuple of arrays where
-        several layers are named in a list. A layer's output is its first top as it leaves it."""
-        net = self._need()
-        several = not isinstance(outputName, str)
-        wanted = list(outputName) if several else [outputName or self._names[-1]]
-        for name in wanted:
-            if name not in self._names:
-                raise CaffeError(f"the net has no layer '{name}' (its layers: {', '.join(self._names)})")
-        begin = time.perf_counter_ns()
-        changed = False
-        for name, value in self._given.items():
-            if net.blobs[name].data.shape != value.shape:
-                net.blobs[name].reshape(*value.shape)
-                changed = True
-        if changed:
-            net.reshape()
-        for name, value in self._given.items():
-            net.blobs[name].data[...] = value
-        order = list(net._layer_names)
-        found, start = {}, 0
-        for end in sorted({order.index(name) for name in wanted}):
-            net.forward(start=order[start], end=order[end])
-            layer = self._layers[self._names.index(order[end])]
-            found[order[end]] = net.blobs[layer.top[0]].data.copy()
-            start = end + 1
-        self._duration = time.perf_counter_ns() - begin
-        return tuple(found[name] for name in wanted) if several else found[wanted[0]]
+    # ---- its layers
 
     def getLayerNames(self):
         """Names of all layers but inputs, in order."""
@@ -129,12 +220,19 @@ class Net:
         return self._names.index(layer) + 1 if layer in self._names else -1
 
     def getLayer(self, layer) -> Layer:
-        """The layer of this name or number."""
+        """The layer of this name or number; 0 stands for all inputs together."""
         net = self._need()
-        name = layer if isinstance(layer, str) else self._names[int(layer) - 1]
-        if name not in self._names:
-            raise CaffeError(f"the net has no layer '{name}'")
-        return Layer(net.layer_dict[name])
+        number = self.getLayerId(layer) if isinstance(layer, str) else int(layer)
+        if not 0 <= number <= len(self._names):
+            raise CaffeError(f"the net has no layer {layer!r}; wanted a name, or a number from 1 to {len(self._names)}")
+        if number == 0:
+            return Layer("_input", "__NetInputLayer__", [], net.inputs)
+        found = self._layers[number - 1]
+        return Layer(found.name, found.type, [b.data for b in net.layer_dict[found.name].blobs], list(found.top))
+
+    def getLayerTypes(self):
+        """The types of its layers and inputs, each once, by the alphabet."""
+        return tuple(sorted({layer.type for layer in self._layers} | {"__NetInputLayer__"}))
 
     def getLayersCount(self, layerType) -> int:
         """Number of layers of a type."""
@@ -143,6 +241,13 @@ class Net:
     def getParam(self, layer, numParam=0):
         """Array of parameter number `numParam` of a layer."""
         return self.getLayer(layer).blobs[numParam]
+
+    def setParam(self, layer, numParam, blob) -> None:
+        """Write the array `blob` into parameter number `numParam` of a layer; as many numbers as it has."""
+        own, value = self.getParam(layer, numParam), np.asarray(blob, np.float32)
+        if own.size != value.size:
+            raise CaffeError(f"parameter {numParam} of layer {layer!r} has shape {own.shape}, not {value.shape}")
+        own[...] = value.reshape(own.shape)
 
     def getUnconnectedOutLayers(self):
         """Numbers of the layers whose tops no other layer takes."""
@@ -158,9 +263,74 @@ class Net:
         """Names of the layers whose tops no other layer takes."""
         return tuple(self._names[i - 1] for i in self.getUnconnectedOutLayers())
 
+    # ---- what it costs
+
+    def getLayersShapes(self, netInputShapes):
+        """For inputs of these shapes (a list of shapes, or one): the layers' numbers, 0 for the inputs, and for each
+        layer its bottoms' and its tops' shapes."""
+        shapes = self._shapes(netInputShapes)
+        ins, outs = (tuple(tuple(np.array(s, np.int32) for s in each) for each in sides) for sides in zip(*shapes))
+        return np.arange(len(shapes), dtype=np.int32), ins, outs
+
+    def getLayerShapes(self, netInputShapes, layerId):
+        """(shapes of the bottoms, shapes of the tops) of layer number `layerId`, 0 for the inputs."""
+        return self._shapes(netInputShapes)[int(layerId)]
+
+    def getFLOPS(self, *given, netInputShapes=None, netInputShape=None, layerId=None) -> int:
+        """Floating-point operations of a forward pass for inputs of these shapes (a list of shapes, or one), as OpenCV
+        counts them; getFLOPS(layerId, shapes): of one layer."""
+        args = list(given)
+        if len(args) > 1:
+            layerId = args.pop(0)
+        shapes = self._shapes(next(s for s in (*args, netInputShapes, netInputShape) if s is not None))
+        costs = [dnn_costs.flops(layer, *each) for layer, each in zip(self._layers, shapes[1:])]
+        return sum(costs) if layerId is None else [0, *costs][int(layerId)]
+
+    def getMemoryConsumption(self, *given, netInputShapes=None, netInputShape=None, layerId=None):
+        """(bytes of the parameters, bytes of all tops) for inputs of these shapes (a list of shapes, or one);
+        getMemoryConsumption(layerId, shapes): of one layer."""
+        args, net = list(given), self._need()
+        if len(args) > 1:
+            layerId = args.pop(0)
+        shapes = self._shapes(next(s for s in (*args, netInputShapes, netInputShape) if s is not None))
+        weights = [0] + [sum(4 * blob.count for blob in net.layer_dict[name].blobs) for name in self._names]
+        blobs = [sum(4 * math.prod(shape) for shape in outs) for _, outs in shapes]
+        return (sum(weights), sum(blobs)) if layerId is None else (weights[int(layerId)], blobs[int(layerId)])
+
+    def _shapes(self, given):
+        """[(shapes of the bottoms, of the tops)] of the inputs (together) and all layers."""
+        net = self._need()
+        one = not len(given) or np.ndim(given[0]) == 0
+        wanted = {name: tuple(int(n) for n in shape) for name, shape in zip(net.inputs, [given] if one else given)}
+        wanted = {name: shape for name, shape in wanted.items() if shape}
+        before = {name: net.blobs[name].shape for name in net.inputs}
+        self._reshape(wanted)
+        sizes = {name: [int(n) for n in blob.shape] for name, blob in net.blobs.items()}
+        self._reshape(before)
+        inputs = [sizes[name] for name in net.inputs]
+        return [(inputs, inputs)] + [
+            ([sizes[b] for b in layer.bottom], [sizes[t] for t in layer.top]) for layer in self._layers
+        ]
+
     def getPerfProfile(self):
         """Nanoseconds of the last `forward`, in all and as an array of that one number."""
         return self._duration, np.array([[self._duration]], np.float64)
+
+    def dump(self) -> str:
+        """The net as text: a line for each layer with its number, name, type and the shapes of its tops."""
+        shapes = self._shapes([])
+        return "".join(
+            f"{i} {layer.name} ({layer.type}): {', '.join(layer.bottom)} -> "
+            f"{', '.join(f'{top} {shape}' for top, shape in zip(layer.top, outs))}\n"
+            for i, (layer, (_, outs)) in enumerate(zip(self._layers, shapes[1:]), 1)
+        )
+
+    def dumpToFile(self, path) -> None:
+        """Write `dump()` to the file `path`."""
+        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
+            f.write(self.dump())
+
+    # ---- what OpenCV chooses, and here there is no choice
 
     def setPreferableBackend(self, backendId) -> None:
         """Nothing: torch computes, on the device that caffe.set_mode_gpu() or set_mode_cpu() chose."""
@@ -170,6 +340,12 @@ class Net:
 
     def enableFusion(self, fusion) -> None:
         """Nothing: the numbers are the same."""
+
+    def enableWinograd(self, useWinograd) -> None:
+        """Nothing: the numbers are the same."""
+
+    def setHalideScheduler(self, scheduler) -> None:
+        """Nothing, as setPreferableBackend."""
 
     def _need(self):
         if self._net is None:
@@ -185,13 +361,18 @@ def blobFromImage(image, scalefactor=1.0, size=(0, 0), mean=(0, 0, 0, 0), swapRB
 def blobFromImages(images, scalefactor=1.0, size=(0, 0), mean=(0, 0, 0, 0), swapRB=False, crop=False, ddepth=5):
     """Images as a blob (N, C, H, W) of scalefactor (image - mean), float32, or uint8 with ddepth cv2.CV_8U (0).
 
-    They are resized to `size` (width, height), with `crop` so that they cover it, and the middle is taken. swapRB
-    exchanges the first and the third channel; `mean` is in the order after that."""
-    made = []
+    They are resized to `size` (width, height; default: the first image's), with `crop` so that they cover it, and the
+    middle is taken. swapRB exchanges the first and the third channel; `mean` is in the order after that."""
+    if ddepth not in (0, 5):
+        raise CaffeError(f"ddepth is {ddepth}; wanted cv2.CV_32F (5) or cv2.CV_8U (0)")
+    made: list[np.ndarray] = []
+    size = tuple(int(n) for n in size)
     for image in images:
-        image = _resized(np.asarray(image), tuple(int(n) for n in size), crop)
+        image = np.asarray(image)
+        size = size if 0 not in size else image.shape[1::-1]
+        image = _resized(image, size, crop)
         image = image[:, :, None] if image.ndim == 2 else image
-        if swapRB:
+        if swapRB and image.shape[2] > 2:
             image = image[:, :, [2, 1, 0, *range(3, image.shape[2])]]
         if ddepth == 0:
             if image.dtype != np.uint8 or scalefactor != 1 or np.any(mean):
@@ -203,24 +384,25 @@ def blobFromImages(images, scalefactor=1.0, size=(0, 0), mean=(0, 0, 0, 0), swap
             image = (image.astype(np.float32) - means) * np.float32(scalefactor)
         made.append(image.transpose(2, 0, 1))
     if len({image.shape for image in made}) != 1:
-        raise CaffeError(f"images have shapes {', '.join(str(i.shape) for i in made)} (C, H, W); wanted one shape")
+        told = ", ".join(str(image.shape) for image in made) or "no images"
+        raise CaffeError(f"a blob is made of images of one shape (C, H, W); found {told}")
     return np.ascontiguousarray(np.stack(made))
 
 
-def imagesFromBlob(blob):
-    """The images (H, W, C) of a blob (N, C, H, W)."""
-    return [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in np.asarray(blob)]
+def imagesFromBlob(blob_):
+    """The images (H, W, C) of the blob (N, C, H, W)."""
+    return tuple(np.ascontiguousarray(image.transpose(1, 2, 0)) for image in np.asarray(blob_))
 
 
 def _resized(image, size, crop):
     height, width = image.shape[:2]
-    if 0 in size or size == (width, height):
+    if size == (width, height):
         return image
     import cv2  # half a second
 
     if not crop:
         return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-    factor = max(size[0] / width, size[1] / height)
+    factor = float(np.float32(max(size[0] / width, size[1] / height)))  # as in OpenCV
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
     left, top = int(0.5 * (image.shape[1] - size[0])), int(0.5 * (image.shape[0] - size[1]))
     return image[top : top + size[1], left : left + size[0]]

@@ -59,12 +59,15 @@ class Executor:
 
         As in Caffe, gradients are of the values that the blobs hold now, whoever has written them. `at_once`: they hold
         those of the forward pass, from which nobody has had control since."""
-        nodes = self.wiring.nodes
+        nodes, look = self.wiring.nodes, self.keep and not at_once
+        written = {blob.memory for blob in self.wiring.blobs if blob.memory.touched} if look else set()
         for node in reversed(nodes[last : None if first is None else first + 1]):
             self._call("before_backward", node)
             if node.duty.backward:
-                if self.keep and not at_once:
-                    self._guarded(node, self._look_again)
+                if look or node.duty.rereads:
+                    self._guarded(node, self._look_again, written)
+                elif not at_once:
+                    self._guarded(node, self._missed)
                 self._guarded(node, self._backward_layer)
                 if self.debug_info:
                     debug_info.backward(self.wiring, node)
@@ -102,9 +105,9 @@ class Executor:
             call(node.index)
 
     @staticmethod
-    def _guarded(node, work):
+    def _guarded(node, work, *given):
         try:
-            work(node)
+            work(node, *given)
         except Exception as e:
             note_layer(e, node)
             raise
@@ -116,16 +119,29 @@ class Executor:
         node.fresh = True
 
     @staticmethod
-    def _look_again(node):
-        """Where the forward pass was of other values, or users may have written some, take those in the blobs."""
+    def _look_again(node, written):
+        """Where the forward pass was of other values, or users may have written some, take those in the blobs.
+        `written`: what may have been before this pass, which brings them to the device."""
         for i, (blob, shape) in enumerate(zip(node.bottoms, node.reshaped_for)):
             if blob.shape != shape:
                 raise CaffeError(
                     f"layer '{node.name}': bottom '{node.param.bottom[i]}' has shape {blob.shape}, but the net was "
                     f"made for {shape}; call net.reshape() or net.forward() before backward"
                 )
-        if not node.fresh or any(blob.memory.touched for blob in (*node.bottoms, *node.tops)):
+        blobs = (*node.bottoms, *node.tops)
+        if node.duty.rereads or not node.fresh or any(b.memory in written or b.memory.touched for b in blobs):
             node.builtin.remember(node.bottoms, node.tops)
+
+    @staticmethod
+    def _missed(node):
+        """A frugal net computes gradients of what its layers have kept: no written values can count."""
+        for name, blob in zip((*node.param.bottom, *node.param.top), (*node.bottoms, *node.tops)):
+            if blob.memory.missed:
+                raise CaffeError(
+                    f"layer '{node.name}': blob '{name}' was asked for between forward and backward, after this frugal "
+                    "net had given it up: it reads as zero, and what is written counts for nothing; look at the blob "
+                    "before the forward pass, or make a net without frugal()"
+                )
 
     @staticmethod
     def _backward_layer(node):

@@ -9,6 +9,7 @@ import stat
 import sys
 import zlib
 
+from caffe import whole
 from caffe.errors import CaffeError
 from caffe.locks import Held, hold
 
@@ -22,18 +23,12 @@ _SEAL_BYTES = len(_WORDS) + 12
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Give a temporary name in the folder of `path`; when all went well it is synced and takes the real name."""
-    temporary = f"{path}.tmp{os.getpid()}"
+    """As `caffe.whole.atomic_path`; what cannot be written is a CaffeError."""
     try:
-        yield temporary
-        with open(temporary, "rb") as f:
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
+        with whole.atomic_path(path) as temporary:
+            yield temporary
     except OSError as e:
         raise CaffeError(f"cannot write {path}: {e.strerror or e}") from e
-    finally:
-        with contextlib.suppress(OSError):  # gone, or the disk cannot be written to at all
-            os.unlink(temporary)
 
 
 def write_sealed(path, content: bytes) -> None:

@@ -12,6 +12,7 @@ NUMBERS = {
     "ROIPooling": ("roi_pooling_param", (154, 150, 143, 204, 208)),
     "SmoothL1Loss": ("smooth_l1_loss_param", (148, 209)),
     "PSROIPooling": ("psroi_pooling_param", (10002, 153, 220, 207)),
+    "BoxAnnotatorOHEM": ("box_annotator_ohem_param", (152,)),
     "Permute": ("permute_param", (154, 224, 148)),
     "PriorBox": ("prior_box_param", (212, 150)),
     "DetectionOutput": ("detection_output_param", (211, 147)),

@@ -4,25 +4,26 @@ Only text: in binary files `ceil_mode: true` has the number of `round_mode: FLOO
 read as BVLC Caffe's.
 """
 
+ENGINES = ("engine", "conv_algos_override")
 ROUNDING = {"true": "CEIL", "1": "CEIL", "True": "CEIL", "t": "CEIL",
             "false": "FLOOR", "0": "FLOOR", "False": "FLOOR", "f": "FLOOR"}  # fmt: skip
 
 
-def in_our_words(word):
-    """What the unknown `word` (words.Word) says, in Caffe's words; "" where that is nothing; None: not sure."""
-    if word.field == "engine" and word.value is not None:
-        return ""  # by which library a layer is computed; there is one here
-    if (word.message, word.field) == ("PoolingParameter", "ceil_mode") and word.value in ROUNDING:
-        return f"round_mode: {ROUNDING[word.value]}"
-    if (word.message, word.field) == ("PythonParameter", "param_str_") and word.value is not None:
-        return f"param_str: {word.value}"
+def in_our_words(message, field, value):
+    """What the unknown `field` of `message` says in Caffe's words, its `value` being text ("true", '"a string"'; None
+    for a block); "" where that is nothing; None: not sure."""
+    if (field in ENGINES or field.startswith("cudnn_")) and value is not None:
+        return ""  # by which library, and how, a layer is computed; there is one here
+    if (message, field) == ("PoolingParameter", "ceil_mode") and value in ROUNDING:
+        return f"round_mode: {ROUNDING[value]}"
+    if (message, field) == ("PythonParameter", "param_str_") and value is not None:
+        return f"param_str: {value}"
     return None
 
 
-SSD_DATA = (
-    "SSD",
-    "SSD's augmentation of images and their boxes is not here; to run the net, write Input layers for data",
-)
+SSD_NOISE = ("SSD", "this change of images is not here; leave it out to train without")
+SSD_VIDEO = ("SSD", "videos are not read here; write Input layers for data and feed frames")
+SSD_TEST = ("SSD", "there is no mean average precision in the log; leave it out, and compare detections in a script")
 NVIDIA_BN = ("NVIDIA Caffe", "write the scale and bias as a layer of type Scale with bias_term: true after BatchNorm")
 OHEM = ("R-FCN", "it is used in training alone; a deploy net does without")
 SEGNET_DATA = ("SegNet", "write Input layers for data and label and feed them, or use an ImageData for each")
@@ -33,17 +34,18 @@ SEGNET_WEIGHTS = (
 )
 NVIDIA_PRECISION = ("NVIDIA Caffe", "leave it out to compute in float32")
 DETECTNET = ("NVIDIA Caffe", "DetectNet's data layer is not here; write Input layers for its tops")
+YOLO_REGION = ("YOLO", "leave it out; for detection decode its bottom in a script")
+CRNN_LOSS = ("CRNN", "for inference leave it out; to train, declare it with @caffe.layer (torch has a ctc_loss)")
 OWN_TYPE = "declare the type with @caffe.layer, or put a Python layer in its place (docs/EXTENDING.md)"
 
 # (message, field): the fork that it comes from, what to do.
 FIELDS = {
     ("PoolingParameter", "ceil_mode"): ("OpenCV and others", "ceil_mode: true is round_mode: CEIL, false is FLOOR"),
-    **{("TransformationParameter", name): SSD_DATA for name in (
-        "resize_param", "noise_param", "distort_param", "expand_param", "emit_constraint", "crop_h", "crop_w")},
+    ("TransformationParameter", "noise_param"): SSD_NOISE,
     **{("BatchNormParameter", name): NVIDIA_BN for name in ("scale_filler", "bias_filler", "scale_bias")},
-    **{("LayerParameter", name): SSD_DATA for name in ("annotated_data_param", "video_data_param")},
+    ("LayerParameter", "video_data_param"): SSD_VIDEO,
+    **{("SolverParameter", name): SSD_TEST for name in ("eval_type", "ap_version", "show_per_class_result")},
     ("LayerParameter", "detection_evaluate_param"): ("SSD", "leave the layer out, and compare detections in a script"),
-    ("LayerParameter", "box_annotator_ohem_param"): OHEM,
     **{("ConvolutionParameter", name): ("DeepLab", "the distance between a kernel's taps: write dilation in its place")
        for name in ("hole", "hole_h", "hole_w")},
     **{("LossParameter", name): SEGNET_WEIGHTS for name in ("weight_by_label_freqs", "class_weighting")},
@@ -61,15 +63,23 @@ FIELDS = {
 }  # fmt: skip
 # layer type: the fork that it comes from, what to do.
 TYPES = {
-    "AnnotatedData": SSD_DATA,
-    "VideoData": SSD_DATA,
+    "VideoData": SSD_VIDEO,
     "DetectionEvaluate": FIELDS["LayerParameter", "detection_evaluate_param"],
-    "BoxAnnotatorOHEM": OHEM,
     "SmoothL1LossOHEM": OHEM,
     "SoftmaxWithLossOHEM": OHEM,
     "DenseImageData": SEGNET_DATA,
     "ImageSegData": DEEPLAB_DATA,
-    "SpatialDropout": ("ENet", "for inference leave it out, and read its bottom where its top was read"),
     "Lstm": ("CTPN", f"it is not BVLC Caffe's LSTM, and its weights do not fit there; {OWN_TYPE}"),
     "DetectNetTransformation": DETECTNET,
+    **dict.fromkeys(("Region", "RegionLoss", "YoloDetectionOutput", "Yolov3DetectionOutput"), YOLO_REGION),
+    **dict.fromkeys(("WarpCTC", "CTCLoss", "LabelsequenceAccuracy"), CRNN_LOSS),
+    "ContinuationIndicator": ("CRNN", "write an Input layer and feed 0 at the first step of a sequence, 1 at others"),
+    "SegAccuracy": ("DeepLab", "leave it out, or see Accuracy, with ignore_label in accuracy_param"),
+}
+# module of a Python layer: what to write where it cannot be had
+PYTHON_LAYERS = {
+    "rpn.proposal_layer": (
+        'write type: "Proposal" with proposal_param { feat_stride: 16 ratio: 0.5 ratio: 1 ratio: 2 scale: 8 scale: 16 '
+        "scale: 32 }, which computes what Faster R-CNN's Python layer does in phase TEST"
+    ),
 }

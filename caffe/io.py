@@ -9,10 +9,12 @@ import os
 import cv2
 import numpy as np
 
+from caffe import glog
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
 INTERPOLATION = {0: cv2.INTER_NEAREST, 1: cv2.INTER_LINEAR, 3: cv2.INTER_CUBIC}
+MOST_SCANS = 100  # of a JPEG; encoders write ten or so, and a hundred kB hold enough for hours
 GREY_OF_RGB = np.array([0.2125, 0.7154, 0.0721], np.float32)  # luminance as scikit-image weighs it
 
 
@@ -81,7 +83,14 @@ def datum_to_array(datum):
 
 
 def decode(data, flag):
-    """The image in `data`, bytes of a file, as OpenCV's `flag` says; None: it is none, or OpenCV finds it too large."""
+    """The image in `data`, bytes of a file, as OpenCV's `flag` says; None: it is none, OpenCV finds it too large, or
+    it is a JPEG of more than MOST_SCANS scans (the log tells)."""
+    data = bytes(data)
+    if data.startswith(b"\xff\xd8\xff") and (scans := data.count(b"\xff\xda")) > MOST_SCANS:
+        glog.warning(
+            glog.here(), f"a JPEG of {scans} scans over all its pixels is not decoded; wanted {MOST_SCANS} at most"
+        )
+        return None
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flag) if len(data) else None
     except cv2.error:

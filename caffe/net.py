@@ -312,8 +312,9 @@ class Net(NotPickled):
     # ---- beyond pycaffe
 
     def frugal(self, backward=True):
-        """Keep only what is still needed: diffs and data of intermediate blobs read as zero afterwards. Without
-        `backward` nothing is kept for a backward pass, and there can be none."""
+        """Keep only what is still needed: diffs and data of intermediate blobs read as zero afterwards, and what is
+        written into blobs after a forward pass does not count in `backward`. Without `backward` nothing is kept for a
+        backward pass, and there can be none."""
         self.executor.frugal(backward)
 
     def seek(self, batch, seed=None):

@@ -144,9 +144,11 @@ class _Builder:
         _skip_backward(wiring.nodes)
         if wiring.param.force_backward:
             _force_backward(wiring.nodes)
-        _note_last_reads(wiring, set(self.available.values()))
+        _note_overwritten(wiring.nodes)
         _note_overwritable(wiring.nodes)
+        _note_last_reads(wiring, set(self.available.values()))
         bvlc.tell_of_shared_blobs(wiring.nodes)
+        bvlc.tell_of_spoilt_diffs(wiring.nodes)
         for name in sorted(self.available):
             log.info("net.cpp:244", f"This network produces output {name}")
         wiring.outputs = sorted(self.available)
@@ -239,13 +241,24 @@ def _force_backward(nodes):
 
 
 def _note_last_reads(wiring, outputs):
-    """For every node, the blobs that no later one reads; outputs are kept, and the tops of data and Parameter layers,
-    which may be written once and not in every pass."""
+    """For every node, the blobs that no later one reads; outputs are kept, what backward rereads, and the tops of data
+    and Parameter layers, which may be written once and not in every pass."""
     kept = outputs.union(*(node.top_ids for node in wiring.nodes if not node.bottom_ids))
+    kept.update(b for node in wiring.nodes if node.duty.rereads for b in (*node.bottom_ids, *node.top_ids))
     last = {b: node for node in wiring.nodes for b in (*node.bottom_ids, *node.top_ids)}
     for b, node in last.items():
         if b not in kept:
             node.last_reads.append(wiring.blobs[b])
+
+
+def _note_overwritten(nodes):
+    """Caffe's backward takes a blob as it finds it: what a later layer has written over it in place."""
+    writers: dict[int, list[Node]] = {}  # blob -> the layers that have written it, the first one not in place
+    for node in nodes:
+        for b in node.top_ids:
+            for before in writers.get(b, ()):
+                before.duty.rereads |= before.reads_back(node)
+            writers.setdefault(b, []).append(node)
 
 
 def _note_overwritable(nodes):

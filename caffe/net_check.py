@@ -97,7 +97,7 @@ def _declared(word):
 
 def _of_word(path, word):
     fork, advice = fork_words.FIELDS.get((word.message, word.field), ("", ""))
-    ours = fork_words.in_our_words(word)
+    ours = fork_words.in_our_words(word.message, word.field, word.value)
     what = f"{word.message} has no field {word.field}"
     if word.kind == "value":
         what = f"{word.field} of {word.message} has no value {word.value}"

@@ -11,9 +11,12 @@ A keyword goes to the parameter message of the layer's type (`convolution_param`
 else to the layer itself (`name`, `loss_weight`, `param`, `include`, `convolution_param` of a Deconvolution).
 """
 
+import json
 from collections import Counter
 
-from caffe import options
+from google.protobuf import text_format
+
+from caffe import fork_words, options
 from caffe.proto import caffe_pb2
 
 
@@ -35,6 +38,9 @@ def assign_proto(proto, name, value):
     if field is None and isinstance(proto, caffe_pb2.LayerParameter) and options.extension(name):
         _assign_message(proto.Extensions[options.extension(name)], value)
         return
+    if field is None and (said := _in_our_words(proto, name, value)) is not None:
+        text_format.Merge(said, proto)
+        return
     if field is None:
         known = ", ".join(proto.DESCRIPTOR.fields_by_name)
         raise AttributeError(f"{proto.DESCRIPTOR.name} has no field {name!r} (known: {known})")
@@ -49,6 +55,14 @@ def assign_proto(proto, name, value):
         _assign_message(target, value)
     else:
         setattr(proto, name, value)
+
+
+def _in_our_words(proto, name, value):
+    """What a fork's field says in Caffe's words, as text; None where there is none."""
+    text = (
+        str(value).lower() if isinstance(value, bool) else json.dumps(value) if isinstance(value, str) else str(value)
+    )
+    return fork_words.in_our_words(proto.DESCRIPTOR.name, name, text)
 
 
 def _assign_message(message, value):
@@ -114,7 +128,7 @@ class Function:
         own = _param_names.get(self.type_name)
         if own and not key.endswith("param"):
             message = getattr(layer, f"{own}_param")
-            if key in message.DESCRIPTOR.fields_by_name:
+            if key in message.DESCRIPTOR.fields_by_name or _in_our_words(message, key, self.params[key]) is not None:
                 return message
         return layer
 

@@ -13,6 +13,12 @@ _FIELDS = {
     for name in ("data", "diff", "double_data", "double_diff")
 }
 
+RAW: dict[int, np.dtype] = {
+    caffe_pb2.DOUBLE: np.dtype("<f8"),
+    caffe_pb2.FLOAT: np.dtype("<f4"),
+    caffe_pb2.FLOAT16: np.dtype("<f2"),
+}
+
 
 def write(proto, field, values) -> None:
     """Append array `values` to the packed field ("data", "diff") of BlobProto `proto`."""
@@ -33,6 +39,15 @@ def read(proto, field) -> np.ndarray:
     if start < 0:  # where unknown fields stand in front
         return np.array(getattr(proto, field), np.float32)
     return np.frombuffer(wire, dtype, count, start).astype(np.float32)
+
+
+def read_values(proto) -> np.ndarray:
+    """The values of BlobProto `proto`, 1-d float32, writable: of its packed fields, or of the raw_data of NVIDIA Caffe
+    and OpenCV's shrinkCaffeModel."""
+    if not proto.raw_data:
+        return read(proto, "double_data" if len(proto.double_data) else "data")
+    raw, dtype = proto.raw_data, RAW[proto.raw_data_type]
+    return np.frombuffer(raw, dtype, len(raw) // dtype.itemsize).astype(np.float32)
 
 
 def _find(wire, head):

@@ -82,7 +82,7 @@ def in_our_words(text, descriptor):
         if word.message == "LayerParameter" and word.kind == "field" and options.extension(word.field):
             end, said = word.name_end, f"[{options.extension(word.field).full_name}]"
         else:
-            end, said = word.end, fork_words.in_our_words(word)
+            end, said = word.end, fork_words.in_our_words(word.message, word.field, word.value)
         if said is None:
             left.append(word)
         elif word.start >= place:

@@ -11,7 +11,13 @@ A built-in layer is a short class over torch tensors:
 `compute` takes the bottoms' tensors and gives the tops'; parameters are in `self.weights` (made in `configure`). Shapes
 of the tops are found by running it on tensors without values, gradients by autograd. A layer overrides `top_shapes`
 or `backward` only where that is not enough.
+
+Caffe's gradients are of what the blobs hold when backward runs, whoever has written it. A layer whose top Caffe's
+backward reads says so by its formula: `bottom_diff(x, y, g)` is the bottom's gradient where bottom and top hold x and y
+and the top's gradient is g.
 """
+
+from typing import Any
 
 import torch
 from torch.autograd.graph import _engine_run_backward
@@ -27,13 +33,16 @@ class TorchLayer(BuiltinLayer):
 
     capturable = True
     keeps_own = False  # Caffe's backward works from what its forward has kept beside the blobs, not from their values
+    bottom_diff: Any = None  # Caffe's formula; goes by what the blobs hold where that may have changed since forward
+    by_formula = False  # and in every pass
 
     def __init__(self, param):
         super().__init__(param)
         self.weights = []  # the parameters' tensors, during compute
         self._shapes_for = None  # bottom and parameter shapes that the tops' shapes were found for
         self._top_shapes: list[tuple[int, ...]] = []
-        self._record = None  # of the last forward: inputs, parameters and outputs
+        self._record: Any = None  # of the last forward: inputs, parameters and outputs
+        self._values: Any = None  # of bottom and top, for `bottom_diff`
         self.in_place = False
 
     # ---- what a layer type defines
@@ -73,6 +82,7 @@ class TorchLayer(BuiltinLayer):
                 if blob.shape != shape:
                     blob.reshape(*shape)
             return
+        self._shapes_for = None  # what a refused shape leaves behind is of no use
         try:
             with torch.no_grad():
                 shapes = self.top_shapes(*key)
@@ -87,17 +97,23 @@ class TorchLayer(BuiltinLayer):
         inputs = [b.tensor() for b in bottom]
         if self.in_place and bottom[0].memory.exposed:
             inputs[0] = inputs[0].clone()  # the result will be copied over it
-        if self.duty.backward and self.differentiable:
+        self._values = None
+        if self.duty.backward and self.differentiable and not self.by_formula:
             outputs = self._recorded(bottom, inputs)
         else:
             self._record = None
             outputs = self._computed(bottom, inputs, [b.tensor() for b in self.blobs], torch.no_grad())
         for blob, value in zip(top, outputs):
             blob.memory.assign(value.detach())
+        if self.by_formula and self.duty.backward:
+            self.remember(bottom, top)
 
     def remember(self, bottom, top):
         stands = self._record is not None and [tuple(x.shape) for x in self._record[0]] == [b.shape for b in bottom]
-        if self.differentiable and not (stands and (self.keeps_own or self.in_place)):
+        if self.bottom_diff is not None:
+            x = self._record[0][0].detach() if stands and self.keeps_own else bottom[0].tensor()
+            self._values = x, top[0].tensor()
+        elif self.differentiable and not (stands and (self.keeps_own or self.in_place)):
             self._recorded(bottom, [b.tensor() for b in bottom])
 
     def _recorded(self, bottom, inputs):
@@ -121,6 +137,14 @@ class TorchLayer(BuiltinLayer):
             raise self.error(f"cannot be computed for bottoms of shape {shapes}: {str(e).splitlines()[0]}") from e
 
     def backward(self, top, propagate_down, bottom):
+        if self._values is None:
+            self._backward_recorded(top, propagate_down, bottom)
+        elif propagate_down[0]:
+            bottom[0].grad.assign(self.bottom_diff(*self._values, top[0].grad.tensor()))
+        if not self.duty.keep:
+            self._record = self._values = None
+
+    def _backward_recorded(self, top, propagate_down, bottom):
         if self._record is None:
             self.fail("backward without a forward pass before it")
         inputs, weights, outputs = self._record
@@ -143,8 +167,6 @@ class TorchLayer(BuiltinLayer):
         owned = [None if given[id(x)] is None else _own(given[id(x)], taken) for x, _ in found]
         for (_, blob), g in zip(found, owned):
             blob.grad.zero() if g is None else blob.grad.assign(g)
-        if not self.duty.keep:
-            self._record = None
 
     def _wants(self, i):
         return (not self.duty.bottoms or self.duty.bottoms[i]) and i not in self.no_gradient

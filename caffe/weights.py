@@ -28,7 +28,7 @@ def blob_from_proto(blob, proto, where, reshape=False):
             f"{_told(blob.shape)}. To learn this layer's parameters from scratch rather than copying "
             "from a saved net, rename the layer."
         )
-    values = packed.read(proto, "double_data" if len(proto.double_data) else "data")
+    values = packed.read_values(proto)
     if len(values) != blob.count:
         raise CaffeError(f"{where} holds {len(values)} values for shape {shape}; the file is damaged")
     blob.memory.assign(torch.from_numpy(values.reshape(blob.shape)))

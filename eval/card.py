@@ -4,12 +4,11 @@ A card is Markdown with a head of YAML, in the conventions of the Hugging Face h
 gaitnet-sia_iter_60.caffemodel, gaitnet-sia_iter_60.md. Training writes it, evaluation writes it anew with its figures.
 """
 
-import os
 from pathlib import Path
 
 import yaml
 
-from layers import people
+from layers import people, whole
 
 NOT_FOR = """## What it must not be used for
 
@@ -36,12 +35,9 @@ def write_card(weights, dataset, result=None):
     path = card_path(weights)
     if path.exists() and OURS not in path.read_text(encoding="utf-8", errors="replace"):
         return None
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(card(weights, dataset, result), encoding="utf-8")
-        os.replace(draft, path)
+        whole.write(path, card(weights, dataset, result))
     except OSError:
-        draft.unlink(missing_ok=True)
         return None
     return path
 
@@ -63,7 +59,7 @@ def card(weights, dataset, result=None):
         "## Training\n",
         f"* Data: {dataset.title}.",
         f"* Step: {step}, {STEPS[step]}." if step in STEPS else "* Step: not told by the name of the file.",
-        f"* People: {trained_by(weights, dataset)}.\n",
+        f"* People: {trained_by(weights, dataset, result)}.\n",
         *(measured(dataset, result) if result else ["## Evaluation\n", "Not evaluated yet.\n"]),
         NOT_FOR,
     ]
@@ -111,9 +107,9 @@ def measured(dataset, result):
     yield f"\nMeasured by `{command}`; intervals and tables lie in the folder of its results.\n"
 
 
-def trained_by(weights, dataset):
+def trained_by(weights, dataset, result):
     try:
-        known = people.read(weights)
+        known = people.read(weights, result and result["provenance"].get("weights_sha256"))
     except ValueError:
         known = None
     if known is None:

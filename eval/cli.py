@@ -11,6 +11,7 @@ import numpy as np
 
 from eval import plots, provenance, tables
 from eval.card import write_card
+from eval.deploy import PROTOTXT
 from eval.ending import exit_status
 from eval.features import (
     EXTRAS,
@@ -30,11 +31,12 @@ from eval.runtime import BUNDLED, import_caffe, which_caffe
 from eval.score import SIMILARITIES
 from eval.seen import UNSEEN, require_unseen, unknown
 from eval.walks import CLIPS, Source, features_of
+from layers import whole
 from layers.archives import settle
 from layers.datasets import DATASETS, RELEASED_WEIGHTS, data_root
+from layers.digest import sha256
 from layers.frames import DataError
 from layers.opengait import holds_pickles
-from layers.people import sha256
 from layers.sources import existing
 from layers.split import read_partition
 
@@ -207,7 +209,7 @@ def default_weights(name):
 
 
 def write_outputs(dataset, train_num, result, out):
-    out.mkdir(parents=True, exist_ok=True)
+    whole.make_folder(out)
     groups, table = result["groups"], result["identification"]["rank1_table"]
     tables.write_text(out / tables.result_file(dataset.name, train_num), tables.original_text(groups, table))
     tables.write_text(out / "metrics.csv", tables.csv_text(result))
@@ -274,7 +276,7 @@ def parse(dataset, argv):
         "--model",
         type=Path,
         metavar="FILE",
-        default=ROOT / "eval" / "deploy_gaitnet.prototxt",
+        default=PROTOTXT,
         help="deploy net (default eval/deploy_gaitnet.prototxt)",
     )
     net.add_argument("--im-path", type=Path, metavar="DIR", help=f"tree of frames, or a pack (default data/{trees})")

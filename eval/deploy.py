@@ -7,20 +7,20 @@ clip. Every BatchNorm of the deploy net uses global statistics, which is why a b
 
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.provenance import ROOT
 from eval.runtime import load_caffe
 from eval.weights import read_weights
 from layers.datasets import NUM_FRAMES, SIZE
 from layers.frames import fill_image_blob
 
+PROTOTXT = Path(__file__).with_name("deploy_gaitnet.prototxt")
 # Frames, clips a forward pass. More than 32 clips do not fit into a CPU's cache: 128 take three times as long each.
 CPU_BATCH, GPU_BATCH = (64, 32), (512, 1024)
 PARTS = ("segmentation", "recognition")
-PROTOTXT = ROOT / "eval" / "deploy_gaitnet.prototxt"
 
 
 class DeployNet:
@@ -64,8 +64,8 @@ class DeployNet:
         return np.concatenate(rows)
 
 
-def deploy_net(weights, gpu=None, parts=PARTS):
-    """The DeployNet of eval/deploy_gaitnet.prototxt, on the CPU or on GPU number `gpu`."""
+def open_net(weights, gpu=None, parts=PARTS):
+    """The DeployNet of these weights on the CPU, or on GPU number `gpu`, in batches that suit it."""
     return DeployNet(load_caffe(gpu), PROTOTXT, weights, CPU_BATCH if gpu is None else GPU_BATCH, parts)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.baseline import energy_image
-from eval.progress import progress
+from eval.progress import Progress
 from eval.segmentation import THRESHOLD, agreement
 from layers.datasets import NUM_FRAMES
 from layers.frames import PLANES
@@ -43,7 +43,7 @@ def extract(net, frames, paths, starts, label):
     length that gives the first frames of its clips. label: what the progress bar says.
     """
     results: list = []
-    with ThreadPoolExecutor(READERS) as readers, progress(len(paths), label, "walk") as bar:
+    with ThreadPoolExecutor(READERS) as readers, Progress(len(paths), "walks", label) as bar:
         groups = group_walks(paths, [frames.length(path) for path in paths], GROUP * net.frames)
         waiting = None
         for group in [*groups, []]:  # reads one group ahead of the net

@@ -6,10 +6,10 @@ import os
 import reprlib
 import zipfile
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 
+from layers import whole
 from layers.datasets import Sequence
 from layers.unpickle import UnsafePickleError, load_arrays
 
@@ -139,7 +139,8 @@ def is_embeddings(path):
                 return "embeddings.npy" in file.namelist()
         except zipfile.BadZipFile:
             return False
-    content = Path(path).read_bytes()
+    with open(path, "rb") as file:
+        content = file.read()
     return b"embeddings" in content and b"gallery_features" not in content
 
 
@@ -247,15 +248,9 @@ def write_cache(path, features, key, extras):
 
 def write_arrays(path, **arrays):
     """Write them as .npz; the file appears whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        whole.make_folder(os.path.dirname(path))
+        with whole.atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
-        os.replace(temporary, path)
     except OSError as e:
         raise FeatureFileError(f"cannot write {path}: {e.strerror or e}") from e
-    finally:
-        with contextlib.suppress(OSError):  # gone, or the folder cannot be written to at all
-            temporary.unlink()

@@ -1,13 +1,14 @@
 """Pictures of a result: heat map of the rank-1 table, CMC and ROC curves."""
 
 import io
-import os
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+
+from layers import whole
 
 
 def heat_map(groups, table, title):
@@ -124,7 +125,6 @@ def svg(figure):
 
 def write_png(path, figure):
     """Write a picture whole or not at all; the figure is closed."""
-    temporary = f"{path}.tmp"
-    figure.savefig(temporary, format="png", dpi=130)
+    with whole.atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
     plt.close(figure)
-    os.replace(temporary, path)

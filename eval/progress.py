@@ -5,34 +5,33 @@ import time
 
 from tqdm import tqdm
 
-INTERVAL = 10  # seconds between lines of a log
+LINE_EVERY = 10  # seconds
 
 
-def progress(total, label, unit):
-    """A context manager with `update(n)`; writes to stderr."""
-    if sys.stderr.isatty():
-        return tqdm(total=total, desc=label, unit=unit)
-    return Lines(total, label, unit)
+class Progress:
+    """with Progress(total, "frames", "packing") as progress: ... progress.update(n)"""
 
+    def __init__(self, total, unit, label):
+        self.total, self.unit, self.label, self.done = total, unit, label, 0
+        self.bar = tqdm(total=total, unit=f" {unit}", desc=label, disable=not sys.stderr.isatty())
+        self.begin = self.said = time.monotonic()
 
-class Lines:
-    def __init__(self, total, label, unit):
-        self.total, self.label, self.unit = total, label, unit
-        self.done, self.start = 0, time.monotonic()
-        self.next = self.start + INTERVAL
+    def update(self, n=1):
+        self.done += n
+        self.bar.update(n)
+        if self.bar.disable and self.done < self.total and time.monotonic() - self.said > LINE_EVERY:
+            self._say()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.write()
+    def __exit__(self, *exc):
+        self.bar.close()
+        if self.bar.disable:
+            self._say()
 
-    def update(self, n):
-        self.done += n
-        if time.monotonic() >= self.next and self.done < self.total:
-            self.write()
-            self.next = time.monotonic() + INTERVAL
-
-    def write(self):
-        seconds = time.monotonic() - self.start
-        print(f"{self.label}: {self.done} of {self.total} {self.unit}s, {seconds:.0f} s", file=sys.stderr, flush=True)
+    def _say(self):
+        self.said = time.monotonic()
+        rate = self.done / max(self.said - self.begin, 1e-9)
+        told = f"{self.label}: {self.done} of {self.total} {self.unit}, {rate:.3g} a second"
+        print(told, file=sys.stderr, flush=True)

@@ -53,10 +53,3 @@ def require_unseen(training, what):
             f"{what}: {training['told']}, so the result would look better than it is; "
             f"{training.get('remedy', 'test others')}, or say --leaked to go on, and the report says so too"
         )
-
-
-def people_told(count, training):
-    """ "50 people whom training has not seen", or what is to be said instead, in front."""
-    if training["verdict"] == UNSEEN:
-        return f"{count} people {training['told']}"
-    return f"{training['told']}; {count} people"

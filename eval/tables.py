@@ -5,9 +5,9 @@ import io
 import json
 import math
 import os
-from pathlib import Path
 
 from eval.seen import UNSEEN
+from layers import whole
 
 CROSS_VIEW = ("casiab", "walkers")
 
@@ -19,11 +19,8 @@ def result_file(dataset, train_num):
 
 def write_text(path, text):
     """Write a file whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    whole.make_folder(os.path.dirname(path))
+    whole.write(path, text)
 
 
 def json_text(result):

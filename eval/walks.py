@@ -17,8 +17,8 @@ from eval.seen import judge, require_unseen
 from eval.weights import read_weights
 from layers import hygiene
 from layers.datasets import MIN_FRAMES
+from layers.digest import sha256
 from layers.names import some
-from layers.people import sha256
 from layers.sources import open_frames
 from layers.split import split_of
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from layers import whole
 from layers.datasets import data_root
 from layers.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, DataError
 from layers.names import folders, some
@@ -233,7 +234,7 @@ def unpack(archive, place, tell, inner_path=None):
                 tell(nothing_in(archive, members, place.dataset))
             wanted += [(m, inside[m.name]) for m in members if m.name in inside]
             size = sum(member.size for member, _ in wanted)
-            place.home.mkdir(parents=True, exist_ok=True)
+            whole.make_folder(place.home)
             free = shutil.disk_usage(place.home).free
             if size > free - SPARE:
                 raise DataError(f"{archive}: unpacks to {size} bytes, and the disk has {free} free; make room")
@@ -270,6 +271,7 @@ def bring_in(place, tell):
     staging = place.home / STAGING
     for tree in trees_of(place.dataset):
         if (staging / tree).is_dir():
+            whole.sync(staging / tree)
             move_into(staging / tree, place.home / tree)
             tell(f"{place.home / tree}: unpacked")
     shutil.rmtree(staging, ignore_errors=True)
@@ -281,6 +283,7 @@ def move_into(source, target):
         target.unlink()
     if not target.exists():
         os.rename(source, target)
+        whole.sync_folder(target.parent)
     elif source.is_dir():
         for name in os.listdir(source):
             move_into(source / name, target / name)
@@ -296,10 +299,8 @@ def read_record(home):
 
 
 def write_record(home, record):
-    draft = home / f"{RECORD}.partial"
     with contextlib.suppress(OSError):  # a folder that cannot be written to has its archives looked at every time
-        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, home / RECORD)
+        whole.write(home / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 class members_of:

@@ -70,7 +70,7 @@ class Dataset:
     label_is_id: bool  # label int(id) - 1; else the index of the id among the sorted ids
     protocol: Protocol
     source: str  # where to get it
-    wanted: tuple[str, ...] = ()  # the sequences that the protocol has of each subject; {id} is the subject
+    wanted: tuple[str, ...] = ()  # the sequences that owners hand out of each subject, {id}; none: as rendered
 
     def subjects(self, root):
         """Sorted ids found in `root`: the folder of a tree, or what `layers.sources.open_frames` gives."""
@@ -241,7 +241,6 @@ DATASETS = {
             training=_SIX_NORMAL_WALKS,
             label_is_id=True,
             protocol=_CROSS_VIEW,
-            wanted=_seen_from_all_sides(_NORMAL),
             source="rendered on this machine: python tools/make_walkers.py",
         ),
     )

@@ -5,11 +5,13 @@ of a snapshot names everybody whom the net was trained on, in its own training a
 the SHA-256 of the weights: beside other weights it counts for nothing.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from layers import whole
+from layers.digest import sha256
 
 ENDING = ".people.json"
 LONGEST = 2**24  # bytes; a million ids take less
@@ -89,10 +91,7 @@ def write(weights, here, started_from=()):
         "all": _union(part.all for part in parts),
         "unknown": sorted(unknown.union(*(part.unknown for part in parts))),
     }
-    path = record_path(weights)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    whole.write(record_path(weights), json.dumps(told, indent=1) + "\n")
 
 
 def read_or_none(weights, digest=None):
@@ -101,15 +100,6 @@ def read_or_none(weights, digest=None):
         return read(weights, digest)
     except ValueError:
         return None
-
-
-def sha256(path):
-    """Hash of one file, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for piece in iter(lambda: file.read(1 << 20), b""):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _union(groups):

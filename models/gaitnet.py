@@ -66,13 +66,14 @@ PUBLISHED = Recipe(
 # - Adam moves every weight alike, so that the thousands that fc_fea adds up move too far together, and those of fc_id,
 #   which start near zero, not far enough (fea_lr, id_lr);
 # - BatchNorm's running statistics follow within tens of iterations, not thousands;
-# - joint and sia are gentle: at the published rates so short a training forgets what it knew.
+# - joint and sia are gentle: at the published rates so short a training forgets what it knew; in joint the segmentation
+#   learns as fast as the recognition, or it stays what it was.
 _ADAM = dict(type="Adam", weight_decay=0)
 WALKERS = Recipe(
     steps={
         "seg": Step(2, 10, dict(_ADAM, base_lr=5e-4, max_iter=2200, snapshot=400), seg_loss=1, scattered=True),
         "rec": Step(12, 10, dict(_ADAM, base_lr=3e-4, max_iter=400, snapshot=100), seg_lr=0, seg_loss=0),
-        "joint": Step(8, 10, dict(_ADAM, base_lr=1e-4, max_iter=75, snapshot=25), seg_lr=0.1),
+        "joint": Step(8, 10, dict(_ADAM, base_lr=1e-4, max_iter=100, snapshot=25)),
         "sia": Step(8, 5, dict(_ADAM, base_lr=5e-5, max_iter=40, snapshot=20), seg_lr=0.1),
     },
     solver=dict(

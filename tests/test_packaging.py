@@ -59,3 +59,9 @@ def test_the_container_copies_what_is_there():
     for name in copied:
         assert (ROOT / name).exists(), f"Dockerfile copies {name}, which is not there"
     assert re.search(r"^USER gaitnet$", text, re.M)  # no root at run time
+
+
+def test_citation_and_changelog_tell_this_version():
+    (version,) = re.findall(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] == version

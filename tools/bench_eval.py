@@ -23,13 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet, literal_features
+from eval.deploy import CPU_BATCH, GPU_BATCH, PROTOTXT, DeployNet, literal_features
 from eval.extract import CLIPS, random_starts, walks_through_net
-from eval.provenance import ROOT
 from eval.runtime import load_caffe
 from eval.score import distance, top_k
 
-PROTOTXT = ROOT / "eval" / "deploy_gaitnet.prototxt"
 DIM = 256
 NEAREST = 10
 

@@ -19,7 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from eval.ending import exit_status
-from layers import hygiene
+from eval.progress import Progress
+from layers import hygiene, whole
 from layers.datasets import DATASETS, MIN_FRAMES
 from layers.names import some
 from layers.sources import open_trees
@@ -27,7 +28,7 @@ from layers.split import split_of
 from tools.look import Found, look_into
 from tools.shape import parts_of_people
 from tools.trees import add_trees, trees_of
-from tools.work import Progress, in_order, workers
+from tools.workers import in_order, workers
 
 SHOWN = 10  # examples in the text; the JSON has all
 CROPPED = 0.6  # of a picture's height that the person fills, at least, where pictures are cropped
@@ -280,9 +281,7 @@ def _examples(title, sentences):
 
 
 def write_json(report, file):
-    with open(file + ".partial", "w") as out:
-        json.dump(report, out, indent=1)
-    os.replace(file + ".partial", file)
+    whole.write(file, json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -39,15 +39,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cv2
 
 from eval.ending import exit_status
+from eval.progress import Progress
+from layers import whole
 from layers.datasets import DATASETS, MIN_FRAMES, data_root
 from layers.frames import DataError, full_range, image_names, read_image, read_video
 from layers.hygiene import dim
 from layers.names import is_noise, some
+from tools.one_run import only_run
 from tools.person import cut_pair, follow, numbers_of
 from tools.raw import find_walks
 from tools.shape import parts_of_people, read_shape, shape_of, shape_of_walk, write_shape
 from tools.trees import add_mask_max
-from tools.work import Progress, in_order, only_run, processes, workers
+from tools.workers import in_order, processes, workers
 
 RECORD, SHAPE = ".left-out.csv", ".shape.json"  # in each folder of frames; hidden: no reader takes them for frames
 COLUMNS = ("sequence", "frame", "reason")
@@ -149,7 +152,7 @@ def crop_walk(walk, trees, mask_max):
     for folder in (*folders, *unfinished):  # of a run that was killed, or that found no usable frame
         shutil.rmtree(folder, ignore_errors=True)
     for folder in unfinished:
-        folder.mkdir(parents=True)
+        whole.make_folder(folder)
     outcome = Outcome(walk.path)
     try:
         crop_frames(walk, mask_max, unfinished, outcome)
@@ -165,7 +168,7 @@ def crop_walk(walk, trees, mask_max):
             remove_empty(folder.parent, len(Path(walk.path).parts))
         return outcome
     for folder, name in zip(unfinished, folders):  # frames last: a sequence is there when its frames are
-        os.rename(folder, name)
+        whole.put(folder, name)
     return outcome
 
 
@@ -302,8 +305,8 @@ def gather(dataset, tree, failures, file):
     reasons: Counter[str] = Counter()
     paths = dataset.paths(tree) if tree.is_dir() else []
     doubtful = parts_of_people({path: read_shape(tree / path / SHAPE) for path in paths}, dataset.tree)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{file}.partial", "w", newline="") as out:
+    whole.make_folder(file.parent)
+    with whole.atomic_path(file) as temporary, open(temporary, "w", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(COLUMNS)
         for path in paths:
@@ -317,7 +320,6 @@ def gather(dataset, tree, failures, file):
                 writer.writerow((path, "", doubtful[path]))
         for outcome in failures:
             writer.writerow((outcome.path, "", outcome.failure))
-    os.replace(f"{file}.partial", file)
     return reasons, dict(sorted(doubtful.items()))
 
 

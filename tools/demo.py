@@ -24,12 +24,12 @@ import numpy as np
 
 from eval import provenance
 from eval.cli import default_weights
-from eval.deploy import deploy_net
+from eval.deploy import open_net
 from eval.features import read_cache
 from eval.people import People
+from eval.weights import read_weights
 from layers.datasets import DATASETS, MIN_FRAMES, data_root
 from layers.frames import PLANES, DataError
-from layers.people import sha256
 from layers.sources import open_frames
 from tools.identify import cut_out, whole_walk
 from tools.web.look import look, people_of, planes_of
@@ -76,7 +76,7 @@ class Desk:
         if not (folder / dataset.im_dir).is_dir():
             raise ValueError(f"{folder / dataset.im_dir}: no such folder; get {dataset.title}, or say --data")
         weights = args.weights or default_weights(dataset.name)
-        digest = sha256(weights)
+        digest = read_weights(weights).sha256
         self._frames = open_frames(folder / dataset.im_dir)
         if args.people:
             self._people = People.read(args.people)
@@ -89,7 +89,7 @@ class Desk:
         self.title = dataset.title
         self.enrolled = sorted(set(self._people.names.tolist()))
         self._walks = [walk.path for walk in dataset.sequences(self._frames, dataset.subjects(self._frames))]
-        self._net = deploy_net(weights, args.gpu)
+        self._net = open_net(weights, args.gpu)
 
     def walks(self):
         """{person: paths of walks}, the people that were evaluated last first."""

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from eval.cli import weights_file
-from eval.deploy import deploy_net
+from eval.deploy import open_net
 from eval.ending import exit_status
 from eval.extract import window_sums
 from eval.features import read_cache
@@ -33,8 +33,8 @@ from eval.seen import LEAKED
 from eval.weights import read_weights
 from layers.datasets import DATASETS, MIN_FRAMES, SIZE
 from layers.frames import PLANES, image_names, read_image, read_video
+from tools.one_run import only_writer
 from tools.person import cut_pair, follow
-from tools.work import only_writer
 
 MOST_BYTES = 2**31  # of the frames of a walk, which are held together: half a minute of 720p, longer than a walk
 BACKGROUND_FRAMES = 50  # at most, for the picture without the person
@@ -69,7 +69,7 @@ def run_enroll(args):
     walks = [parse_walk(text) for text in args.walks]
     with only_writer(args.people, f"{args.people}.lock"):
         people = open_people(args, create=True)
-        net = build_net(args)
+        net = open_net(weights_of(args), args.gpu)
         for name, path in walks:
             vector, frames = feature(net, path, args.crop)
             people = people.enrolled(name, vector, str(path))
@@ -84,7 +84,7 @@ def run_query(args):
         raise ValueError(f"{args.people}: nobody is enrolled; run identify.py enroll")
     if people.calibration is None:
         raise ValueError(f"{args.people}: is not calibrated, so no score has a meaning; run identify.py calibrate")
-    net = build_net(args)
+    net = open_net(weights_of(args), args.gpu)
     results = [query(net, people, path, args) for path in args.walks]
     print(json.dumps(results, indent=1) if args.json else "\n".join(map(text_of, results)))
 
@@ -126,10 +126,6 @@ def open_people(args, create=False):
             "enrol anew: features of two nets cannot be compared"
         )
     return people
-
-
-def build_net(args):
-    return deploy_net(weights_of(args), args.gpu)
 
 
 def weights_of(args):

@@ -5,9 +5,11 @@ tools/import_weights.py gaitnet.pt gaitnet.caffemodel
 """
 
 import argparse
+import os
 import reprlib
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -17,6 +19,9 @@ sys.path.insert(0, str(ROOT))
 
 import caffe
 from caffe.state_dict import load_state_dict
+from eval.deploy import PROTOTXT
+
+ZIP = b"PK\x03\x04"  # what torch takes for its archive
 
 
 def main(argv=None) -> int:
@@ -25,7 +30,7 @@ def main(argv=None) -> int:
     )
     parser.add_argument("state", help="PyTorch state dict")
     parser.add_argument("caffemodel", help="file to write; .h5 at the end: HDF5")
-    parser.add_argument("--model", default=str(ROOT / "eval" / "deploy_gaitnet.prototxt"), help="prototxt of the net")
+    parser.add_argument("--model", default=str(PROTOTXT), help="prototxt of the net")
     args = parser.parse_args(argv)
     try:
         net = caffe.Net(args.model, caffe.TEST)
@@ -48,11 +53,14 @@ def read_state(path):
 
                 state = load_file(path)
             else:
+                require_stored(path)
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except ImportError as e:
         raise caffe.CaffeError(f"{path}: needs the package safetensors: pip install safetensors") from e
     except OSError as e:
         raise caffe.CaffeError(f"{path}: {e.strerror or e}") from e
+    except caffe.CaffeError:
+        raise
     except Exception as e:  # a damaged file raises nearly any exception
         raise caffe.CaffeError(f"{path}: not a PyTorch state dict, or damaged") from e
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
@@ -63,6 +71,20 @@ def read_state(path):
                 f"{path}: {reprlib.repr(name)} is no tensor of finite real numbers, stored one by one"
             )
     return state
+
+
+def require_stored(path):
+    """CaffeError: the file is an archive that unpacks to more bytes than it has, which torch.save writes none of."""
+    with open(path, "rb") as file:
+        if file.read(4) != ZIP:
+            return
+        with zipfile.ZipFile(file) as members:
+            unpacked = sum(member.file_size for member in members.infolist())
+        size = os.fstat(file.fileno()).st_size
+    if unpacked > size:
+        raise caffe.CaffeError(
+            f"{path}: has {size} bytes and unpacks to {unpacked}; wanted a file as torch.save writes it"
+        )
 
 
 def is_plain(value) -> bool:

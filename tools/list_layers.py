@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import caffe
+from caffe import whole
 from caffe.layer import REGISTRY
 
 PAGE = ROOT / "docs" / "LAYERS.md"
@@ -57,7 +58,7 @@ def main(argv=None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page is stale")
     if parser.parse_args(argv).check:
         return int(PAGE.read_text() != page())
-    PAGE.write_text(page())
+    whole.write(PAGE, page())
     return 0
 
 

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from caffe.text import message_to_text
+from layers import whole
 from layers.datasets import DATASETS, NUM_FRAMES
 from layers.frames import DataError
 from layers.split import read_excluded, read_partition
@@ -273,11 +274,8 @@ def deploy_head():
 
 
 def write(path, text):
-    """Writes the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    new.write_text(text)
-    os.replace(new, path)
+    whole.make_folder(path.parent)
+    whole.write(path, text)
 
 
 if __name__ == "__main__":

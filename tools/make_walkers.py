@@ -33,13 +33,16 @@ import cv2
 import numpy as np
 
 from eval.ending import exit_status
+from eval.progress import Progress
+from layers import whole
 from layers.datasets import DATASETS, SIZE, data_root
+from tools.one_run import only_run
 from tools.walkers.card import card
 from tools.walkers.gait import FPS
 from tools.walkers.scene import SCENES
 from tools.walkers.sequence import render_sequence
 from tools.walkers.trees import LOOKS, TREES, UNFINISHED, Store, looks_of
-from tools.work import Progress, in_order, only_run, processes
+from tools.workers import in_order, processes
 
 MANIFEST = "walkers.json"  # the options that the pixels depend on
 VERSION = 3  # of the renderer: raised when the same options give other pixels
@@ -144,10 +147,8 @@ def claim(store, args):
             f"{store.folder}: holds sequences but no {MANIFEST}, so this tool did not make them; "
             "remove the folder or choose another --out"
         )
-    store.folder.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{MANIFEST}.partial")
-    draft.write_text(json.dumps(options, indent=1))
-    os.replace(draft, file)
+    whole.make_folder(store.folder)
+    whole.write(file, json.dumps(options, indent=1))
 
 
 def write_card(folder, args, sequences):
@@ -155,9 +156,7 @@ def write_card(folder, args, sequences):
     path = folder / "README.md"
     if not path.exists():
         options = {"people": args.subjects, "seed": args.seed, "frames": args.frames, "size": args.size}
-        draft = path.with_name(f".{path.name}.partial")
-        draft.write_text(card(options, sequences))
-        os.replace(draft, path)
+        whole.write(path, card(options, sequences))
 
 
 def make(walks, store, render, jobs):
@@ -193,9 +192,7 @@ def write_sheet(file, walks, render):
         step = max(1, len(walk.frames) // SHEET_COLUMNS)
         masks = np.repeat(walk.masks[..., None], 3, -1)
         rows += [np.hstack(list(pictures[::step][:SHEET_COLUMNS])) for pictures in (walk.frames, masks)]
-    draft = file.with_name(f".{file.name}.partial")
-    draft.write_bytes(cv2.imencode(".png", np.vstack(rows))[1])
-    os.replace(draft, file)
+    whole.write(file, cv2.imencode(".png", np.vstack(rows))[1].tobytes())
 
 
 if __name__ == "__main__":

@@ -22,13 +22,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lmdb
 import numpy as np
 
+from caffe.errors import CaffeError
+from caffe.lmdb_file import LmdbFile
 from eval.ending import exit_status
-from layers import hygiene, pack
+from eval.progress import Progress
+from layers import hygiene, pack, whole
 from layers.datasets import DATASETS
 from layers.frames import PLANES, DataError
 from layers.sources import open_trees
+from tools.one_run import only_writer
 from tools.trees import add_trees, trees_of
-from tools.work import Progress, in_order, only_writer, workers
+from tools.workers import in_order, workers
 
 COMMIT = 64 << 20  # bytes that a kill can cost
 FRAME_BYTES = int(np.prod(PLANES))
@@ -89,7 +93,7 @@ class Packer:
         self.dataset, self.tree, self.jobs = dataset, tree, jobs
         self.file = os.path.join(out, pack.FILE)
         self.partial = self.file + ".partial"
-        os.makedirs(out, exist_ok=True)
+        whole.make_folder(out)
         self.stale = readable(out)  # most of it may still be right
 
     def run(self):
@@ -101,7 +105,7 @@ class Packer:
                 size = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
                 env.sync(True)
             self._finish(entries, size)
-            os.replace(self.partial, self.file)
+            whole.put(self.partial, self.file)
         print(f"{self.file}: {len(lengths)} sequences, {sum(lengths.values())} frames")
 
     def _lengths(self):
@@ -119,16 +123,25 @@ class Packer:
 
     def _open(self, lengths):
         """The unfinished pack, new or of a run that was killed."""
+        self._drop_damaged()
         done = os.stat(self.partial).st_size if os.path.exists(self.partial) else 0
         size = sum(frames * FRAME_BYTES + 3 * PAGE for frames in lengths.values()) * 21 // 20 + COMMIT
         free = shutil.disk_usage(os.path.dirname(self.partial)).free
         if size - done > free:
             need = f"needs {(size - done) / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free"
             raise DataError(f"{self.partial}: {need}; make room or choose another --out")
+        env = lmdb.open(self.partial, subdir=False, map_size=size + done, lock=False)
+        whole.sync_folder(os.path.dirname(self.partial))  # its name, before frames that a power cut is not to cost
+        return env
+
+    def _drop_damaged(self):
+        """Remove an unfinished pack that a power cut or the disk has damaged: LMDB would believe whatever it says."""
         try:
-            return lmdb.open(self.partial, subdir=False, map_size=size + done, lock=False)
-        except lmdb.Error as e:
-            raise DataError(f"{self.partial}: cannot go on with this unfinished pack ({e}); delete it") from e
+            if os.path.exists(self.partial):
+                LmdbFile(self.partial).check()
+        except CaffeError as e:
+            print(f"{e}; beginning anew", file=sys.stderr)
+            os.unlink(self.partial)
 
     def _write(self, env, lengths):
         """Bring the unfinished pack up to date with the trees, going on from what it holds."""
@@ -222,7 +235,6 @@ class Packer:
         about |= {} if self.tree.has_frames else {"silhouettes": True}
         with open(self.partial, "r+b") as file:
             pack.write_index(file, {**about, "sequences": entries}, size)
-            os.fsync(file.fileno())
 
 
 def readable(out):

@@ -15,6 +15,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from eval.deploy import PROTOTXT
+from layers import whole
 from layers.datasets import DATASETS, NUM_FRAMES
 from layers.frames import DataError
 from layers.sources import open_frames
@@ -35,7 +37,7 @@ def main(argv=None):
     import caffe
 
     try:
-        net = caffe.Net(str(ROOT / "eval/deploy_gaitnet.prototxt"), caffe.TEST, weights=args.weights)
+        net = caffe.Net(str(PROTOTXT), caffe.TEST, weights=args.weights)
         names = [(d.im_dir, d.gt_dir) for d in DATASETS.values() if (args.data / d.im_dir).is_dir()]
         if not names:
             wanted = ", ".join(sorted({d.im_dir for d in DATASETS.values()}))
@@ -45,8 +47,11 @@ def main(argv=None):
     except (caffe.CaffeError, DataError, OSError) as e:
         sys.exit(f"error: {e}")
     size = (sheet.shape[1] * ZOOM, sheet.shape[0] * ZOOM)
-    if not cv2.imwrite(args.out, cv2.resize(sheet, size, interpolation=cv2.INTER_NEAREST)):
-        sys.exit(f"error: cannot write {args.out}; its folder must exist and the name end in .png")
+    try:
+        picture = cv2.imencode(".png", cv2.resize(sheet, size, interpolation=cv2.INTER_NEAREST))[1]
+        whole.write(args.out, picture.tobytes())
+    except OSError as e:
+        sys.exit(f"error: cannot write {args.out}: {e.strerror}")
 
 
 def clip_rows(net, frames, truth):

@@ -8,12 +8,13 @@
 
 A result is one way of training (an arm) from one seed, which draws the people who train, the weights that training
 starts with and the order of clips. All arms of all seeds are scored on the same people, whom none was trained on.
+As many seeds as there are cores are worked on at a time, with one thread each; on a GPU one after the other.
 Killed at any time, the same command goes on: finished results stay, training goes on from its last snapshot.
 docs/STUDY.md tells of arms, figures and what came out.
 """
 
 import argparse
-import multiprocessing
+import multiprocessing.connection
 import os
 import re
 import shlex
@@ -26,14 +27,14 @@ sys.path.insert(0, str(ROOT))
 
 from caffe.process import LARGE_PAGES
 from eval.tables import write_text
-from tools.ablation import folder, nets, picture, unit
+from tools.ablation import folder, nets, people, picture, unit
 from tools.ablation.plan import ARMS, PEOPLE, QUICK, QUICK_SEEDS, SEEDS, Size
 from tools.ablation.report import Report, clock
-from tools.work import only_run
+from tools.one_run import only_run
 
 TABLE, PICTURE = "table.md", "study.png"
 BEGIN, END = "<!-- what tools/study.py --publish writes -->", "<!-- to here -->"
-USUAL_RATE = 0.3e12  # FLOP/s of two quiet cores
+USUAL_RATE = 0.2e12  # FLOP/s of two quiet cores, a training on each
 
 
 def main(argv=None):
@@ -97,12 +98,12 @@ def study(args, command):
         for arm in arms
     ]
     print(plan(units, size), file=sys.stderr)
-    for one in units:
-        if one.result() is None:
-            print(f"{time.strftime('%H:%M:%S')} seed {one.seed}: {one.arm}", file=sys.stderr, flush=True)
-            if failed := run(one):
-                return failed
-            write_text(args.folder / TABLE, status(args.folder))
+    jobs = 1
+    if args.gpu is None:  # one thread each: as many at a time, and the same digits on every number of cores
+        os.environ["OMP_NUM_THREADS"] = "1"
+        jobs = os.cpu_count() or 1
+    if failed := work(units, jobs, lambda: write_text(args.folder / TABLE, status(args.folder))):
+        return failed
     picture.write(args.folder / PICTURE, folder.results(args.folder))
     print(status(args.folder))
     print(f"\ntable      {args.folder / TABLE}\npicture    {args.folder / PICTURE}")
@@ -118,8 +119,43 @@ def with_parents(arms):
     return [arm for arm in ARMS if arm in needed]
 
 
-def run(one):
-    """Make one result in a process of its own; the exit status that ends the study, or 0."""
+def work(units, jobs, finished):
+    """Make the results that are missing, up to `jobs` seeds at a time; the exit status that ends the study, or 0."""
+    waiting: dict = {}  # seed -> its results, in the order of work
+    for one in units:
+        if one.result() is None:
+            waiting.setdefault(one.seed, []).append(one)
+    if waiting:
+        people.planes(units[0].root / unit.PLANES, units[0].people_seed, units[0].size)  # which all of them share
+    running: dict = {}  # what tells that a process has ended -> the process and its result
+    failed = 0
+    while running or (waiting and not failed):
+        under_way = {one.seed for _, one in running.values()}
+        free = [seed for seed in sorted(waiting) if seed not in under_way]
+        for seed in free[: 0 if failed else jobs - len(running)]:
+            one = waiting[seed].pop(0)
+            if not waiting[seed]:
+                del waiting[seed]
+            print(f"{time.strftime('%H:%M:%S')} seed {seed}: {one.arm}", file=sys.stderr, flush=True)
+            child = start(one)
+            running[child.sentinel] = child, one
+        try:
+            ended = multiprocessing.connection.wait(running)
+        except KeyboardInterrupt:  # each of them was told too, and writes a snapshot
+            failed = unit.STOPPED
+            continue
+        for child, one in [running.pop(sentinel) for sentinel in ended]:
+            child.join()
+            failed = failed or verdict(one, child.exitcode)
+        if not failed:
+            finished()
+    if failed == unit.STOPPED:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+    return failed
+
+
+def start(one):
+    """The process that makes one result."""
     # A server that has imported everything already starts each process, which so begins with no threads.
     os.environ.setdefault(*next(iter(LARGE_PAGES.items())))
     os.environ["PYTHONPATH"] = str(ROOT)  # for the server: this code, whatever else is installed
@@ -127,18 +163,16 @@ def run(one):
     context.set_forkserver_preload(["tools.ablation.unit", "caffe.solver"])
     child = context.Process(target=unit.run, args=(one,))
     child.start()
-    try:
-        child.join()
-    except KeyboardInterrupt:
-        child.join()  # which was told too, and writes a snapshot
-    if child.exitcode == 0:
-        return 0
-    if child.exitcode == unit.STOPPED:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return unit.STOPPED
+    return child
+
+
+def verdict(one, status):
+    """The exit status that a process's end means for the study; 0: go on."""
+    if status in (0, unit.STOPPED):
+        return status
     log = one.folder / unit.LOG
     last = (log.read_text(errors="replace").strip() or "it wrote nothing").splitlines()[-1]
-    told = f"ended with status {child.exitcode}: {last.removeprefix('error: ')}"
+    told = f"ended with status {status}: {last.removeprefix('error: ')}"
     print(f"error: seed {one.seed}, {one.arm} {told}; see {log}", file=sys.stderr)
     return 1
 

@@ -12,7 +12,6 @@ and views, as OpenGait's evaluation wants them, and ids; a .csv has id, conditio
 
 import argparse
 import csv
-import os
 import pickle
 import sys
 from pathlib import Path
@@ -22,13 +21,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from eval.cli import weights_file
-from eval.deploy import deploy_net
+from eval.deploy import open_net
 from eval.ending import exit_status
 from eval.extract import read_walk
-from eval.features import is_embeddings, read_cache, training_array
+from eval.features import is_embeddings, read_cache, training_array, write_arrays
+from eval.progress import Progress
+from layers import whole
 from layers.datasets import DATASETS, data_root
 from layers.sources import existing, open_frames
-from tools.work import Progress, only_run
+from tools.one_run import only_run
 
 NO_VIEW = "000"
 
@@ -46,7 +47,7 @@ def write_masks(args):
         raise ValueError(f"{im_path}: holds silhouettes alone, so there is nothing to predict masks from")
     files = {path: args.out / file_of(path) for path in dataset.paths(frames)}
     todo = [path for path, file in files.items() if not file.exists() and frames.length(path)]
-    net = deploy_net(weights_file(args.weights, dataset.name), args.gpu, parts=("segmentation",))
+    net = open_net(weights_file(args.weights, dataset.name), args.gpu, parts=("segmentation",))
     with only_run(args.out):
         with Progress(len(todo), "sequences", "predicting") as progress:
             for path in todo:
@@ -67,10 +68,8 @@ def dump(file, array):
     """Write the pickle of an array, whole or not at all, so that any NumPy can read it."""
     content = pickle.dumps(np.ascontiguousarray(array), 3)
     content = content.replace(b"cnumpy._core.", b"cnumpy.core.", 1)  # the name before NumPy 2, which 2 knows as well
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, file)
+    whole.make_folder(file.parent)
+    whole.write(file, content)
 
 
 def write_features(args):
@@ -81,21 +80,19 @@ def write_features(args):
     if any(len(place) < 3 for place in places):
         raise ValueError(f"{args.features}: its walks have no names such as 001/nm-01/090")
     ids, conditions, views = (np.array(column) for column in zip(*places))
-    partial = args.out.with_name(f".{args.out.name}.partial{args.out.suffix}")
     if args.out.suffix == ".npz":
         labels = ids.astype(np.int64) if all(name.isdecimal() for name in ids) else features.labels
         embeddings = features.vectors[:, :, None]  # one part
         told = training_array(origin)
-        np.savez(partial, embeddings=embeddings, labels=labels, types=conditions, views=views, ids=ids, **told)
+        write_arrays(args.out, embeddings=embeddings, labels=labels, types=conditions, views=views, ids=ids, **told)
     elif args.out.suffix == ".csv":
-        with open(partial, "w", newline="") as out:
+        with whole.atomic_path(args.out) as temporary, open(temporary, "w", newline="") as out:
             writer = csv.writer(out)
             writer.writerow(["id", "condition", "view", *(f"f{i}" for i in range(features.vectors.shape[1]))])
             for place, vector in zip(places, features.vectors):
                 writer.writerow([*place, *(f"{value:.9g}" for value in vector)])
     else:
         raise ValueError(f"{args.out}: wanted a name that ends in .npz or .csv")
-    os.replace(partial, args.out)
     print(f"{args.out}: {len(ids)} features of {len(set(ids.tolist()))} people")
 
 

@@ -33,20 +33,24 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 
+from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2
+from caffe.read import read_text
 from eval import plots, provenance, tables
-from eval.deploy import PARTS, deploy_net, read_net
+from eval.deploy import PARTS, open_net, read_net
 from eval.ending import exit_status
 from eval.extract import all_starts, extract, read_walk
 from eval.protocol import identify
 from eval.segmentation import THRESHOLD, agreement
 from eval.walks import described
+from eval.weights import read_weights
 from layers import people
 from layers.datasets import DATASETS, MIN_FRAMES, Dataset
 from layers.frames import expand
 from layers.params import parse
 from layers.sources import open_frames
 from models.gaitnet import STEPS
-from tools.work import only_run
+from tools.one_run import only_run
 
 RECORD, PICTURE = "validation.json", "validation.png"
 FALLBACK = 10  # test people
@@ -221,9 +225,8 @@ def whole(file):
 
 def ended(run, step, record):
     """Is the last snapshot of the step scored?"""
-    text = (run / f"solver-{step}.prototxt").read_text()
-    last = re.search(r"^\s*max_iter\s*:\s*(\d+)", text, re.M)
-    return any(one["step"] == step and last and one["iteration"] >= int(last[1]) for one in record["scored"])
+    last = read_text(str(run / f"solver-{step}.prototxt"), caffe_pb2.SolverParameter).max_iter
+    return any(one["step"] == step and one["iteration"] >= last for one in record["scored"])
 
 
 def open_record(file, jury):
@@ -247,7 +250,7 @@ def add(record, snapshot, jury, gpu):
     """Score a snapshot that the record lacks; was there anything to do?"""
     step, iteration, weights = snapshot
     try:
-        digest = people.sha256(weights)
+        digest = read_weights(weights).sha256
         before = [one for one in record["scored"] if (one["step"], one["iteration"]) == (step, iteration)]
         if before and before[0]["weights_sha256"] == digest:
             return False
@@ -255,7 +258,7 @@ def add(record, snapshot, jury, gpu):
     except FileNotFoundError:
         return False  # pruned just now
     except Exception as e:
-        if not isinstance(e, ValueError) and type(e).__name__ != "CaffeError":
+        if not isinstance(e, (ValueError, CaffeError)):
             raise
         told = " ".join(str(e).split()).removeprefix(f"{weights}: ")
         raise ValueError(f"{weights}: does not fit eval/deploy_gaitnet.prototxt: {told}") from e
@@ -271,7 +274,7 @@ def score(weights, step, jury, gpu):
     """{"rank1": share right, without identical views where there are several, "rank1_95": [low, high], "iou": ...};
     None where there is no such thing."""
     parts = PARTS[:1] if step == "seg" else PARTS
-    net = deploy_net(weights, gpu, parts)
+    net = open_net(weights, gpu, parts)
     paths = [walk.path for walk in jury.walks]
     if step == "seg":
         return {"rank1": None, "rank1_95": None, "iou": mask_iou(net, jury, paths) if jury.has_masks else None}

@@ -28,13 +28,17 @@ class MultiBoxLoss(TorchLayer):
     and the background of others: with MAX_NEGATIVE the neg_pos_ratio times as many that cost most, with HARD_EXAMPLE
     what is among the sample_size that cost most, with NONE all.
 
-    use_prior_for_matching: false, bp_inside and nms_param are not here. SSD: multibox_loss_layer.cpp."""
+    With use_prior_for_matching: false the boxes that the locations mean are matched, in place of the priors. With
+    bp_inside a coordinate in which the matched prior (or box) lies outside of the image costs nothing. With
+    share_location: false each class has locations of its own, matched by the boxes of that class.
+
+    nms_param is not here. SSD: multibox_loss_layer.cpp."""
 
     num_bottom, num_top = 4, 1
     auto_top = is_loss = True
     no_gradient = (2, 3)
     saves_output = False
-    capturable = False
+    capturable = exportable = False
 
     def configure(self, bottom):
         p = self.param.multibox_loss_param
@@ -45,11 +49,8 @@ class MultiBoxLoss(TorchLayer):
             self.mining = P.MAX_NEGATIVE if p.do_neg_mining else P.NONE
         if self.mining != P.NONE and not p.share_location:
             self.fail("mining_type must be NONE with share_location: false")
-        for field, wrong in (("use_prior_for_matching", False), ("bp_inside", True)):
-            if getattr(p, field) == wrong:
-                self.fail(f"multibox_loss_param: {field}: {str(wrong).lower()} is not supported")
-        if p.HasField("nms_param") and self.mining == P.HARD_EXAMPLE:
-            self.fail("multibox_loss_param: nms_param is not supported")
+        if p.HasField("nms_param") and self.mining != P.NONE:
+            self.fail("multibox_loss_param: nms_param is not supported; leave it out")
 
     def top_shapes(self, loc, conf, priors, truth):
         p = self.param.multibox_loss_param
@@ -67,20 +68,12 @@ class MultiBoxLoss(TorchLayer):
         loc, conf = loc.reshape(items, self.count, self.places, 4), conf.reshape(items, self.count, p.num_classes)
         made, variances = array(priors).reshape(2, self.count, 4)
         truths = self._truths(array(truth).reshape(-1, 8), items)
-        matches, overlaps = self._match(made, truths)
+        matches, overlaps = self._match(array(loc), made, variances, truths)
         with torch.no_grad():
             positive, negative = self._mined(loc, conf, made, variances, truths, matches, overlaps)
-        n, prior, place = (
-            (np.array(axis, np.int64) for axis in zip(*positive)) if positive else np.zeros((3, 0), np.int64)
-        )
-        found = [truths[i][1][matches[i, k, j]] for i, j, k in zip(n, prior, place)]
-        wanted = np.array(found, np.float32).reshape(-1, 4)
-        spread = np.float32(1) if p.encode_variance_in_target else variances[prior]
-        codes = boxes.encode(wanted, made[prior], spread, p.code_type).astype(np.float32)
-        d = loc[n, prior, place] - torch.from_numpy(codes).to(loc.device)
-        cost = d.square() / 2 if p.loc_loss_type == P.L2 else F.smooth_l1_loss(d, torch.zeros_like(d), reduction="none")
+        cost = self._location_costs(loc, made, variances, truths, matches, positive).sum()
         matched = sum(int((m > FREE).sum()) for m in matches) if self.mining != P.HARD_EXAMPLE else len(positive)
-        return (p.loc_weight * cost.sum() + self._classes(conf, truths, matches, positive, negative)) / self._norm(
+        return (p.loc_weight * cost + self._classes(conf, truths, matches, positive, negative)) / self._norm(
             items, matched
         )
 
@@ -103,39 +96,66 @@ class MultiBoxLoss(TorchLayer):
                       f"0..{p.num_classes - 1}")  # fmt: skip
         return [(labels[rows[:, 0] == n], rows[rows[:, 0] == n, 3:7]) for n in range(items)]
 
-    def _match(self, made, truths):
+    def _match(self, loc, made, variances, truths):
         """Index of the box of each prior (N, places, P), FREE or CROSSING; its largest overlap with any."""
-        p = self.param.multibox_loss_param
         matches = np.full((len(truths), self.places, self.count), FREE)
         best = np.zeros(matches.shape, np.float32)
-        crossing = ((made < 0) | (made > 1)).any(1) & p.ignore_cross_boundary_bbox
         for n, (labels, wanted) in enumerate(truths):
-            if not len(labels):
+            if self.param.multibox_loss_param.use_prior_for_matching:
+                match, best[n] = self._matched(made, wanted, np.arange(len(labels)))
+                for place in range(self.places):
+                    other = (match > FREE) & (labels[match] != place) if self.places > 1 and len(labels) else False
+                    matches[n, place] = np.where(other, FREE, match)
                 continue
             for place in range(self.places):
                 own = np.arange(len(labels)) if self.places == 1 else np.flatnonzero(labels == place)
-                matches[n, place, crossing] = CROSSING
-                if not len(own):
-                    continue
-                lap = boxes.overlap(made[:, None], wanted[None, own])
-                lap[(lap <= 1e-6) | crossing[:, None]] = 0
-                best[n, place] = lap.max(1)
-                matches[n, place] = self._matched(lap, own, matches[n, place])
+                meant = self._meant(loc[n, :, place], made, variances)
+                matches[n, place], best[n, place] = self._matched(meant, wanted, own)
         return matches, best
 
-    def _matched(self, lap, own, match):
-        p, free, left = self.param.multibox_loss_param, lap.copy(), len(own)
-        while left:
+    def _meant(self, codes, made, variances):
+        """The boxes that `codes` mean."""
+        p = self.param.multibox_loss_param
+        return boxes.decode(codes, made, np.float32(1) if p.encode_variance_in_target else variances, p.code_type)
+
+    def _matched(self, made, wanted, own):
+        """For each of the boxes `made` the index of one of the true boxes `wanted[own]`, FREE or CROSSING; its largest
+        overlap with any of these."""
+        p = self.param.multibox_loss_param
+        match, crossing = np.full(len(made), FREE), ((made < 0) | (made > 1)).any(1) & p.ignore_cross_boundary_bbox
+        if not len(own):
+            return match, np.float32(0)
+        match[crossing] = CROSSING
+        lap = boxes.overlap(made[:, None], wanted[None, own])
+        lap[(lap <= 1e-6) | crossing[:, None]] = 0
+        free = lap.copy()
+        for _ in own:
             prior, box = np.unravel_index(free.argmax(), free.shape)
             if free[prior, box] <= 0:
                 break
             match[prior] = own[box]
             free[prior], free[:, box] = 0, 0
-            left -= 1
         if p.match_type == P.PER_PREDICTION:
             more = (match == FREE) & (lap.max(1) >= p.overlap_threshold) & (lap.max(1) > 0)
             match[more] = own[lap[more].argmax(1)]
-        return match
+        return match, lap.max(1)
+
+    def _location_costs(self, loc, made, variances, truths, matches, rows):
+        """Loss of the location of each of the `rows` (item, prior, place)."""
+        p = self.param.multibox_loss_param
+        n, prior, place = _columns(rows, 3)
+        wanted = np.array([truths[i][1][matches[i, k, j]] for i, j, k in rows], np.float32).reshape(-1, 4)
+        spread = np.float32(1) if p.encode_variance_in_target else variances[prior]
+        codes = boxes.encode(wanted, made[prior], spread, p.code_type).astype(np.float32)
+        found = loc[n, prior, place]
+        d = found - torch.from_numpy(codes).to(loc.device)
+        if p.bp_inside:
+            inside = made[prior]
+            if not p.use_prior_for_matching:
+                inside = boxes.decode(array(found), inside, spread, p.code_type)
+            d = torch.where(torch.from_numpy((inside >= 0) & (inside <= 1)).to(loc.device), d, 0.0)
+        cost = d.square() / 2 if p.loc_loss_type == P.L2 else F.smooth_l1_loss(d, torch.zeros_like(d), reduction="none")
+        return cost.sum(1)
 
     def _labels(self, truths, matches):
         """The class that each prior should have (N, P)."""
@@ -165,7 +185,7 @@ class MultiBoxLoss(TorchLayer):
             return positive, []
         cost = array(self._costs(conf, self._labels(truths, matches)))
         negative = []
-        for n, (labels, wanted) in enumerate(truths):
+        for n, (labels, _) in enumerate(truths):
             if not len(labels):
                 continue
             match, lap = matches[n, 0], overlaps[n, 0]
@@ -174,12 +194,9 @@ class MultiBoxLoss(TorchLayer):
                 most = min(int((match > FREE).sum() * p.neg_pos_ratio), len(could))
                 negative += [(n, int(i)) for i in could[np.argsort(-cost[n, could], kind="stable")][:most]]
                 continue
-            taken = np.flatnonzero(match > FREE)
+            rows = [row for row in positive if row[0] == n]
             total = cost[n].copy()
-            spread = np.float32(1) if p.encode_variance_in_target else variances[taken]
-            codes = boxes.encode(wanted[match[taken]], made[taken], spread, p.code_type)
-            d = np.abs(array(loc[n, :, 0])[taken] - codes)
-            total[taken] += (d**2 / 2 if p.loc_loss_type == P.L2 else np.where(d < 1, d**2 / 2, d - 0.5)).sum(1)
+            total[[i for _, i, _ in rows]] += array(self._location_costs(loc, made, variances, truths, matches, rows))
             could = np.flatnonzero(match != CROSSING)
             hard = set(could[np.argsort(-total[could], kind="stable")][: p.sample_size].tolist())
             positive = [row for row in positive if row[0] != n or row[1] in hard]

@@ -1,9 +1,10 @@
-"""Element by element: Axpy (SENet), ReLU6 (MobileNet forks)."""
+"""Element by element, or channel by channel: Axpy (SENet), ReLU6 (MobileNet forks), SpatialDropout (ENet)."""
 
 import torch
 import torch.nn.functional as F
 
 from caffe.layer import register
+from caffe.ops.neuron import Dropout
 from caffe.torch_layer import TorchLayer
 
 
@@ -39,3 +40,20 @@ class ReLU6(TorchLayer):
         p = self.param.relu6_param
         top = F.hardtanh(x, 0.0, p.n)
         return torch.where(x > 0, top, p.negative_slope * x) if p.negative_slope else top
+
+
+@register("SpatialDropout")
+class SpatialDropout(Dropout):
+    """TRAIN: each channel of each item is 0 with probability dropout_ratio, else scaled by 1 / (1 - ratio); TEST:
+    identity. The ratio must be given, in spatial_dropout_param or dropout_param. ENet: spatial_dropout_layer.cpp."""
+
+    def configure(self, bottom):
+        given = [p for p in (self.param.spatial_dropout_param, self.param.dropout_param) if p.HasField("dropout_ratio")]
+        if not given:
+            self.fail("give spatial_dropout_param { dropout_ratio: .. }")
+        self.take(given[0])
+        if len(bottom[0].shape) < 2:
+            self.fail(f"bottom has shape {bottom[0].shape}; wanted (N, C, ...)")
+
+    def mask_shape(self, x):
+        return (*x.shape[:2], *(1,) * (x.dim() - 2))

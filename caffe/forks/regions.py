@@ -1,4 +1,4 @@
-"""Pooling in regions of interest: ROIPooling (Fast R-CNN), PSROIPooling (R-FCN).
+"""Regions of interest: ROIPooling (Fast R-CNN), PSROIPooling and BoxAnnotatorOHEM (R-FCN).
 
 bottom[1] holds the regions (R, 5): index of the item, then x1, y1, x2, y2 in pixels of the input image, of which the
 feature map bottom[0] is a picture `spatial_scale` as large. No gradient goes to the regions."""
@@ -185,3 +185,40 @@ def _parts(begin, length, bins, size):
     number = torch.arange(bins, dtype=torch.float32, device=begin.device)
     first, last = torch.floor(number * part + begin[:, None]), torch.ceil((number + 1) * part + begin[:, None])
     return first.clamp(0, size).long(), last.clamp(0, size).long()
+
+
+@register("BoxAnnotatorOHEM")
+class BoxAnnotatorOHEM(TorchLayer):
+    """Of the regions of each item the roi_per_img that cost most keep their labels and weights; the labels of the
+    others become ignore_label (-1), their weights 0.
+
+    Bottoms: regions (R, 5), losses (R), labels (R), weights (R, K); tops: labels and weights, of their bottoms' shapes.
+    R-FCN: box_annotator_ohem_layer.cpp."""
+
+    num_bottom, num_top = 4, 2
+    differentiable = False
+    saves_output = False
+
+    def configure(self, bottom):
+        p = self.param.box_annotator_ohem_param
+        if not p.HasField("roi_per_img") or p.roi_per_img < 1:
+            self.fail("box_annotator_ohem_param: roi_per_img must be given, and at least 1")
+
+    def top_shapes(self, rois, losses, labels, weights):
+        count = rois[0] if rois else 0
+        if math.prod(rois) != 5 * count or any(not s or s[0] != count for s in (losses, labels, weights)):
+            self.fail(f"bottoms have shapes {tuple(rois)}, {tuple(losses)}, {tuple(labels)}, {tuple(weights)}; wanted "
+                      "(R, 5), (R), (R), (R, K)")  # fmt: skip
+        if math.prod(losses) != count or math.prod(labels) != count:
+            self.fail(f"bottoms have shapes {tuple(losses)}, {tuple(labels)}; wanted one loss and label a region")
+        return [labels, weights]
+
+    def compute(self, rois, losses, labels, weights):
+        p = self.param.box_annotator_ohem_param
+        item = rois.reshape(-1, 5)[:, 0].long()
+        order = torch.sort(losses.reshape(-1), descending=True, stable=True).indices
+        ahead = (item[order][:, None] == item[order][None]).tril(-1).sum(1)  # of the same item, with larger losses
+        keep = torch.zeros_like(item, dtype=torch.bool)
+        keep[order] = ahead < p.roi_per_img
+        of_labels, of_weights = (keep.view(-1, *(1,) * (x.dim() - 1)) for x in (labels, weights))
+        return torch.where(of_labels, labels, p.ignore_label), torch.where(of_weights, weights, 0.0)

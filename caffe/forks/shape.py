@@ -71,21 +71,24 @@ class ShuffleChannel(_Moved):
 @register("Reorg")
 class Reorg(_Moved):
     """A map (N, C, H, W) as (N, C s^2, H / s, W / s), s = stride. As in YOLO's own code the bottom is read as maps of
-    C / s^2 channels, s H x s W large, whose s x s phases become the channels. YOLO v2 forks: reorg_layer.cpp."""
+    C / s^2 channels, s H x s W large, whose s x s phases become the channels. With `reverse`: (N, C / s^2, s H, s W),
+    whose phase (a, b) is the (s a + b)-th group of C / s^2 channels. YOLO v2 forks: reorg_layer.cpp."""
 
     def top_shapes(self, shape):
         p = self.param.reorg_param
-        if p.reverse:
-            self.fail("reorg_param: reverse: true differs between forks, and is not here")
         if not p.HasField("stride") or p.stride < 1:
             self.fail("reorg_param: stride must be given, and at least 1 (its default differs between forks)")
         s = p.stride
-        if len(shape) != 4 or shape[1] % s**2 or shape[2] % s or shape[3] % s:
-            self.fail(f"bottom has shape {tuple(shape)}; wanted (N, C, H, W) with C a multiple of {s**2}, "
-                      f"H and W of {s}")  # fmt: skip
-        return [(shape[0], shape[1] * s**2, shape[2] // s, shape[3] // s)]
+        if len(shape) != 4 or shape[1] % s**2 or (not p.reverse and (shape[2] % s or shape[3] % s)):
+            more = "" if p.reverse else f", H and W of {s}"
+            self.fail(f"bottom has shape {tuple(shape)}; wanted (N, C, H, W) with C a multiple of {s**2}{more}")
+        n, c, h, w = shape
+        return [(n, c // s**2, h * s, w * s) if p.reverse else (n, c * s**2, h // s, w // s)]
 
     def compute(self, x):
         s, (n, c, h, w) = self.param.reorg_param.stride, x.shape
+        if self.param.reorg_param.reverse:
+            phases = x.reshape(n, s, s, c // s**2, h, w).permute(0, 3, 4, 1, 5, 2)
+            return phases.reshape(n, c // s**2, h * s, w * s)
         phases = x.reshape(n, c // s**2, h, s, w, s).permute(0, 3, 5, 1, 2, 4)
         return phases.reshape(n, c * s**2, h // s, w // s)

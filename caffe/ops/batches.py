@@ -25,10 +25,11 @@ class BatchLayer(BuiltinLayer):
     Of solvers that train together (phase TRAIN), each reads every n-th item, as in Caffe's Data layer."""
 
     num_bottom = 0
+    with_boxes = False  # transform_param may hold what changes images and boxes together
     batch_size: int
 
     def setup(self, bottom, top):
-        self.transform = Transformer(self.param.transform_param, self.phase, self.fail)
+        self.transform = Transformer(self.param.transform_param, self.phase, self.fail, self.with_boxes)
         self.open(top)
         if not 1 <= self.batch_size <= MOST_ITEMS:
             self.fail(f"batch_size is {self.batch_size}; wanted at least 1 and at most {MOST_ITEMS}")
@@ -68,7 +69,10 @@ class BatchLayer(BuiltinLayer):
 
     def transformed(self, images, rng, names):
         """All `images`, (C, H, W) each, transformed and stacked; `names` tells which is which in errors."""
-        images = [self.transform(image, rng) for image in images]
+        return self.stacked([self.transform(image, rng) for image in images], names)
+
+    def stacked(self, images, names):
+        """Images of one shape as one array."""
         for image, name in zip(images, names):
             if image.shape != images[0].shape:
                 self.fail(f"{name} has shape {image.shape}, but {names[0]} in the same batch has {images[0].shape}; "

@@ -33,19 +33,28 @@ class Data(BatchLayer):
 
     def read(self, numbers, rng):
         data, labels, names = [], [], []
-        skip = self.skipped(self.param.data_param.rand_skip)
-        for k in numbers:
-            datum = caffe_pb2.Datum()
-            key, value = self.records[k + skip]
-            names.append(f"record {key!r}")
-            try:
-                datum.ParseFromString(value)
-            except DecodeError as e:
-                self.fail(f"{names[-1]} of {self.param.data_param.source!r} is no Datum: {e}")
-            data.append(self.pixels(datum, names[-1]))
+        for datum, name in self.messages(numbers, caffe_pb2.Datum):
+            data.append(self.pixels(datum, name))
             labels.append(datum.label)
+            names.append(name)
         images = self.transformed(data, rng, names)
         return [images, np.array(labels, np.float32)] if self.labels else [images]
+
+    def messages(self, numbers, kind):
+        """The records of these numbers as messages of type `kind`, each with its name for errors."""
+        skip = self.skipped(self.param.data_param.rand_skip)
+        for k in numbers:
+            message = kind()
+            try:
+                key, value = self.records[k + skip]
+            except CaffeError as e:
+                self.fail(f"cannot read record {k + skip} of {self.param.data_param.source!r}: {e}")
+            name = f"record {key!r}"
+            try:
+                message.ParseFromString(value)
+            except DecodeError as e:
+                self.fail(f"{name} of {self.param.data_param.source!r} is no {kind.DESCRIPTOR.name}: {e}")
+            yield message, name
 
     def pixels(self, datum, name):
         """The Datum's image, (C, H, W)."""

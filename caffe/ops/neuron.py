@@ -14,41 +14,14 @@ from caffe.torch_layer import TorchLayer
 
 
 class Neuron(TorchLayer):
-    """A type may tell its `slope(x, y)`: the derivative where the bottom holds x and the top y, by Caffe's formula. It
-    counts where users may have written into the blobs, and in place where `rereads`: then x is y."""
-
     num_bottom = num_top = 1
-    rereads = False  # in place, Caffe's backward reads from the bottom what has overwritten it
-    slope: Any = None
 
     def setup(self, bottom, top):
         super().setup(bottom, top)
-        self._values = None  # of bottom and top, for `slope`
+        self.by_formula = self.by_formula or (self.in_place and self.reads_bottom)
 
     def top_shapes(self, shape):
         return [shape]
-
-    def forward(self, bottom, top):
-        if not (self.in_place and self.rereads and self.duty.backward):
-            self._values = None
-            return super().forward(bottom, top)
-        x = bottom[0].tensor()
-        y = self._computed(bottom, [x], [], torch.no_grad())[0]
-        self._values = (y, y)
-        top[0].memory.assign(y)
-
-    def remember(self, bottom, top):
-        if self.slope is None:
-            return super().remember(bottom, top)
-        self._values = bottom[0].tensor(), top[0].tensor()
-
-    def backward(self, top, propagate_down, bottom):
-        if self._values is None:
-            return super().backward(top, propagate_down, bottom)
-        if propagate_down[0]:
-            bottom[0].grad.assign(top[0].grad.tensor() * self.slope(*self._values))
-        if not self.duty.keep:
-            self._values = None
 
 
 @register("ReLU")
@@ -58,6 +31,7 @@ class ReLU(Neuron):
     Its own backward works from the output, so that in place it needs no memory of its own. With a negative slope the
     sign of the output says nothing; Caffe's gradient reads the bottom, which in place is the output all the same."""
 
+    reads_bottom = reads_sign = True
     _signs: Any = None  # an array of the signs that backward goes by
 
     def forward(self, bottom, top):
@@ -100,30 +74,40 @@ def sigmoid(x):
 class Sigmoid(Neuron):
     """1 / (1 + exp(-x)). Caffe: sigmoid_layer.cpp."""
 
+    reads_top = True
+
     def compute(self, x):
         return sigmoid(x)
 
-    def slope(self, x, y):
-        return y * (1 - y)
+    def bottom_diff(self, x, y, g):
+        return g * (y * (1 - y))
 
 
 @register("Swish")
 class Swish(Neuron):
-    """x sigmoid(beta x). Caffe: swish_layer.cpp."""
+    """x sigmoid(beta x). Caffe, whose backward reads the top and keeps the sigmoids: swish_layer.cpp."""
+
+    reads_top = keeps_own = True
 
     def compute(self, x):
         return x * sigmoid(self.param.swish_param.beta * x)
+
+    def bottom_diff(self, x, y, g):
+        beta = self.param.swish_param.beta
+        return g * (beta * y + sigmoid(beta * x) * (1 - beta * y))
 
 
 @register("TanH")
 class TanH(Neuron):
     """(exp(2x) - 1) / (exp(2x) + 1). Caffe: tanh_layer.cpp."""
 
+    reads_top = True
+
     def compute(self, x):
         return torch.tanh(x)
 
-    def slope(self, x, y):
-        return 1 - y * y
+    def bottom_diff(self, x, y, g):
+        return g * (1 - y * y)
 
 
 @register("PReLU")
@@ -152,11 +136,13 @@ class PReLU(Neuron):
 class ELU(Neuron):
     """x for x > 0, else alpha (exp(x) - 1); at 0 the gradient is alpha. Caffe: elu_layer.cpp."""
 
+    reads_top = reads_bottom = True
+
     def compute(self, x):
         return F.elu(x, self.param.elu_param.alpha)
 
-    def slope(self, x, y):
-        return torch.where(x > 0, 1.0, self.param.elu_param.alpha + y)
+    def bottom_diff(self, x, y, g):
+        return g * torch.where(x > 0, 1.0, self.param.elu_param.alpha + y)
 
 
 @register("AbsVal")
@@ -173,25 +159,33 @@ class AbsVal(Neuron):
 
 @register("Power")
 class Power(Neuron):
-    """(shift + scale x) ^ power; with power 0 or scale 0 a constant without gradient. Caffe: power_layer.cpp."""
+    """(shift + scale x) ^ power; with power 0 or scale 0 a constant without gradient. Caffe: power_layer.cpp.
 
-    rereads = True
+    Caffe's gradient is power scale y / (shift + scale x), which at 0 / 0 is no number; in place see `spoils_diff`."""
+
+    reads_bottom = True
+    spoils_diff = "here, too"
+
+    def configure(self, bottom):
+        p = self.param.power_param
+        self.factor = p.power * p.scale
+        self.reads_top = self.by_formula = self.factor != 0 and p.power not in (1, 2)
 
     def compute(self, x):
         p = self.param.power_param
-        if p.power * p.scale == 0:
+        if self.factor == 0:
             return torch.full_like(x, p.shift) ** p.power
         base = x if p.scale == 1 else p.scale * x
         base = base + p.shift if p.shift else base
         return base.view_as(base) if p.power == 1 else base**p.power
 
-    def slope(self, x, y):
+    def bottom_diff(self, x, y, g):
         p = self.param.power_param
-        factor = p.power * p.scale
-        if factor == 0 or p.power == 1:
-            return torch.full_like(x, factor)
+        if self.factor == 0:
+            return torch.zeros_like(x)
         base = p.scale * x + p.shift
-        return factor * (base if p.power == 2 else y / base)
+        slope = self.factor * (torch.ones_like(x) if p.power == 1 else base if p.power == 2 else y / base)
+        return slope * (slope if self.in_place else g)
 
 
 class _Based(Neuron):
@@ -209,6 +203,8 @@ class _Based(Neuron):
 class Exp(_Based):
     """base ^ (shift + scale x); base -1 means e. Caffe: exp_layer.cpp."""
 
+    reads_top = True
+
     def configure(self, bottom):
         p = self.param.exp_param
         log = self.log_base(p.base)
@@ -217,15 +213,16 @@ class Exp(_Based):
     def compute(self, x):
         return self.outer * torch.exp(self.inner * x)
 
-    def slope(self, x, y):
-        return self.inner * y
+    def bottom_diff(self, x, y, g):
+        return g * (self.inner * y)
 
 
 @register("Log")
 class Log(_Based):
-    """log(shift + scale x) to `base`; base -1 means e. Caffe: log_layer.cpp."""
+    """log(shift + scale x) to `base`; base -1 means e. In place see `spoils_diff`. Caffe: log_layer.cpp."""
 
-    rereads = True
+    reads_bottom = True
+    spoils_diff = "here, too"
 
     def configure(self, bottom):
         p = self.param.log_param
@@ -238,22 +235,23 @@ class Log(_Based):
         p = self.param.log_param
         return self.factor * torch.log(p.shift + p.scale * x)
 
-    def slope(self, x, y):
+    def bottom_diff(self, x, y, g):
         p = self.param.log_param
-        return self.factor * p.scale / (p.shift + p.scale * x)
+        slope = self.factor * p.scale / (p.shift + p.scale * x)
+        return slope * (slope if self.in_place else g)
 
 
 @register("BNLL")
 class BNLL(Neuron):
     """log(1 + exp(x)), without overflow. Caffe: bnll_layer.cpp."""
 
-    rereads = True
+    reads_bottom = True
 
     def compute(self, x):
         return F.softplus(x)
 
-    def slope(self, x, y):
-        return torch.sigmoid(x)
+    def bottom_diff(self, x, y, g):
+        return g * torch.sigmoid(x)
 
 
 @register("Threshold")
@@ -271,7 +269,7 @@ class Clip(Neuron):
     """x kept between min and max, ends included in the gradient. Where min is above max the top is min, as it is for a
     NaN. Caffe: clip_layer.cpp."""
 
-    rereads = True
+    reads_bottom = True
 
     def compute(self, x):
         p = self.param.clip_param
@@ -279,26 +277,33 @@ class Clip(Neuron):
             return torch.full_like(x, p.min)
         return torch.where(x.isnan(), p.min, x.clamp(p.min, p.max))
 
-    def slope(self, x, y):
+    def bottom_diff(self, x, y, g):
         p = self.param.clip_param
-        return ((x >= p.min) & (x <= p.max)).float()
+        return g * ((x >= p.min) & (x <= p.max))
 
 
 @register("Dropout")
 class Dropout(Neuron):
-    """TRAIN: each element is 0 with probability dropout_ratio, else scaled by 1 / (1 - ratio); TEST: identity.
-    Caffe: dropout_layer.cpp."""
+    """TRAIN: each element is 0 with probability dropout_ratio, else scaled by 1 / (1 - ratio); TEST: identity. With
+    scale_train: false (Fast R-CNN's) it is not scaled in TRAIN, and in TEST by 1 - ratio. Caffe: dropout_layer.cpp."""
 
-    keeps_own = True
+    keeps_own = keeps_sign = True
 
     def configure(self, bottom):
-        ratio = self.param.dropout_param.dropout_ratio
-        if not 0 <= ratio < 1:
-            self.fail(f"dropout_ratio is {ratio}; wanted at least 0 and less than 1")
+        self.take(self.param.dropout_param)
+
+    def take(self, p):
+        """Go by the DropoutParameter `p`."""
+        self.ratio, self.scaled = p.dropout_ratio, p.scale_train
+        if not 0 <= self.ratio < 1:
+            self.fail(f"dropout_ratio is {self.ratio}; wanted at least 0 and less than 1")
+
+    def mask_shape(self, x):
+        return x.shape
 
     def compute(self, x):
+        share = 1 - self.ratio
         if self.phase == 1:
-            return x.view_as(x)
-        share = 1 - self.param.dropout_param.dropout_ratio
-        keep = torch.rand(x.shape, device=x.device, generator=self.random(x.device)).lt_(share)
-        return x * keep.div_(share)
+            return x.view_as(x) if self.scaled else x * share
+        keep = torch.rand(self.mask_shape(x), device=x.device, generator=self.random(x.device)).lt_(share)
+        return x * (keep.div_(share) if self.scaled else keep)

@@ -81,12 +81,15 @@ def _channels(shape):
 class LRN(TorchLayer):
     """top = x / (k + alpha / n sum x^2)^beta, summed over n = local_size neighbouring channels (ACROSS_CHANNELS); or
     top = x / (1 + alpha mean x^2)^beta over local_size x local_size positions (WITHIN_CHANNEL, where `k` is ignored).
-    Borders count as zeros. Caffe: lrn_layer.cpp."""
+    Borders count as zeros. Caffe, whose backward over channels reads the top and keeps the sums: lrn_layer.cpp."""
 
     num_bottom = num_top = 1
+    spoils_diff = "here the gradient is right"
 
     def configure(self, bottom):
         p = self.param.lrn_param
+        self.reads_top = self.keeps_own = p.norm_region == p.ACROSS_CHANNELS
+        self.bottom_diff = self._diff_over_channels if self.reads_top else None
         if p.local_size % 2 == 0:
             self.fail(f"LRN only supports odd values for local_size, not {p.local_size}")
 
@@ -97,20 +100,31 @@ class LRN(TorchLayer):
 
     def compute(self, x):
         p, squares = self.param.lrn_param, x.square()
-        n, pad = p.local_size, p.local_size // 2
+        n = p.local_size
         if p.norm_region == p.WITHIN_CHANNEL:
-            return x * (1 + p.alpha * F.avg_pool2d(squares, n, 1, pad)) ** -p.beta
-        wide = F.pad(squares, (0, 0, 0, 0, pad, pad))
-        means = F.avg_pool3d(wide[:, None], (n, 1, 1), 1)[:, 0]
-        return x * (p.k + p.alpha * means) ** -p.beta
+            return x * (1 + p.alpha * F.avg_pool2d(squares, n, 1, n // 2)) ** -p.beta
+        return x * (p.k + p.alpha * self._over_channels(squares)) ** -p.beta
+
+    def _over_channels(self, x):
+        """Means over the neighbouring channels."""
+        n, pad = self.param.lrn_param.local_size, self.param.lrn_param.local_size // 2
+        return F.avg_pool3d(F.pad(x, (0, 0, 0, 0, pad, pad))[:, None], (n, 1, 1), 1)[:, 0]
+
+    def _diff_over_channels(self, x, y, g):
+        p = self.param.lrn_param
+        scale = p.k + p.alpha * self._over_channels(x.square())
+        return g * scale**-p.beta - 2 * p.alpha * p.beta * x * self._over_channels(g * y / scale)
 
 
 @register("MVN")
 class MVN(TorchLayer):
     """top = (x - mean) / (std + eps) over each plane, or each item with across_channels; without normalize_variance
-    x - mean. The top always has four axes. Caffe: mvn_layer.cpp."""
+    x - mean. The top always has four axes. Caffe, whose backward reads the top and keeps std + eps: mvn_layer.cpp."""
 
     num_bottom = num_top = 1
+    keeps_own = True
+    reads_top = property(lambda self: self.param.mvn_param.normalize_variance)
+    spoils_diff = property(lambda self: "here the gradient is right" if self.reads_top else "")
 
     def top_shapes(self, shape):
         return [legacy_shape(self, shape)]
@@ -118,7 +132,7 @@ class MVN(TorchLayer):
     def compute(self, x):
         p = self.param.mvn_param
         x = x.reshape(legacy_shape(self, x.shape))
-        axes = (1, 2, 3) if p.across_channels else (2, 3)
+        axes = self._axes()
         centred = x - x.mean(axes, keepdim=True)
         if not p.normalize_variance:
             return centred
@@ -126,3 +140,14 @@ class MVN(TorchLayer):
         # Equal to std + eps, but with the gradient that Caffe takes: eps enters the value, not the derivative of std.
         std = variance.detach().sqrt()
         return centred / (variance + ((std + p.eps).square() - std.square())).sqrt()
+
+    def _axes(self):
+        return (1, 2, 3) if self.param.mvn_param.across_channels else (2, 3)
+
+    def bottom_diff(self, x, y, g):
+        p, axes = self.param.mvn_param, self._axes()
+        dx = g - g.mean(axes, keepdim=True)
+        if p.normalize_variance:
+            std = x.reshape(y.shape).var(axes, correction=0, keepdim=True).sqrt()
+            dx = (dx - y * (y * g).mean(axes, keepdim=True)) / (std + p.eps)
+        return dx.reshape(x.shape)

@@ -68,10 +68,13 @@ class Windows:
         return all(2 * p <= k for p, k in zip(self.pad, self.kernel))
 
 
-def max_pool(x, windows, with_index=False):
+def max_pool(x, windows, with_index=False, above_lowest=False):
     """Largest element of each window, the first in row order among equals; with its index h W + w if wanted. A window
-    outside of x gives -FLT_MAX and -1."""
+    outside of x gives -FLT_MAX and -1; with `above_lowest` so does one without an element above -FLT_MAX, where a NaN
+    is none."""
     w = windows
+    if above_lowest:
+        x = torch.where(x > LOWEST, x, -math.inf)
     if w.fused:
         found = F.max_pool2d(x, w.kernel, w.stride, w.pad, ceil_mode=w.round_up, return_indices=with_index)
         top, index = found if with_index else (found, None)
@@ -80,6 +83,10 @@ def max_pool(x, windows, with_index=False):
         top, index = F.max_pool2d(wide, w.kernel, w.stride, return_indices=True)
         row, column = index // wide.shape[3] - w.pad[0], index % wide.shape[3] - w.pad[1]
         index = row * x.shape[3] + column
+    if above_lowest:
+        none = top <= LOWEST
+        top = top.masked_fill(none, LOWEST)
+        index = index if index is None else index.masked_fill(none, -1)
     top = w.completed(top, LOWEST)
     return (top, w.completed(index, -1)) if with_index else top
 
@@ -109,36 +116,48 @@ def stochastic_pool(x, windows, generator):
     return windows.completed(cells.gather(2, first).squeeze(2), 0.0)
 
 
-def pool(x, method, windows, generator):
-    """Pool x (N, C, H, W) to (N, C, H', W') by MAX, AVE or STOCHASTIC."""
-    if method == MAX:
-        return max_pool(x, windows)
-    if method == AVE:
-        return ave_pool(x, windows)
-    return stochastic_pool(x, windows, generator)
-
-
-def warn_of_stochastic(layer, method):
-    """BVLC Caffe has no code for STOCHASTIC on the CPU."""
-    if method == STOCHASTIC and device.current().type == "cpu":
-        bvlc.refuses(layer, "STOCHASTIC pooling on the CPU")
-
-
-def generator_of(layer, x, method):
-    """What STOCHASTIC draws from in TRAIN; asked for once a pass, so that several poolings draw different numbers."""
-    return layer.random(x.device) if method == STOCHASTIC and layer.phase == TRAIN else None
-
-
-@register("Pooling")
-class Pooling(TorchLayer):
-    """top (N, C, H', W'), H' = (H + 2 pad - kernel) / stride + 1, rounded up (see `pooled_size`).
-
-    MAX may have a second top: the index h W + w of each winner in its plane; no gradient comes from it.
-    STOCHASTIC draws in TRAIN and gives the expected value in TEST. Caffe: pooling_layer.cpp."""
+class _Pools(TorchLayer):
+    """A layer that pools by `method`."""
 
     num_bottom = 1
     saves_output = False
     keeps_own = True
+    method: int
+    above_lowest = False  # in this pass MAX is to overlook what is not above -FLT_MAX
+
+    def choose(self, method):
+        """Pool by this method."""
+        self.method = method
+        if method == STOCHASTIC and device.current().type == "cpu":
+            bvlc.refuses(self, "STOCHASTIC pooling on the CPU")
+
+    def forward(self, bottom, top):
+        self.above_lowest = False
+        super().forward(bottom, top)
+        # Caffe takes what is above -FLT_MAX, never a NaN; torch a NaN always. (A GPU would have to be waited for.)
+        if self.method == MAX and device.current().type == "cpu" and not top[0].tensor().sum().isfinite():
+            self.above_lowest = True
+            super().forward(bottom, top)
+
+    def pool(self, x, windows, generator):
+        """x (N, C, H, W) pooled to (N, C, H', W')."""
+        if self.method == MAX:
+            return max_pool(x, windows, above_lowest=self.above_lowest)
+        if self.method == AVE:
+            return ave_pool(x, windows)
+        return stochastic_pool(x, windows, generator)
+
+    def generator(self, x):
+        """What STOCHASTIC draws from in TRAIN; asked for once a pass, as several poolings draw different numbers."""
+        return self.random(x.device) if self.method == STOCHASTIC and self.phase == TRAIN else None
+
+
+@register("Pooling")
+class Pooling(_Pools):
+    """top (N, C, H', W'), H' = (H + 2 pad - kernel) / stride + 1, rounded up (see `pooled_size`).
+
+    MAX may have a second top: the index h W + w of each winner in its plane; no gradient comes from it.
+    STOCHASTIC draws in TRAIN and gives the expected value in TEST. Caffe: pooling_layer.cpp."""
 
     @property
     def num_top(self):  # type: ignore[override]  # a constant elsewhere
@@ -146,7 +165,7 @@ class Pooling(TorchLayer):
 
     def configure(self, bottom):
         p = self.param.pooling_param
-        self.method, self.round_up = p.pool, p.round_mode == p.CEIL
+        self.round_up = p.round_mode == p.CEIL
         self.stride = self._pair(p, "stride", ("stride_h", "stride_w"))
         self.pad = self._pair(p, "pad", ("pad_h", "pad_w"))
         self.kernel = None  # the whole plane
@@ -160,9 +179,9 @@ class Pooling(TorchLayer):
             self.fail("With global_pooling: true, only pad = 0 and stride = 1 are possible")
         if min(self.stride) < 1:
             self.fail(f"stride must be at least 1, not {self.stride}")
-        if self.method == STOCHASTIC and self.pad != (0, 0):
+        if p.pool == STOCHASTIC and self.pad != (0, 0):
             self.fail("Padding implemented only for average and max pooling")
-        warn_of_stochastic(self, self.method)
+        self.choose(p.pool)
 
     def _pair(self, p, one, two):
         given = [p.HasField(f) for f in two]
@@ -188,25 +207,23 @@ class Pooling(TorchLayer):
 
     def compute(self, x):
         if self.with_index:
-            top, index = max_pool(x, self.windows, with_index=True)
+            top, index = max_pool(x, self.windows, with_index=True, above_lowest=self.above_lowest)
             return top, index.float()
-        return pool(x, self.method, self.windows, generator_of(self, x, self.method))
+        return self.pool(x, self.windows, self.generator(x))
 
 
 @register("SPP")
-class SPP(TorchLayer):
+class SPP(_Pools):
     """Spatial pyramid pooling: level i = 0 .. pyramid_height - 1 pools the plane to 2^i x 2^i cells; the levels are
     flattened and joined: top (N, C sum 4^i); a single level stays (N, C, 1, 1). Caffe: spp_layer.cpp."""
 
-    num_bottom = num_top = 1
-    saves_output = False
-    keeps_own = True
+    num_top = 1
 
     def configure(self, bottom):
         self.levels = self.param.spp_param.pyramid_height
         if self.levels < 1:
             self.fail("pyramid_height must be at least 1")
-        warn_of_stochastic(self, self.param.spp_param.pool)
+        self.choose(self.param.spp_param.pool)
 
     def top_shapes(self, shape):
         if len(shape) != 4:
@@ -221,7 +238,6 @@ class SPP(TorchLayer):
         return Windows(self, size, kernel, kernel, pad)
 
     def compute(self, x):
-        method = self.param.spp_param.pool
-        generator = generator_of(self, x, method)
-        pooled = [pool(x, method, w, generator) for w in self.windows]
+        generator = self.generator(x)
+        pooled = [self.pool(x, w, generator) for w in self.windows]
         return torch.cat([y.flatten(1) for y in pooled], 1) if self.levels > 1 else pooled[0]

@@ -6,9 +6,8 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-import lmdb
-
 from caffe.errors import CaffeError
+from caffe.lmdb_file import LmdbFile
 
 _open: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # real path -> store: both kinds open once a process
 
@@ -53,20 +52,7 @@ class Records:
 
 def _read(row):
     key, value = row
-    return bytes(key).decode(errors="replace"), bytes(value)
-
-
-class _Lmdb:
-    def __init__(self, path):
-        try:
-            env = lmdb.open(path, readonly=True, lock=False, readahead=False, subdir=os.path.isdir(path), create=False)
-        except lmdb.Error as e:
-            raise CaffeError(str(e)) from e
-        self._transaction = env.begin(buffers=True)
-        self.count = env.stat()["entries"]
-
-    def rows(self):
-        return self._transaction.cursor().iternext()
+    return key.decode(errors="replace"), value
 
 
 class _LevelDb:
@@ -89,4 +75,4 @@ class _LevelDb:
         return self._database.iterator(fill_cache=False)
 
 
-STORES = {"LMDB": _Lmdb, "LEVELDB": _LevelDb}
+STORES = {"LMDB": LmdbFile, "LEVELDB": _LevelDb}

@@ -15,6 +15,7 @@ class Softmax(TorchLayer):
     """exp(x) / sum exp(x) along `axis` (1). Caffe: softmax_layer.cpp."""
 
     num_bottom = num_top = 1
+    reads_top = True
 
     def top_shapes(self, shape):
         self.axis = canonical_axis(self, self.param.softmax_param.axis, shape)
@@ -22,6 +23,9 @@ class Softmax(TorchLayer):
 
     def compute(self, x):
         return x.softmax(self.axis)
+
+    def bottom_diff(self, x, y, g):
+        return torch.ops.aten._softmax_backward_data(g, y, self.axis, g.dtype)  # (g - sum(g y)) y
 
 
 @register("Accuracy")

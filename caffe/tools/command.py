@@ -9,6 +9,7 @@ import sys
 
 import lmdb
 
+from caffe import whole
 from caffe.errors import CaffeError
 from caffe.glog import init_log
 
@@ -70,7 +71,7 @@ def new_database(path, backend):
     try:
         with WRITERS[backend](unfinished) as put:
             yield put
-        os.rename(unfinished, path)
+        whole.put(unfinished, path)
     except (OSError, lmdb.Error) as e:
         raise CaffeError(f"cannot write {path}: {getattr(e, 'strerror', None) or e}") from e
     finally:

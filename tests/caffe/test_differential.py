@@ -11,7 +11,7 @@ from tests.fuzz import differential
 from tests.fuzz.loops import LOOPS
 from tests.fuzz.nets import RandomNet
 
-NOT_DRAWN = {"Embed", "Silence"}
+NOT_DRAWN = {"Silence"}
 
 
 @pytest.mark.medium

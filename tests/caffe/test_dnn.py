@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from caffe import CaffeError, dnn
-from tests.caffe.forks.make_opencv_golden import BLOBS
+from caffe.proto import caffe_pb2
+from caffe.read import read_net_binary
+from tests.caffe.forks.make_opencv_golden import BLOBS, SIZES, _models
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "opencv"
-NETS = sorted(path.stem for path in GOLDEN.glob("*.npz") if path.stem != "blobs")
+NETS = sorted(path.stem for path in GOLDEN.glob("*.npz") if path.stem not in ("blobs", "models"))
 
 
 def loaded(name):
@@ -87,6 +89,106 @@ def test_script_with_files(tmp_path):
     assert net.getPerfProfile()[0] > 0
 
 
+@pytest.mark.parametrize("name", SIZES)
+def test_blobs_of_images_of_several_sizes(name):
+    with np.load(GOLDEN / "blobs.npz", allow_pickle=False) as arrays:
+        image = arrays["image"]
+    with np.load(GOLDEN / "models.npz", allow_pickle=False) as arrays:
+        np.testing.assert_allclose(dnn.blobFromImages([image, image[:9]], **SIZES[name]), arrays[name], atol=1.01)
+
+
+def test_models_and_counts():
+    """DetectionModel and its like, getFLOPS, getMemoryConsumption, getLayersShapes, getLayerTypes: as OpenCV's."""
+    with np.load(GOLDEN / "blobs.npz", allow_pickle=False) as arrays:
+        image = arrays["image"]
+    found = dict(_models(dnn, GOLDEN, image))
+    with np.load(GOLDEN / "models.npz", allow_pickle=False) as arrays:
+        assert set(arrays.files) == found.keys() | SIZES.keys()
+        for name, value in found.items():
+            if name == "detection_boxes":  # cut to whole pixels
+                np.testing.assert_allclose(value, arrays[name], atol=1)
+            elif arrays[name].dtype.kind == "f":
+                np.testing.assert_allclose(value, arrays[name], rtol=1e-5, err_msg=name)
+            else:
+                np.testing.assert_array_equal(value, arrays[name], name)
+
+
+def test_other_ways_to_call():
+    golden, net = loaded("lenet")
+    proto, model = golden["prototxt"].tobytes(), golden["caffemodel"].tobytes()
+    for same in (
+        dnn.readNetFromCaffe(bufferProto=proto, bufferModel=model),
+        dnn.readNet("caffe", model, proto),
+        dnn.readNet(framework="Caffe", bufferModel=golden["caffemodel"], bufferConfig=golden["prototxt"]),
+    ):
+        np.testing.assert_array_equal(fed(golden, same).forward(), fed(golden, net).forward())
+    by_layer, by_blob = net.forward("ip1"), net.forward(outBlobNames=["relu_ip1", "ip1"])
+    np.testing.assert_array_equal(by_layer.clip(0), by_blob[0])
+    np.testing.assert_array_equal(by_layer, by_blob[1])
+    np.testing.assert_array_equal(net.forward("data"), golden["in_data"])
+    (conv,), (prob,) = net.forwardAndRetrieve(["c1", "prob"])
+    assert conv.shape == (2, 6, 14, 14) and prob.shape == (2, 5)
+    net.setInputShape("data", [3, 1, 14, 14])
+    assert net.getLayersShapes([2, 1, 14, 14])[2][-1][0].tolist() == [2, 5]
+    assert net.getFLOPS(1, [2, 1, 14, 14]) == 2 * 6 * 14 * 14 * (2 * 9 + 1)  # of the convolution
+    assert net.getMemoryConsumption(1, [2, 1, 14, 14]) == (4 * 6 * (9 + 1), 4 * 2 * 6 * 14 * 14)
+    assert net.getLayer("c1").outputNameToIndex("c1") == 0 and net.getLayer(0).outputNameToIndex("data") == 0
+    assert "1 c1 (Convolution): data -> c1 [3, 6, 14, 14]" in net.dump()
+    net.setParam("ip2", 1, np.full(5, 7))
+    assert (net.getParam("ip2", 1) == 7).all()
+
+
+def test_files_in_either_order(tmp_path):
+    golden, net = loaded("resnet")
+    proto, model = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    proto.write_bytes(golden["prototxt"].tobytes())
+    model.write_bytes(golden["caffemodel"].tobytes())
+    for same in (
+        dnn.readNet(str(model), str(proto)),
+        dnn.readNet(str(proto), str(model)),
+        dnn.readNet(config=str(proto), model=str(model)),
+        dnn.readNetFromCaffe(proto, model),
+    ):
+        np.testing.assert_array_equal(fed(golden, same).forward(), fed(golden, net).forward())
+    net.dumpToFile(tmp_path / "net.txt")
+    assert (tmp_path / "net.txt").read_text() == net.dump()
+    image = np.zeros((9, 9, 3), np.uint8)
+    models = [dnn.ClassificationModel(str(model), str(proto)), dnn.ClassificationModel(net)]
+    assert models[0].classify(image) == models[1].classify(image)
+
+
+def test_script_that_says_cv2_dnn(monkeypatch):
+    """`cv2.dnn = caffe.dnn` is enough, and what this module lacks is still OpenCV's."""
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.setattr(cv2, "dnn", dnn)
+    golden, _ = loaded("yolo")
+    net = cv2.dnn.readNetFromCaffe(golden["prototxt"], golden["caffemodel"])
+    net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
+    assert fed(golden, net).forward().shape == golden["out_out"].shape
+    kept = cv2.dnn.NMSBoxes([[0, 0, 10, 10], [1, 1, 10, 10], [30, 30, 5, 5]], [0.9, 0.8, 0.7], 0.5, 0.4)
+    assert np.ravel(kept).tolist() == [0, 2]
+    with pytest.raises(AttributeError):
+        getattr(cv2.dnn, "readNetFromNowhere")  # noqa: B009
+
+
+def test_weights_in_half_precision():
+    """As OpenCV's shrinkCaffeModel writes them (its field numbers were read from a file of OpenCV 4.10)."""
+    golden, net = loaded("lenet")
+    shrunk = read_net_binary(golden["caffemodel"].tobytes())
+    for layer in shrunk.layer:
+        for blob in layer.blobs:
+            blob.raw_data, blob.raw_data_type = np.array(blob.data, "<f2").tobytes(), caffe_pb2.FLOAT16
+            del blob.data[:]
+    shrunk.ClearField("checksum")
+    half = dnn.readNetFromCaffe(golden["prototxt"].tobytes(), shrunk.SerializeToString())
+    np.testing.assert_allclose(half.getParam("ip1"), net.getParam("ip1"), rtol=1e-3)
+    assert not np.array_equal(half.getParam("ip1"), net.getParam("ip1"))
+    np.testing.assert_allclose(fed(golden, half).forward(), fed(golden, net).forward(), atol=2e-3)
+    shrunk.layer[1].blobs[0].raw_data = b"123"
+    with pytest.raises(CaffeError, match="holds 1 values"):
+        dnn.readNetFromCaffe(golden["prototxt"].tobytes(), shrunk.SerializeToString())
+
+
 @pytest.mark.parametrize(
     "call, words",
     [
@@ -96,7 +198,15 @@ def test_script_with_files(tmp_path):
         (lambda net: dnn.Net().forward(), "the net is empty"),
         (lambda net: dnn.readNetFromCaffe("none.prototxt"), "File not found"),
         (lambda net: dnn.readNetFromCaffe(b"layer { foo: 1 }"), 'no field named "foo"'),
-        (lambda net: dnn.blobFromImages([np.zeros((2, 3)), np.zeros((3, 3))]), "wanted one shape"),
+        (lambda net: dnn.blobFromImages([np.zeros((2, 3)), np.zeros((3, 3, 2))]), "images of one shape"),
+        (lambda net: dnn.blobFromImages([]), "found no images"),
+        (lambda net: dnn.blobFromImage(np.zeros((2, 3)), ddepth=6), "ddepth is 6"),
+        (lambda net: dnn.blobFromImage(np.zeros((2, 3), np.uint8), 2, ddepth=0), "scalefactor 1 and no mean"),
+        (lambda net: dnn.readNetFromCaffe(), "wants a prototxt"),
+        (lambda net: net.getLayer(99), "no layer 99; wanted a name, or a number from 1 to 7"),
+        (lambda net: net.setParam("ip2", 1, np.zeros(4)), "has shape \\(5,\\), not \\(4,\\)"),
+        (lambda net: dnn.DetectionModel(net).detect(np.zeros((4, 4), np.uint8)), "ends in a layer of type Detection"),
+        (lambda net: dnn.SegmentationModel(loaded("rfcn")[1]).setInputSize(0, 0).segment(None), "no input size"),
     ],
 )
 def test_wrong_calls(call, words):
@@ -107,5 +217,5 @@ def test_wrong_calls(call, words):
 def test_signatures_of_opencv():
     assert list(inspect.signature(dnn.blobFromImage).parameters) == [
         "image", "scalefactor", "size", "mean", "swapRB", "crop", "ddepth"]  # fmt: skip
-    assert list(inspect.signature(dnn.readNetFromCaffe).parameters) == ["prototxt", "caffeModel"]
+    assert list(inspect.signature(dnn.readNetFromCaffe).parameters)[:2] == ["prototxt", "caffeModel"]
     assert dnn.NMSBoxes and dnn.DNN_TARGET_CPU == 0

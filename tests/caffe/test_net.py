@@ -417,3 +417,16 @@ def test_bad_nets_are_one_sentence(text, words, tmp_path):
     with pytest.raises(caffe.CaffeError, match=words) as e:
         net_of(tmp_path, text)
     assert "\n" not in str(e.value)
+
+
+def test_a_refused_shape_leaves_no_trace(tmp_path):
+    """After shapes that a layer refuses, the old ones are computed as before."""
+    cut = 'layer { name: "s" type: "Slice" bottom: "x" top: "a" top: "b" slice_param { axis: 0 slice_point: 1 } }'
+    net = net_of(tmp_path, inputs(("x", (3, 2))) + cut)
+    net.blobs["x"].reshape(1, 2)
+    with pytest.raises(caffe.CaffeError, match="slice points"):
+        net.reshape()
+    net.blobs["x"].reshape(3, 2)
+    net.blobs["x"].data[...] = [[1, 2], [3, 4], [5, 6]]
+    net.forward()
+    assert net.blobs["a"].data.tolist() == [[1, 2]] and net.blobs["b"].data.tolist() == [[3, 4], [5, 6]]

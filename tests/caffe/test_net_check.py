@@ -16,8 +16,8 @@ layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim
 layer { name: "c" type: "Convolution" bottom: "x" top: "c"
   convolution_param { num_output: 4 kernel_size: 3 engine: MKLDNN wieght_filler { type: "xavier" } } }
 layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { kernel_size: 3 stride: 2 ceil_mode: false } }
-layer { name: "d" type: "AnnotatedData" top: "d" annotated_data_param { batch_sampler { max_trials: 50 } }
-  transform_param < resize_param { prob: 1 } mean_value: [1, 2] > }
+layer { name: "d" type: "VideoData" top: "d" video_data_param { video_file: "a.mp4" skip_frames: [1, 2] }
+  transform_param < noise_param { prob: 1 } mean_value: [1, 2] > }
 layer { name: "m" type: "Mosh" bottom: "p" top: "m" mosh_param { beta: [1, 2] } }
 layer { name: "r" type: "Relu" bottom: "p" top: "r" }
 layers { name: "old" type: SMURF }
@@ -36,9 +36,9 @@ def test_everything_is_told_at_once(tmp_path):
         (4, "engine of ConvolutionParameter has no value MKLDNN", "", True),
         (4, "ConvolutionParameter has no field wieght_filler", "", False),
         (5, "PoolingParameter has no field ceil_mode", "OpenCV and others", True),
-        (6, "LayerParameter has no field annotated_data_param", "SSD", False),
-        (6, "layer type AnnotatedData is not known", "SSD", False),
-        (7, "TransformationParameter has no field resize_param", "SSD", False),
+        (6, "LayerParameter has no field video_data_param", "SSD", False),
+        (6, "layer type VideoData is not known", "SSD", False),
+        (7, "TransformationParameter has no field noise_param", "SSD", False),
         (8, "LayerParameter has no field mosh_param", "", False),
         (8, "layer type Mosh is not known", "", False),
         (9, "layer type Relu is not known", "", False),
@@ -52,7 +52,7 @@ def test_everything_is_told_at_once(tmp_path):
 def test_parse_error_tells_all_fields_too():
     with pytest.raises(CaffeError) as e:
         parse_text(FORKED.encode(), caffe_pb2.NetParameter, "net.prototxt")
-    for name in ("wieght_filler", "annotated_data_param", "resize_param", "mosh_param", "SMURF"):
+    for name in ("wieght_filler", "video_data_param", "noise_param", "mosh_param", "SMURF"):
         assert name in str(e.value)
     assert f"4:{FORKED.splitlines()[3].index('{ type') + 1}: Message type" in str(e.value) and "ceil_mode" not in str(
         e.value
@@ -61,13 +61,13 @@ def test_parse_error_tells_all_fields_too():
 
 def test_advice_about_words_of_forks(tmp_path):
     layers = """layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { hole: 4 } }
-layer { name: "d" type: "SpatialDropout" bottom: "c" top: "d" }
+layer { name: "d" type: "DetectionEvaluate" bottom: "c" top: "d" }
 layer { name: "l" type: "Lstm" bottom: "c" top: "l" lstm_param { num_output: 4 } }
 layer { name: "f" type: "ReLU" bottom: "c" top: "f" forward_type: FLOAT16 color: RED }
 """
     hole, drop, _, lstm, forward, color = found(tmp_path, layers)[:6]
     assert hole.fork == "DeepLab" and "write dilation" in hole.advice
-    assert drop.fork == "ENet" and "leave it out" in drop.advice
+    assert drop.fork == "SSD" and "leave the layer out" in drop.advice
     assert lstm.fork == "CTPN" and "is it LSTM" not in lstm.advice
     assert forward.fork == "NVIDIA Caffe" and "@caffe.layer" not in forward.advice + color.advice
 
@@ -116,8 +116,16 @@ def test_ceil_mode_and_round_mode_together_are_refused():
         parse_text(b"layer { pooling_param { ceil_mode: maybe } }", caffe_pb2.NetParameter, "net")
 
 
+def test_python_layer_that_a_type_replaces(tmp_path):
+    text = """layer { name: "p" type: "Python" bottom: "x" top: "rois"
+        python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "'feat_stride': 16" } }"""
+    told = str(found(tmp_path, GOOD + text)[-1])
+    assert 'is its folder in PYTHONPATH? Or write type: "Proposal" with proposal_param { feat_stride: 16' in told
+
+
 def test_other_words_that_are_understood():
-    text = b"""engine: "MKLDNN" layer { convolution_param { engine: MKL2017 kernel_size: 3 } batch_norm_param {
+    text = b"""engine: "MKLDNN" layer { convolution_param { engine: MKL2017 kernel_size: 3 conv_algos_override: "1,1,1"
+        cudnn_convolution_algo_seeker: FINDEX } batch_norm_param {
         engine: X }        python_param { module: "m" param_str_: "{'a': 1}" } }"""
     layer = parse_text(text, caffe_pb2.NetParameter, "net").layer[0]
     assert not layer.convolution_param.HasField("engine") and list(layer.convolution_param.kernel_size) == [3]

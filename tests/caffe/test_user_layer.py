@@ -1,8 +1,10 @@
 """Layer types of users: a class with compute, options of its own, by an import or by --layers."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 import caffe
 from caffe import CaffeError, options
+from caffe.computed_layer import SAID
 from caffe.layer import REGISTRY
 from caffe.proto import caffe_pb2
 from caffe.read import parse_text
@@ -132,13 +135,80 @@ def test_parameters_and_several_bottoms():
         net = layer_net('type: "TestBlend"', X.shape, X.shape)
         np.testing.assert_allclose(forward(net, X, -X)[0], -0.5 * X, rtol=1e-6)
         check_gradients(net, X, -X, wrt=(0, 1))
-        own = net.layer_dict["layer"].test_blend_param
+        own = net.layer_dict["layer"].own.test_blend_param
         assert (own.axis, list(own.names), own.HasField("limit"), own.clip) == (1, [], False, False)
         with pytest.raises(CaffeError, match="takes 2 bottom"):
             layer_net('type: "TestBlend"', X.shape)
-        assert Blend.type == "TestBlend" and not Blend.capturable
+        assert REGISTRY["TestBlend"].type == "TestBlend" and not REGISTRY["TestBlend"].capturable
+        assert Blend.__mro__ == (Blend, object)
     finally:
         del REGISTRY["TestBlend"]
+
+
+CAFFES = {"compute", "configure", "top_shapes"}  # and what ComputedLayer says of a class: num_bottom and the like
+
+
+def names_of_the_runtime():
+    """All that a layer inside has, and what other names users like."""
+    layer = layer_net('type: "InnerProduct" inner_product_param { num_output: 1 }', X.shape).layer_dict["layer"]
+    inside = {name for name in (*dir(layer), *vars(layer)) if not name.startswith("__")}
+    return sorted(
+        (inside | {"own", "own_class", "net", "node", "data", "cfg", "test_taken_param"}) - CAFFES - set(SAID)
+    )
+
+
+@pytest.mark.parametrize("where", ["object", "class", "init"])
+def test_every_name_is_free(where):
+    taken = set(names_of_the_runtime()) - {"setup", "reshape", "forward", "backward"}
+    assert {"param", "random", "blobs", "name", "duty", "weights", "_record", "fail", "remember"} <= taken
+
+    class Taker:
+        num_bottom = 1
+
+        def __init__(self):
+            if where == "init":
+                vars(self).update(dict.fromkeys(taken, "mine"))
+
+        def configure(self, bottom):
+            if where == "object":
+                self.add_blob((4,), caffe_pb2.FillerParameter(value=3))
+                vars(self).update(dict.fromkeys(taken, "mine"))
+
+        def compute(self, x):
+            assert all(getattr(self, name) == "mine" for name in taken)
+            return 2 * x * x
+
+    if where == "class":
+        for name in taken:
+            setattr(Taker, name, "mine")
+    caffe.layer("TestTaker", test_taken_param=dict(a=1))(Taker)
+    try:
+        net = layer_net('type: "TestTaker" test_taken_param { a: 4 }', X.shape)
+        np.testing.assert_allclose(forward(net, X)[0], 2 * X * X, rtol=1e-6)
+        check_gradients(net, X)
+        tops = caffe.to_torch(net)(torch.from_numpy(X))
+        np.testing.assert_allclose(next(iter(tops.values())).numpy(), 2 * X * X, rtol=1e-6)
+        assert len(net.layer_dict["layer"].blobs) == (where == "object")
+    finally:
+        del REGISTRY["TestTaker"]
+
+
+def test_a_net_with_such_a_layer_is_freed():
+    @caffe.layer("TestFreed")
+    class Freed:
+        def compute(self, x):
+            return x + 1
+
+    gc.disable()
+    try:
+        net = layer_net('type: "TestFreed"', X.shape)
+        forward(net, X)
+        gone = weakref.ref(net.layer_dict["layer"].own)
+        del net
+        assert gone() is None
+    finally:
+        gc.enable()
+        del REGISTRY["TestFreed"]
 
 
 def test_redefined_in_a_notebook():
@@ -171,6 +241,10 @@ class Some:
         (lambda: caffe.layer("TestBad", relu_param=dict(a=1))(Some), "'relu_param' are Caffe's own"),
         (lambda: caffe.layer("TestBad", test=dict(a=1))(Some), "ends in _param"),
         (lambda: caffe.layer("TestBad", a_param={}, b_param={}), "wanted one message of options"),
+        (
+            lambda: caffe.layer("TestBad")(type("No", (Some,), {"forward": 1})),
+            "class No defines forward; it",
+        ),
         (lambda: caffe.layer("TestBad", test_bad_param=dict(a=None))(Some), "field 'a' is declared as None"),
         (lambda: caffe.layer("TestBad", 5, test_bad_param=dict(a=1))(Some), "have number 5; wanted one of"),
     ],

@@ -39,8 +39,28 @@ def source(small_casiab, weights, tmp_path_factory):
     )
 
 
+WATCH = """
+import os, sys
+log = os.open(os.environ["OPENED"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def watch(event, args):
+    if event == "open" and isinstance(args[0], (str, os.PathLike)):
+        os.write(log, os.fsencode(args[0]) + b"\\n")
+
+sys.addaudithook(watch)
+"""
+
+
 @pytest.fixture(scope="module")
-def evaluated(small_casiab, weights, source, tmp_path_factory):
+def opened(tmp_path_factory):
+    """A file that names, a line each, what the process of `evaluated` has opened; Python reads sitecustomize first."""
+    folder = tmp_path_factory.mktemp("watch")
+    (folder / "sitecustomize.py").write_text(WATCH)
+    return folder / "opened"
+
+
+@pytest.fixture(scope="module")
+def evaluated(small_casiab, weights, source, opened, tmp_path_factory):
     """Standard output, and the folder of results, of one complete run."""
     out = tmp_path_factory.mktemp("results")
     done = command(
@@ -55,18 +75,20 @@ def evaluated(small_casiab, weights, source, tmp_path_factory):
         "--report",
         "--out",
         out,
+        PYTHONPATH=str(opened.parent),
+        OPENED=str(opened),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, out
 
 
-def command(data, *arguments):
+def command(data, *arguments, **environment):
     return subprocess.run(
         [sys.executable, str(ROOT / "eval/eval-casiab.py"), *map(str, arguments)],
         text=True,
         capture_output=True,
         timeout=300,
-        env=os.environ | {"GAITNET_DATA": str(data.parent)},
+        env=os.environ | {"GAITNET_DATA": str(data.parent)} | environment,
     )
 
 
@@ -127,6 +149,13 @@ def test_a_cache_serves_only_what_it_was_made_from(source, small_casiab, weights
     assert served() == 8
     (data / "crop-im/001/nm-02/000/03.png").unlink()  # of a subject that trains
     assert served() == 8
+
+
+def test_the_weights_are_opened_once(evaluated, opened, weights):
+    """Features of the tested and, for the baselines, of the training people, the hash, the card: from one reading."""
+    names = opened.read_text().splitlines()
+    assert names.count(str(weights)) == 1
+    assert any(name.endswith("deploy_gaitnet.prototxt") for name in names)  # the watch sees
 
 
 def test_tables(evaluated):

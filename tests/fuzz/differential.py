@@ -12,8 +12,10 @@ import traceback
 
 import numpy as np
 
+from caffe.errors import CaffeError
 from caffe.net import Net
 from tests.caffe.apart import memory_apart
+from tests.fuzz.loops import Unfit
 from tests.fuzz.nets import RandomNet
 
 MODULE = "tests.fuzz.differential"  # what a child process runs
@@ -32,29 +34,60 @@ def run(seed):
         for step in drawn.steps:
             for blob, value in zip(net.params.get(step.param.name, ()), step.blobs):
                 blob.data[...] = value
-        for number, value in drawn.inputs.items():
-            net.blobs[drawn.names[number]].data[...] = value
+        put_inputs(net, drawn, drawn.inputs)
         frugal = not drawn.forced and rng.random() < 0.4
         if frugal:  # as the command trains
             net.executor.frugal()
-        held = []
+        held, wrong = [], []
         for _ in range(rng.integers(1, 4)):
             passes(net, drawn, rng, frugal, held)
+            if rng.random() < 0.2:
+                wrong += in_another_batch_size(net, drawn, rng, frugal, held)
         net.clear_param_diffs()
         passes(net, drawn, rng, frugal, held, last=True)
-        return compare(net, drawn, frugal)
+        return wrong + compare(net, drawn, frugal)
+
+
+def put_inputs(net, drawn, inputs):
+    for number, value in inputs.items():
+        blob = net.blobs[drawn.names[number]]
+        blob.reshape(*value.shape)
+        blob.data[...] = value
 
 
 def passes(net, drawn, rng, frugal, held, last=False):
     """One forward and one backward pass (or two), with blobs looked at in between, or not."""
     net.forward() if rng.random() < 0.5 else net.executor.forward()
-    look(net, rng, held)
+    if not frugal:  # a frugal net has given up what backward needs no more, and says so
+        look(net, rng, held)
     for number, weight in drawn.objective if drawn.forced else ():
-        net.blobs[drawn.names[number]].diff[...] = weight
+        diff = net.blobs[drawn.names[number]].diff
+        diff[...] = weight if diff.shape == weight.shape else 1
     twice = not last and not frugal and rng.random() < 0.2
     for _ in range(1 + twice):
         net.executor.backward()
         look(net, rng, held)
+
+
+def in_another_batch_size(net, drawn, rng, frugal, held):
+    """What is wrong when the net is reshaped for more or fewer items, where it can be, and back again."""
+    items, other = next(iter(drawn.inputs.values())).shape[:1], int(rng.integers(1, 5))
+    inputs = {n: np.resize(v, (other, *v.shape[1:])) if v.shape[:1] == items else v for n, v in drawn.inputs.items()}
+    wrong = []
+    try:
+        values = drawn.compute(inputs, [step.blobs for step in drawn.steps])
+        if not all(map(np.size, values.values())):
+            raise Unfit
+        put_inputs(net, drawn, inputs)
+        net.reshape()
+    except (ValueError, IndexError, Unfit, CaffeError):  # in some sizes a net is none
+        pass
+    else:
+        passes(net, drawn, rng, frugal, held, last=True)
+        wrong = [f"with {other} items {line}" for line in compare_values(net, drawn, frugal, inputs, values)]
+    put_inputs(net, drawn, drawn.inputs)
+    net.reshape()
+    return wrong
 
 
 def look(net, rng, held):
@@ -65,20 +98,25 @@ def look(net, rng, held):
             held.append(blob.data if rng.random() < 0.7 else blob.diff)
 
 
-def compare(net, drawn, frugal):
-    inputs = {n: v.astype(np.float64) for n, v in drawn.inputs.items()}
-    blobs = [step.blobs for step in drawn.steps]
-    values = drawn.compute(inputs, blobs)
-    blurred = Blurred(drawn, inputs, blobs)
+def compare_values(net, drawn, frugal, inputs, values):
+    """What is wrong with the blobs, which hold `values` by number for these `inputs`."""
+    blurred = Blurred(drawn, inputs, [step.blobs for step in drawn.steps])
     wrong, largest = [], max(np.abs(v).max() for v in values.values())
-    newest = {drawn.names[n]: n for n in values if n not in drawn.inputs}
-    for name, number in newest.items():
-        if not frugal or name in net.outputs:
+    for name, number in drawn.newest.items():
+        if number not in inputs and (not frugal or name in net.outputs):
             found, want = net.blobs[name].data, np.asarray(values[number])
             if found.shape != want.shape:
                 wrong.append(f"blob {name} has shape {found.shape}; wanted {want.shape}")
             elif not close(found, want, largest) and not blurred.allows_value(number, found):
                 wrong.append(f"blob {name} is wrong by {np.abs(found - want).max():.3g} of {np.abs(want).max():.3g}")
+    return wrong
+
+
+def compare(net, drawn, frugal):
+    inputs = {n: v.astype(np.float64) for n, v in drawn.inputs.items()}
+    blobs = [step.blobs for step in drawn.steps]
+    wrong = compare_values(net, drawn, frugal, inputs, drawn.compute(inputs, blobs))
+    blurred = Blurred(drawn, inputs, blobs)
     for what, put, diff, value in leaves(net, drawn, inputs, blobs):
         if diff.shape != value.shape:
             wrong.append(f"the gradient of {what} has shape {diff.shape}; wanted {value.shape}")
@@ -95,14 +133,16 @@ def compare(net, drawn, frugal):
 def leaves(net, drawn, inputs, blobs):
     """(what, a function that puts another value there, the diff found, the value) of all that gets a gradient."""
     for step, own in zip(drawn.steps, blobs):
-        if step.param.type == "BatchNorm":
+        if step.param.type == "BatchNorm" or step.owner is not step:
             continue
         for k, value in enumerate(own):
 
             def put(inputs, blobs, new, step=step, k=k):
-                at = drawn.steps.index(step)
-                changed = [*blobs[at][:k], new, *blobs[at][k + 1 :]]
-                return inputs, [*blobs[:at], changed, *blobs[at + 1 :]]
+                changed = [
+                    [*own[:k], new, *own[k + 1 :]] if other.owner is step else own
+                    for other, own in zip(drawn.steps, blobs)
+                ]
+                return inputs, changed
 
             yield f"parameter {k} of {step.param.name}", put, net.params[step.param.name][k].diff, value
     for number, value in inputs.items() if drawn.forced else ():
@@ -117,8 +157,8 @@ def leaves(net, drawn, inputs, blobs):
 
 def slope(drawn, inputs, blobs, put, direction):
     """The derivative of the loss along `direction`, from the place where `put` puts values."""
-    at = lambda h: drawn.loss(*put(inputs, blobs, base + h * direction))  # noqa: E731
-    base = value_of(inputs, blobs, put)
+    base, values = value_of(inputs, blobs, put), drawn.compute(inputs, blobs)
+    at = lambda h: drawn.loss(*put(inputs, blobs, base + h * direction), values)  # noqa: E731
     return (at(STEP) - at(-STEP)) / (2 * STEP)
 
 
@@ -149,7 +189,7 @@ class Blurred:
             self._places = [
                 (
                     {n: v if n in constant else blur(v) for n, v in self.inputs.items()},
-                    [[blur(b) for b in own] for own in self.blobs],
+                    self.drawn.shared([[blur(b) for b in own] for own in self.blobs]),
                 )
                 for _ in range(6)
             ]

@@ -1,12 +1,14 @@
 """Caffe's layer types in NumPy, in float64 and with loops over windows: what random nets are held against.
 
 Each function takes the layer's LayerParameter, its bottoms and its parameter blobs, and gives the list of its tops; it
-is written from Caffe's formulas, and knows nothing of the package that it judges."""
+is written from Caffe's formulas, and knows nothing of the package that it judges but its messages."""
 
 import math
 from itertools import product
 
 import numpy as np
+
+from caffe.proto import caffe_pb2
 
 
 class Unfit(Exception):
@@ -125,11 +127,48 @@ def pooling(layer, bottoms, blobs):
     return [top, mask]
 
 
+def spp(layer, bottoms, blobs):
+    p, x, parts = layer.spp_param, bottoms[0], []
+    for bins in (2**i for i in range(p.pyramid_height)):
+        level = caffe_pb2.LayerParameter()
+        q = level.pooling_param
+        q.pool = p.pool
+        (q.kernel_h, q.kernel_w), sizes = (-(-n // bins) for n in x.shape[2:]), x.shape[2:]
+        q.stride_h, q.stride_w = q.kernel_h, q.kernel_w
+        q.pad_h, q.pad_w = ((k * bins - n + 1) // 2 for k, n in zip((q.kernel_h, q.kernel_w), sizes))
+        parts.append(pooling(level, bottoms, ())[0])
+    return [np.concatenate([y.reshape(len(x), -1) for y in parts], 1) if len(parts) > 1 else parts[0]]
+
+
 def inner_product(layer, bottoms, blobs):
     p, x = layer.inner_product_param, bottoms[0]
     axis = p.axis % x.ndim
     rows = x.reshape(*x.shape[:axis], -1) @ (blobs[0] if p.transpose else blobs[0].T)
     return [rows + blobs[1] if p.bias_term else rows]
+
+
+def recurrent(layer, bottoms, blobs):
+    """LSTM and RNN. The first time step begins a sequence, or the states are given."""
+    p, lstm = layer.recurrent_param, layer.type == "LSTM"
+    states = [np.zeros((bottoms[0].shape[1], p.num_output))] * (1 + lstm)
+    x, cont, *others = bottoms
+    if p.expose_hidden:
+        states, others = [s[0] for s in others[-len(states) :]], others[: -len(states)]
+    w_x, b, *more = blobs
+    drive = x.reshape(*x.shape[:2], -1) @ w_x.T + b
+    if others:
+        drive = drive + others[0].reshape(x.shape[1], -1) @ more.pop(0).T
+    tops = []
+    for row, alive in zip(drive, cont[..., None]):
+        row = row + (alive * states[0]) @ more[0].T
+        if lstm:
+            i, f, o, g = np.split(row, 4, -1)
+            cell = alive * sigmoid(f) * states[1] + sigmoid(i) * np.tanh(g)
+            states = [sigmoid(o) * np.tanh(cell), cell]
+        else:
+            states = [np.tanh(row)]
+        tops.append(states[0] if lstm else np.tanh(states[0] @ more[1].T + more[2]))
+    return [np.array(tops), *(s[None] for s in states)]
 
 
 def embed(layer, bottoms, blobs):
@@ -168,7 +207,10 @@ def batch_norm(layer, bottoms, blobs):
 
 def mvn(layer, bottoms, blobs):
     x = bottoms[0].reshape(*bottoms[0].shape, *(1,) * (4 - bottoms[0].ndim))
-    return [x - x.mean((1, 2, 3) if layer.mvn_param.across_channels else (2, 3), keepdims=True)]
+    axes = (1, 2, 3) if layer.mvn_param.across_channels else (2, 3)
+    centred = x - x.mean(axes, keepdims=True)
+    p = layer.mvn_param
+    return [centred / (centred.std(axes, keepdims=True) + p.eps) if p.normalize_variance else centred]
 
 
 def lrn(layer, bottoms, blobs):
@@ -330,20 +372,24 @@ LOOPS = {
     "Embed": embed,
     "EuclideanLoss": lambda layer, bottoms, blobs: [((bottoms[0] - bottoms[1]) ** 2).sum() / (2 * len(bottoms[0]))],
     "Exp": of("exp_param", lambda p, x: base_of(p) ** (p.shift + p.scale * x)),
+    "Filter": lambda layer, bottoms, blobs: [x[bottoms[-1].reshape(-1) != 0] for x in bottoms[:-1]],
     "Flatten": flatten,
     "HingeLoss": hinge_loss,
     "Im2col": im2col,
     "InfogainLoss": infogain_loss,
     "InnerProduct": inner_product,
     "LRN": lrn,
+    "LSTM": recurrent,
     "Log": of("log_param", lambda p, x: np.log(p.shift + p.scale * x) / math.log(base_of(p))),
     "MVN": mvn,
     "PReLU": lambda layer, bottoms, blobs: [np.where(bottoms[0] > 0, 1, spread(bottoms[0], blobs[0], 1)) * bottoms[0]],
     "Pooling": pooling,
     "Power": of("power_param", lambda p, x: (p.shift + p.scale * x) ** p.power),
+    "RNN": recurrent,
     "ReLU": of("relu_param", lambda p, x: np.where(x > 0, x, p.negative_slope * x)),
     "Reduction": reduction,
     "Reshape": reshape,
+    "SPP": spp,
     "Scale": scale,
     "Sigmoid": of("", lambda p, x: sigmoid(x)),
     "SigmoidCrossEntropyLoss": sigmoid_loss,

@@ -7,21 +7,24 @@ import numpy as np
 
 from caffe.proto import caffe_pb2
 from tests.fuzz.loops import LOOPS, Unfit
+from tests.fuzz.tangents import SPOILERS, TANGENTS, reads_back
 
 MOST_VALUES, LARGEST = 500, 20.0  # of a blob; larger numbers hide errors of others
-IN_PLACE = {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "Dropout", "Scale", "Bias"}
-# Their backward may read the top, as in Caffe: after work in place on it their gradient is no derivative.
-READ_TOPS = set("BNLL Clip Dropout ELU Exp LRN Log MVN PReLU Power ReLU Sigmoid Softmax Swish TanH AbsVal".split())
+IN_PLACE = set("BNLL BatchNorm Bias Clip Dropout ELU Exp Log PReLU Power ReLU Scale Sigmoid Softmax Swish TanH".split())
 WITHOUT_BACKWARD = {"Accuracy", "ArgMax", "Threshold"}  # refuse force_backward
 LOSSES = ("EuclideanLoss", "SoftmaxWithLoss", "InfogainLoss", "SigmoidCrossEntropyLoss", "HingeLoss", "ContrastiveLoss")
-OTHERS = sorted(LOOPS.keys() - set(LOSSES) - {"Silence", "Accuracy", "Embed"})
+OTHERS = sorted(LOOPS.keys() - set(LOSSES) - {"Silence", "Accuracy"})
+SECOND_TOPS_HAVE_NO_GRADIENT = ("Pooling", "SoftmaxWithLoss", "InfogainLoss", "LSTM", "RNN")
 
 
 class Step:
-    """A layer with the numbers of the values it reads and makes, and its parameter blobs."""
+    """A layer with the numbers of the values it reads and makes, and its parameter blobs, which `owner` shares."""
 
     def __init__(self, param, bottoms, blobs):
         self.param, self.bottoms, self.blobs, self.tops = param, bottoms, blobs, []
+        self.owner = self
+        self.in_place = False
+        self.rereads = False  # its gradient is Caffe's formula with what has been written over its top
 
 
 class RandomNet:
@@ -34,6 +37,7 @@ class RandomNet:
         self.seed, self.rng, self.numbers = seed, random.Random(seed), np.random.default_rng(seed)
         self.steps, self.inputs, self.values, self.names = [], {}, {}, []
         self.constant = set()  # values that get no gradient: labels, indices
+        self.leaves = set()  # values that no layer shall read
         self.readers = []
         self.overwritten = set()
         self.forced = self.rng.random() < 0.5
@@ -43,7 +47,7 @@ class RandomNet:
             self.add_input(self.shape())
         wanted = self.rng.randint(1, 6)
         for _ in range(60):
-            if wanted and self.try_layer(self.rng.choice(OTHERS)):
+            if wanted and (self.rng.random() < 0.2 and self.try_twin() or self.try_layer(self.rng.choice(OTHERS))):
                 wanted -= 1
         if self.rng.random() < 0.5:
             self.try_layer(self.rng.choice(LOSSES + (() if self.forced else ("Accuracy",))))
@@ -74,7 +78,7 @@ class RandomNet:
         return number
 
     def readable(self):
-        return [n for n in self.values if n not in self.constant and n not in self.overwritten]
+        return [n for n in self.values if n not in self.constant | self.overwritten | self.leaves]
 
     def try_layer(self, kind):
         """Append a layer of this type where one fits what there is."""
@@ -99,19 +103,44 @@ class RandomNet:
         self.append(step, tops)
         return True
 
+    def try_twin(self):
+        """Append a layer that shares the parameters of another one, and reads a value of the same shape."""
+        owners = [
+            s for s in self.steps if s.blobs and len(s.bottoms) == 1 and s.param.type not in ("BatchNorm", "Embed")
+        ]
+        if not owners:
+            return False
+        owner = self.rng.choice(owners).owner
+        fitting = [n for n in self.readable() if self.values[n].shape == self.values[owner.bottoms[0]].shape]
+        if not fitting:
+            return False
+        for k in range(len(owner.param.param), len(owner.blobs)):
+            owner.param.param.add(name=f"{owner.param.name}_{k}")
+        param = caffe_pb2.LayerParameter()
+        param.CopyFrom(owner.param)
+        param.name = f"l{len(self.steps)}"
+        step = Step(param, [self.rng.choice(fitting)], owner.blobs)
+        step.owner = owner
+        tops = LOOPS[param.type](param, [self.values[step.bottoms[0]]], step.blobs)
+        if any(np.abs(top).max() >= LARGEST for top in tops):
+            return False
+        self.append(step, tops)
+        return True
+
     def append(self, step, tops):
         kind, x = step.param.type, step.bottoms[0]
         alone = x not in self.inputs and not self.readers[x] and step.bottoms.count(x) == 1
-        producer = next((s.param.type for s in self.steps if x in s.tops), None)
-        in_place = kind in IN_PLACE and alone and producer not in READ_TOPS and self.rng.random() < 0.5
+        step.in_place = kind in IN_PLACE and alone and self.rng.random() < 0.5
         for b in step.bottoms:
             self.readers[b] += 1
-        if in_place:
+        if step.in_place:
             self.overwritten.add(x)
         for k, top in enumerate(tops[: len(step.param.top)]):
-            no_gradient = kind in WITHOUT_BACKWARD or (k and kind in ("Pooling", "SoftmaxWithLoss", "InfogainLoss"))
-            name = self.names[x] if in_place else f"b{len(self.names)}"
+            no_gradient = kind in WITHOUT_BACKWARD or (k and kind in SECOND_TOPS_HAVE_NO_GRADIENT)
+            name = self.names[x] if step.in_place else f"b{len(self.names)}"
             step.tops.append(self.add_value(top, name, constant=bool(no_gradient)))
+            if kind == "Filter":  # the layers above are set up for a full batch
+                self.leaves.add(step.tops[-1])
         self.steps.append(step)
 
     def finish(self):
@@ -134,6 +163,13 @@ class RandomNet:
                 )
                 self.append(total, LOOPS[kind](total.param, [self.values[n]], []))
                 self.objective.append((total.tops[0], coeff))
+        self.newest = {self.names[n]: n for n in self.values}
+        self.reached = {n for n, _ in self.objective}  # values that get a gradient
+        for step in reversed(self.steps):
+            if self.reached.intersection(step.tops):
+                self.reached.update(step.bottoms)
+            spoilt = step.in_place or self.overwritten.intersection(step.tops) or step.param.type == "MVN"
+            step.rereads = bool(spoilt and reads_back(step.param, step.in_place))
 
     def as_proto(self):
         net = caffe_pb2.NetParameter(name=f"seed {self.seed}", force_backward=self.forced)
@@ -149,18 +185,41 @@ class RandomNet:
 
     # ---- computing
 
-    def compute(self, inputs, blobs):
-        """All values by number, for these inputs by number and parameter blobs by layer."""
+    def compute(self, inputs, blobs, base=None):
+        """All values by number, for these inputs by number and parameter blobs by layer. With `base`, the values at a
+        place nearby, layers whose backward rereads a blob make the steps that their gradients stand for."""
         values = dict(inputs)
         with np.errstate(all="ignore"):
             for step, own in zip(self.steps, blobs):
-                tops = LOOPS[step.param.type](step.param, [values[b] for b in step.bottoms], own)
+                if base is not None and step.rereads:
+                    tops = [base[step.tops[0]] + self.tangent(step, base, values)]
+                else:
+                    tops = LOOPS[step.param.type](step.param, [values[b] for b in step.bottoms], own)
                 values.update(zip(step.tops, tops))
         return values
 
-    def loss(self, inputs, blobs):
-        values = self.compute(inputs, blobs)
-        return sum((np.asarray(values[n]) * w).sum() for n, w in self.objective)
+    def tangent(self, step, base, values):
+        """The step that the top makes."""
+        number, kind = step.bottoms[0], step.param.type
+        y, dx = base[self.newest[self.names[step.tops[0]]]], values[number] - base[number]
+        if step.in_place and kind in SPOILERS:
+            return 0 * dx  # whatever the top's gradient
+        return TANGENTS[kind](step.param, y if step.in_place else base[number], y, base[number], dx)
+
+    def spoilt(self, values, base):
+        """What layers that spoil gradients add to the loss, whose gradients are theirs."""
+        for step in self.steps:
+            if step.rereads and step.in_place and step.param.type in SPOILERS and step.tops[0] in self.reached:
+                y, number = base[self.newest[self.names[step.tops[0]]]], step.bottoms[0]
+                yield (SPOILERS[step.param.type](step.param, y, y) ** 2 * (values[number] - base[number])).sum()
+
+    def shared(self, blobs):
+        """Parameter blobs by layer, those of layers that share some taken from the owner."""
+        return [blobs[self.steps.index(step.owner)] for step in self.steps]
+
+    def loss(self, inputs, blobs, base):
+        values = self.compute(inputs, blobs, base)
+        return sum((np.asarray(values[n]) * w).sum() for n, w in self.objective) + sum(self.spoilt(values, base))
 
     # ---- what the types want
 
@@ -264,8 +323,9 @@ class RandomNet:
     def draw_mvn(self, step, x):
         if x.ndim > 4:
             raise Unfit
-        step.param.mvn_param.normalize_variance = False
-        step.param.mvn_param.across_channels = self.rng.random() < 0.5
+        p = step.param.mvn_param
+        p.normalize_variance, p.across_channels = self.rng.random() < 0.5, self.rng.random() < 0.5
+        p.eps = self.rng.uniform(0.1, 1)
 
     def draw_lrn(self, step, x):
         p = step.param.lrn_param
@@ -273,6 +333,53 @@ class RandomNet:
             raise Unfit
         p.local_size, p.alpha, p.beta = self.rng.choice([1, 3, 5]), self.rng.uniform(0.1, 2), self.rng.uniform(0.3, 1)
         p.norm_region = self.rng.choice([p.ACROSS_CHANNELS, p.WITHIN_CHANNEL])
+
+    def draw_spp(self, step, x):
+        p = step.param.spp_param
+        if x.ndim != 4:
+            raise Unfit
+        p.pyramid_height, p.pool = self.rng.randint(1, 3), self.rng.choice([p.MAX, p.AVE])
+
+    def draw_lstm(self, step, x):
+        p, rng, lstm = step.param.recurrent_param, self.rng, step.param.type == "LSTM"
+        if x.ndim < 2:
+            raise Unfit
+        p.num_output = hidden = rng.randint(1, 3)
+        p.expose_hidden = rng.random() < 0.3
+        cont = self.numbers.integers(2, size=x.shape[:2])
+        cont[0] *= p.expose_hidden  # else the state of the pass before would count
+        step.bottoms.append(self.add_input(cont.shape, value=cont))
+        static = rng.randint(1, 3) if rng.random() < 0.3 else 0
+        if static:
+            self.another((x.shape[1], static), step)
+        if p.expose_hidden:
+            shape = (1, x.shape[1], hidden)
+            step.bottoms.extend(self.add_input(shape, value=self.numbers.normal(size=shape)) for _ in range(1 + lstm))
+        step.param.top.extend("?" * (1 + p.expose_hidden * (1 + lstm)))
+        gates = 4 * hidden if lstm else hidden
+        shapes = [(gates, math.prod(x.shape[2:])), (gates,), *[(gates, static)] * bool(static), (gates, hidden)]
+        for shape in shapes if lstm else [*shapes, (hidden, hidden), (hidden,)]:
+            self.blob(step, *shape)
+
+    draw_rnn = draw_lstm
+
+    def draw_embed(self, step, x):
+        p = step.param.embed_param
+        p.input_dim, p.num_output, p.bias_term = self.rng.randint(1, 4), self.rng.randint(1, 4), self.rng.random() < 0.5
+        shape = self.shape()[: self.rng.randint(1, 3)]
+        step.bottoms[:] = [self.add_input(shape, value=self.numbers.integers(p.input_dim, size=shape))]
+        self.blob(step, p.input_dim, p.num_output)
+        if p.bias_term:
+            self.blob(step, p.num_output)
+
+    def draw_filter(self, step, x):
+        if self.rng.random() < 0.3:
+            self.another((len(x), self.rng.randint(1, 4)), step)
+        step.param.top.extend("?" * len(step.bottoms))
+        chosen = self.numbers.integers(2, size=len(x))
+        chosen[self.rng.randrange(len(x))] = 1
+        shape = (len(x), *(1,) * self.rng.randint(0, 2))
+        step.bottoms.append(self.add_input(shape, value=chosen.reshape(shape)))
 
     def draw_prelu(self, step, x):
         if not 2 <= x.ndim <= 4:

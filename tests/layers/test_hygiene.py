@@ -62,3 +62,7 @@ def test_what_the_protocol_wants_is_named():
     written = [f"017/017_{scene}_{cloth}_L_090_0{n}" for scene in (1, 2, 3) for cloth in ("nm", "cl", "bg")
                for n in (1, 2, 3, 4)]  # fmt: skip
     assert absent(outdoor, written[1:], ["017"]) == ["017/017_scene1_nm_L_090_1"]
+
+
+def test_walkers_lack_nothing_that_nobody_rendered():
+    assert absent(DATASETS["walkers"], ["061/nm-01/090"], ["061"]) == []

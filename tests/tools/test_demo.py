@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from eval.features import Features, write_cache
-from layers.people import sha256
+from layers.digest import sha256
 
 pytestmark = pytest.mark.medium
 ROOT = Path(__file__).resolve().parents[2]

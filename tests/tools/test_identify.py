@@ -12,9 +12,9 @@ import pytest
 
 from eval import cli
 from eval.features import Features, write_cache
-from layers.people import sha256
+from layers.digest import sha256
 from tools import identify as tool
-from tools.work import only_writer
+from tools.one_run import only_writer
 
 pytestmark = pytest.mark.medium
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pickletools
 import numpy as np
 import pytest
 
-from eval.deploy import deploy_net
+from eval.deploy import open_net
 from eval.extract import read_walk
 from eval.features import Features, training_told, write_cache
 from layers.sources import open_frames
@@ -27,7 +27,7 @@ def test_masks_are_what_the_net_predicts(tmp_path, weights, capsys):
         masks = pickle.load(opened)
     assert masks.dtype == np.uint8 and masks.shape == (12, 64, 64) and masks.flags.writeable
     assert np.array_equal(masks, load_array(file))
-    net = deploy_net(weights)
+    net = open_net(weights)
     frames = open_frames(root / "crop-im")
     assert np.array_equal(masks, np.rint(255 * net.masks(read_walk(frames, "001/nm-01/090", 12))))
     asked = {str(argument) for code, argument, _ in pickletools.genops(file.read_bytes()) if code.name == "GLOBAL"}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import caffe
+from eval.deploy import PROTOTXT
 from layers import people
 from tests.eval.conftest import write_walk
 from tools import validate
@@ -93,7 +94,7 @@ def _with(dataset, **values):
 
 
 def other(weights, file):
-    net = caffe.Net(str(validate.provenance.ROOT / "eval/deploy_gaitnet.prototxt"), caffe.TEST, weights=str(weights))
+    net = caffe.Net(str(PROTOTXT), caffe.TEST, weights=str(weights))
     net.params["fc_fea"][0].data[...] = np.random.default_rng(1).standard_normal(net.params["fc_fea"][0].data.shape)
     net.save(str(file))
 
@@ -124,7 +125,7 @@ def test_who_is_held_out(capsys):
 @pytest.mark.medium
 def test_what_does_not_fit_is_one_sentence(run, weights, capsys):
     file = run / "gaitnet-joint_iter_10.caffemodel"
-    net = caffe.Net(str(validate.provenance.ROOT / "eval/deploy_gaitnet.prototxt"), caffe.TEST, weights=str(weights))
+    net = caffe.Net(str(PROTOTXT), caffe.TEST, weights=str(weights))
     net.params["conv10_scale1"][0].reshape(16, 64, 3, 3)
     net.save(str(file))
     for content in (file.read_bytes(), b"nonsense", weights.read_bytes()[:-1000]):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eval import provenance
 from eval.tables import write_text
+from layers import whole
 from tools.ablation import nets
 from tools.ablation.plan import ARMS
 from tools.ablation.unit import RESULT, read
@@ -44,7 +45,7 @@ def code_digest():
 
 def claim(folder, wanted, command):
     """Mark the folder with what its results depend on, or see that they depend on the same."""
-    folder.mkdir(parents=True, exist_ok=True)
+    whole.make_folder(folder)
     file = folder / MANIFEST
     if not file.exists():
         if any(folder.glob("seed-*")):

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from layers import pack
+from eval.progress import Progress
+from layers import pack, whole
 from layers.frames import PLANES
 from tools import make_walkers
 from tools.ablation.plan import DATASET, GALLERY, LOOKS, PROBE
 from tools.walkers.trees import TREES, Walk
-from tools.work import Progress, in_order, processes
+from tools.workers import in_order, processes
 
 TREE = TREES["walkers"]
 TOOLS = Path(__file__).resolve().parents[1]
@@ -70,7 +71,7 @@ def planes(file, seed, size):
                 array[i] = one
                 progress.update()
         array.flush()
-        os.replace(draft, file)
+        whole.put(draft, file)
     return np.load(file, mmap_mode="r")
 
 

@@ -3,12 +3,10 @@
 import numpy as np
 
 from eval.baseline import energy_image
-from eval.deploy import CPU_BATCH, GPU_BATCH, DeployNet
+from eval.deploy import open_net
 from eval.extract import window_sums
 from eval.features import Features
 from eval.protocol import Trials
-from eval.provenance import ROOT
-from eval.runtime import load_caffe
 from eval.score import distance
 from eval.segmentation import THRESHOLD, agreement
 from layers.datasets import NUM_FRAMES, SIZE
@@ -17,7 +15,6 @@ from tools.ablation import people
 from tools.ablation.plan import DATASET
 from tools.walkers.trees import partner
 
-DEPLOY = ROOT / "eval" / "deploy_gaitnet.prototxt"
 THRESHOLDS = 100  # of distances, where error rates are kept
 DIGITS = 6  # kept of a share
 
@@ -31,8 +28,7 @@ class Scorer:
         self.windows = size.frames - NUM_FRAMES + 1  # of a walk
 
     def net(self, weights, part):
-        batch = CPU_BATCH if self.gpu is None else GPU_BATCH
-        return DeployNet(load_caffe(self.gpu), DEPLOY, weights, batch, parts=(part,))
+        return open_net(weights, self.gpu, parts=(part,))
 
     def predicted(self, weights, walks):
         """Masks (walks, frames, 64, 64) float16 of the first so many `walks`, each frame seen once."""

@@ -23,6 +23,7 @@ from caffe.errors import CaffeError
 from caffe.text import message_to_text
 from eval import provenance
 from eval.tables import write_text
+from layers import whole
 from layers.frames import DataError
 from tools.ablation import nets, people
 from tools.ablation.plan import ARMS, REPORTED, VALIDATION, Size
@@ -71,7 +72,7 @@ def read(file):
 def run(unit):
     """Train and score, from where it was left; the process's exit status."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    unit.folder.mkdir(parents=True, exist_ok=True)
+    whole.make_folder(unit.folder)
     with open(unit.folder / LOG, "a") as log:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -179,9 +180,8 @@ def masks_of(unit, weights, scorer, walks):
     if owner == unit.arm and not shared_by(owner):
         return scorer.predicted(weights, walks), walks * unit.size.frames
     masks = scorer.predicted(weights, len(scorer.walks))
-    with open(f"{file}.partial", "wb") as draft:
+    with whole.atomic_path(file) as temporary, open(temporary, "wb") as draft:
         np.save(draft, masks)
-    os.replace(f"{file}.partial", file)
     return masks[:walks], len(masks) * unit.size.frames
 
 

@@ -1,7 +1,6 @@
 """The trees that walkers are written in: crops as training reads them, or full frames as the owners hand them out."""
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from layers import whole
 from layers.datasets import DATASETS
 from tools.walkers.gait import FPS
 
@@ -158,10 +158,10 @@ class Store:
         else:
             write_images(drafts[-1], names, frames, STORED)
         for source, target in zip(drafts, finished):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            whole.make_folder(target.parent)
             if target.is_dir():  # masks without frames: killed between two moves
                 shutil.rmtree(target)
-            os.replace(source, target)
+            whole.put(source, target)
 
 
 def find_box(mask):

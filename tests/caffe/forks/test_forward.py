@@ -102,6 +102,37 @@ def test_reorg():
         flat[:, k, j, i] = view[:, k % oc, j * s + phase // s, i * s + phase % s]
     top = forward(layer_net(f'type: "Reorg" reorg_param {{ stride: {s} }}', x.shape), x)[0]
     np.testing.assert_array_equal(top, flat.reshape(n, c * s**2, h // s, w // s))
+    oc, wide = c // s**2, np.zeros((n, c // s**2, h * s, w * s))
+    for k, j, i in np.ndindex(c, h, w):
+        wide[:, k % oc, j * s + k // oc // s, i * s + k // oc % s] = x[:, k, j, i]
+    top = forward(layer_net(f'type: "Reorg" reorg_param {{ stride: {s} reverse: true }}', x.shape), x)[0]
+    np.testing.assert_array_equal(top, wide)
+
+
+def test_box_annotator():
+    rois = np.zeros((7, 5), np.float32)
+    rois[:, 0] = [0, 1, 0, 0, 1, 0, 2]
+    losses = np.array([0.1, 0.5, 0.9, 0.3, 0.5, 0.3, 0], np.float32)
+    labels, weights = np.arange(1, 8, dtype=np.float32), RNG.normal(size=(7, 8)).astype(np.float32)
+    net = layer_net('type: "BoxAnnotatorOHEM" box_annotator_ohem_param { roi_per_img: 2 ignore_label: 255 }',
+                    rois.shape, (7,), (7,), weights.shape, tops=2)  # fmt: skip
+    kept_labels, kept_weights = forward(net, rois, losses, labels, weights)
+    kept = [False, True, True, True, True, False, True]  # of equals the first
+    np.testing.assert_array_equal(kept_labels, np.where(kept, labels, 255))
+    np.testing.assert_array_equal(kept_weights, np.where(np.array(kept)[:, None], weights, 0))
+
+
+def test_spatial_dropout():
+    x = np.ones((8, 16, 3, 2), np.float32)
+    own = 'type: "SpatialDropout" spatial_dropout_param { dropout_ratio: 0.25 }'
+    net = layer_net(own, x.shape)
+    top = forward(net, x)[0]
+    channels = top[:, :, 0, 0]
+    assert (top == channels[:, :, None, None]).all() and set(np.unique(channels)) == {0, np.float32(1 / 0.75)}
+    assert 0.1 < (channels == 0).mean() < 0.4
+    np.testing.assert_array_equal(backward(net, np.ones(x.shape))[0], top)
+    test = layer_net('type: "SpatialDropout" dropout_param { dropout_ratio: 0.25 }', x.shape, phase=caffe.TEST)
+    np.testing.assert_array_equal(forward(test, x)[0], x)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +261,7 @@ def test_bn_of_segnet():
     [
         ('type: "BN"', [(2, 3, 4, 4)], "tells not which"),
         ('type: "BN" bn_param { bn_mode: LEARN frozen: true }', [(2, 3, 4, 4)], "mixes"),
-        ('type: "Reorg" reorg_param { stride: 2 reverse: true }', [(2, 4, 4, 4)], "reverse: true differs"),
+        ('type: "Reorg" reorg_param { stride: 2 reverse: true }', [(2, 6, 4, 4)], "C a multiple of 4$"),
         ('type: "Reorg"', [(2, 4, 4, 4)], "stride must be given"),
         ('type: "Interp"', [(2, 4, 4, 4)], "give height and width"),
         ('type: "Permute" permute_param { order: 1 order: 1 }', [(2, 4)], "each once"),
@@ -240,10 +271,10 @@ def test_bn_of_segnet():
         ('type: "Proposal"', [(1, 2, 4, 4), (1, 4, 4, 4), (1, 3)], "give ratio and scale"),
         ('type: "PriorBox"', [(1, 2, 4, 4), (1, 3, 8, 8)], "min_size must be given"),
         ('type: "DetectionOutput"', [(1, 4), (1, 2), (1, 2, 4)], "num_classes must be given"),
-        ('type: "MultiBoxLoss" multibox_loss_param { num_classes: 2 bp_inside: true }',
-         [(1, 4), (1, 2), (1, 2, 4), (1, 1, 1, 8)], "bp_inside: true is not supported"),
+        ('type: "SpatialDropout"', [(2, 4, 4, 4)], "give spatial_dropout_param"),
+        ('type: "BoxAnnotatorOHEM"', [(3, 5), (3,), (3,), (3, 2)], "roi_per_img must be given"),
     ],
 )  # fmt: skip
 def test_what_is_refused(text, shapes, words):
     with pytest.raises(CaffeError, match=words):
-        layer_net(text, *shapes)
+        layer_net(text, *shapes, tops=2 if "OHEM" in text else 1)

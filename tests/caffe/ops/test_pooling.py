@@ -204,3 +204,18 @@ def test_bad_bottom_and_tops():
         layer_net('type: "Pooling" pooling_param { kernel_size: 2 }', (2, 3))
     with pytest.raises(caffe.CaffeError, match="produces 1 top"):
         layer_net('type: "Pooling" pooling_param { pool: AVE kernel_size: 2 }', (1, 1, 4, 4), tops=2)
+
+
+def test_max_takes_what_is_larger_than_the_lowest_number():
+    """Caffe begins with -FLT_MAX and compares by >: a NaN is overlooked, and of nothing comes -FLT_MAX, at -1."""
+    nan, inf, lowest = np.nan, np.inf, np.finfo(np.float32).min
+    x = np.array([[nan, 2, nan, nan, -inf, nan], [1, nan, nan, nan, -inf, inf]], np.float32).reshape(1, 1, 2, 6)
+    net = layer_net('type: "Pooling" pooling_param { kernel_size: 2 stride: 2 }', x.shape, tops=2)
+    top, mask = forward(net, x)
+    np.testing.assert_array_equal(top, [[[[2, lowest, inf]]]])
+    np.testing.assert_array_equal(mask, [[[[1, -1, 11]]]])
+    (diff,) = backward(net, np.full(top.shape, 7))
+    np.testing.assert_array_equal(diff, [[[[0, 7, 0, 0, 0, 0], [0, 0, 0, 0, 0, 7]]]])
+    np.testing.assert_array_equal(forward(net, np.ones_like(x))[0], [[[[1, 1, 1]]]])
+    spp = layer_net('type: "SPP" spp_param { pyramid_height: 2 }', (1, 1, 2, 2))
+    np.testing.assert_array_equal(forward(spp, [[nan, 2], [nan, -1]])[0], [[2, lowest, 2, lowest, -1]])

@@ -22,6 +22,8 @@ def inputs(count):
 ])  # fmt: skip
 def test_formula_and_gradient(param, formula):
     x = inputs(3)
+    if "false" in param:  # the top over the bottom: Caffe has no gradient at 0
+        x = [np.where(v == 0, 0.05, v).astype(np.float32) for v in x]
     net = layer_net(f'type: "Eltwise" eltwise_param {{ {param} }}', *[SHAPE] * 3)
     np.testing.assert_allclose(forward(net, *x)[0], formula(x), rtol=1e-5, atol=1e-6)
     check_gradients(net, *x, wrt=(0, 1, 2))

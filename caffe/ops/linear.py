@@ -1,4 +1,4 @@
-"""Layers with learned weights that are no windows: InnerProduct, Embed, Bias, Scale."""
+"""Linear layers but windows: InnerProduct, Embed, Bias, Scale."""
 
 import math
 

@@ -1,0 +1,12 @@
+"""Progress of long work, where stderr is no terminal: a line now and then, and one at the end."""
+
+from eval import progress
+
+
+def test_lines_in_a_log(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_EVERY", 0)
+    with progress.Progress(3, "frames", "packing") as bar:
+        bar.update(2)
+        bar.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rsplit(",", 1)[0] for line in lines] == ["packing: 2 of 3 frames", "packing: 3 of 3 frames"]

@@ -1,0 +1,42 @@
+"""Threads that keep order and do not run ahead."""
+
+import importlib
+import threading
+import time
+
+import pytest
+
+from tools.workers import in_order
+
+
+def test_in_order_and_few_ahead():
+    started = []
+
+    def slow_first(n):
+        started.append(n)
+        time.sleep(0.05 if n == 0 else 0)
+        return n * n
+
+    results = in_order(slow_first, range(50), jobs=3)
+    assert next(results) == 0
+    assert len(started) <= 2 * 3 + 1  # items are taken up only as results are
+    assert list(results) == [n * n for n in range(1, 50)]
+
+
+def test_in_order_raises_what_an_item_raised():
+    def fail_at_two(n):
+        if n == 2:
+            raise OSError("two")
+        return threading.get_ident()
+
+    with pytest.raises(OSError, match="two"):
+        list(in_order(fail_at_two, range(5), jobs=2))
+
+
+@pytest.mark.parametrize("tool", ["check_data", "crop", "pack_frames", "make_walkers"])
+def test_no_workers_is_wrong_usage(tool, capsys, monkeypatch):
+    words = {"make_walkers": [], "crop": ["casiab", "--frames", "x", "--masks", "y"]}.get(tool, ["casiab"])
+    monkeypatch.setattr("sys.argv", [tool, *words, "--jobs", "0"])
+    with pytest.raises(SystemExit) as left:
+        importlib.import_module(f"tools.{tool}").main()
+    assert left.value.code == 2 and "argument --jobs" in capsys.readouterr().err

@@ -1,0 +1,51 @@
+"""Several threads or processes at one long work, which keep its order and do not run far ahead."""
+
+import argparse
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import cv2
+
+
+def workers(text):
+    """How many workers the words --jobs N ask for: N, from 1 on."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text}: wanted a number of at least 1")
+    return int(text)
+
+
+def in_order(function, items, jobs, executor=ThreadPoolExecutor):
+    """function(item) of every item, in order, by `jobs` workers that are a few items ahead.
+
+    Threads do for decoding: OpenCV does that without the GIL. `processes` is the executor for the rest."""
+    with executor(jobs) as pool:
+        ahead: deque = deque()
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > 2 * jobs:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def processes(jobs):
+    """An executor of `jobs` processes that end with this one, even when it is killed."""
+    return ProcessPoolExecutor(jobs, initializer=_start_worker)
+
+
+def _start_worker():
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to tell of
+
+    parent = multiprocessing.parent_process()
+
+    def follow():  # a parent killed outright cannot tell its workers to end
+        if parent:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
