@@ -239,6 +239,7 @@ class Solver(NotPickled):
             loss += float(net.executor.forward())
             values = [v for _, _, blob in outputs(net) for v in blob]
             sums = values if sums is None else [a + b for a, b in zip(sums, values)]
+        net.executor.forget()  # training changes the parameters before the next test
         if self.param.test_compute_loss:
             log.info("solver.cpp:396", f"Test loss: {log.number(loss / passes)}")
         names = [(name, weight) for name, weight, blob in outputs(net) for _ in blob]
