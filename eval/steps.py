@@ -19,6 +19,7 @@ import argparse
 import json
 
 from eval import plots
+from eval.ending import exit_status
 
 STEPS = {"rec": "after-rec", "joint": "after-joint", "sia": "."}  # step -> folder of its evaluation
 COVARIATES = ("NM", "BG", "CL")
@@ -27,15 +28,13 @@ COVARIATES = ("NM", "BG", "CL")
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="results of the final weights")
-    folder = parser.parse_args(argv).folder
-    try:
-        results = {step: read(folder / place / "metrics.json") for step, place in STEPS.items()}
-    except ValueError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+    return exit_status(show, parser.parse_args(argv).folder, stopped="the same command begins anew")
+
+
+def show(folder):
+    results = {step: read(folder / place / "metrics.json") for step, place in STEPS.items()}
     print("\n".join(lines(results)))
     plots.write_png(folder / "steps.png", plots.steps(bars(results)))
-    return 0
 
 
 def read(path):
