@@ -12,7 +12,6 @@ bootstrap over subjects.
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,6 +22,7 @@ program.guard(__name__)
 
 import argparse
 import json
+from dataclasses import dataclass
 
 import numpy as np
 
