@@ -27,6 +27,7 @@ class BuiltinLayer(Layer):
 
     type: Any = ""
     blobs: Any = None
+    prepared: Any = None  # caffe.prepared.Prepared: what it has made of its parameters
     num_bottom: Count = None  # exact count, or (least, most) with None for no bound; None: any
     num_top: Count = None
     auto_top = False  # losses make their own top when the prototxt names none
@@ -35,6 +36,7 @@ class BuiltinLayer(Layer):
     no_gradient: tuple[int, ...] = ()  # bottoms that never get a gradient: labels, size references
     gradient_checked = True  # no_gradient bottoms: asking for their gradient is an error (labels), else it is ignored
     saves_output = True  # backward reads the top's values, so they must not be overwritten in place
+    exportable = True  # computes on tensors alone: may become ONNX
     reads_top = False  # Caffe's backward reads the top's data
     reads_bottom = False  # Caffe's backward in place reads the bottom's data, which is the top's
     reads_sign = False  # and of these only which are above 0

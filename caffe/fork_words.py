@@ -4,6 +4,7 @@ Only text: in binary files `ceil_mode: true` has the number of `round_mode: FLOO
 read as BVLC Caffe's.
 """
 
+ENGINES = ("engine", "conv_algos_override")
 ROUNDING = {"true": "CEIL", "1": "CEIL", "True": "CEIL", "t": "CEIL",
             "false": "FLOOR", "0": "FLOOR", "False": "FLOOR", "f": "FLOOR"}  # fmt: skip
 
@@ -11,8 +12,8 @@ ROUNDING = {"true": "CEIL", "1": "CEIL", "True": "CEIL", "t": "CEIL",
 def in_our_words(message, field, value):
     """What the unknown `field` of `message` says in Caffe's words, its `value` being text ("true", '"a string"'; None
     for a block); "" where that is nothing; None: not sure."""
-    if field == "engine" and value is not None:
-        return ""  # by which library a layer is computed; there is one here
+    if (field in ENGINES or field.startswith("cudnn_")) and value is not None:
+        return ""  # by which library, and how, a layer is computed; there is one here
     if (message, field) == ("PoolingParameter", "ceil_mode") and value in ROUNDING:
         return f"round_mode: {ROUNDING[value]}"
     if (message, field) == ("PythonParameter", "param_str_") and value is not None:
@@ -33,6 +34,8 @@ SEGNET_WEIGHTS = (
 )
 NVIDIA_PRECISION = ("NVIDIA Caffe", "leave it out to compute in float32")
 DETECTNET = ("NVIDIA Caffe", "DetectNet's data layer is not here; write Input layers for its tops")
+YOLO_REGION = ("YOLO", "leave it out; for detection decode its bottom in a script")
+CRNN_LOSS = ("CRNN", "for inference leave it out; to train, declare it with @caffe.layer (torch has a ctc_loss)")
 OWN_TYPE = "declare the type with @caffe.layer, or put a Python layer in its place (docs/EXTENDING.md)"
 
 # (message, field): the fork that it comes from, what to do.
@@ -68,4 +71,15 @@ TYPES = {
     "ImageSegData": DEEPLAB_DATA,
     "Lstm": ("CTPN", f"it is not BVLC Caffe's LSTM, and its weights do not fit there; {OWN_TYPE}"),
     "DetectNetTransformation": DETECTNET,
+    **dict.fromkeys(("Region", "RegionLoss", "YoloDetectionOutput", "Yolov3DetectionOutput"), YOLO_REGION),
+    **dict.fromkeys(("WarpCTC", "CTCLoss", "LabelsequenceAccuracy"), CRNN_LOSS),
+    "ContinuationIndicator": ("CRNN", "write an Input layer and feed 0 at the first step of a sequence, 1 at others"),
+    "SegAccuracy": ("DeepLab", "leave it out, or see Accuracy, with ignore_label in accuracy_param"),
+}
+# module of a Python layer: what to write where it cannot be had
+PYTHON_LAYERS = {
+    "rpn.proposal_layer": (
+        'write type: "Proposal" with proposal_param { feat_stride: 16 ratio: 0.5 ratio: 1 ratio: 2 scale: 8 scale: 16 '
+        "scale: 32 }, which computes what Faster R-CNN's Python layer does in phase TEST"
+    ),
 }

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 
+from caffe import fork_words
 from caffe.errors import PythonLayerError
 from caffe.layer import Layer
 
@@ -35,8 +36,10 @@ def make_python_layer(param):
     try:
         module = importlib.import_module(module_name)
     except ImportError as e:
+        instead = fork_words.PYTHON_LAYERS.get(module_name, "")
         raise PythonLayerError(
             f"layer '{param.name}': cannot import Python module '{module_name}' ({e}); is its folder in PYTHONPATH?"
+            + (f" Or {instead}" if instead else "")
         ) from e
     except SystemExit as e:  # a script; its status would pass for that of the command
         raise PythonLayerError(

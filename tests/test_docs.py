@@ -32,6 +32,24 @@ def test_links(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_lines_are_short(page):
+    """Prose of at most 120 characters a line, and no paragraphs in cells of tables, targets of links aside."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    for line in text.splitlines():
+        told = re.sub(r"\]\([^)]*\)", "]", line)
+        parts = told.strip("|").split("|") if line.startswith("|") else [told]
+        assert all(len(part.strip()) <= 120 for part in parts), f"{id_of(page)}: {line}"
+
+
+def test_the_drawing_names_what_there_is():
+    drawing = re.search(r"```mermaid(.*?)```", (ROOT / "docs" / "ARCHITECTURE.md").read_text(), re.S)[1]
+    files = re.findall(r"(?<!/)\b(\w+\.py)\b", drawing)
+    assert len(files) > 10
+    for name in files:
+        assert (ROOT / "caffe" / name).is_file(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
 def test_scripts_and_their_options(page):
     """Every script named exists; every long option beside one occurs in the code that parses it."""
     for script, rest in SCRIPT.findall(page.read_text()):

@@ -4,8 +4,9 @@
     tools/export.py --weights gaitnet-sia_iter_30000.caffemodel --onnx gaitnet.onnx --torch gaitnet.pt
 
 The ONNX file takes a batch of any size: the deploy net is written for one clip, its Slice points included, so a Slice
-along the batch that cuts into equal parts is exported as "into equal parts". What onnxruntime computes from the file is
-compared with the Caffe net, on random input, before the file gets its name. `models/gaitnet_torch.py` loads the state
+along the batch that cuts into equal parts is exported as "into equal parts". Regions of interest, an input of
+ROIPooling or PSROIPooling, may be any number, too. What onnxruntime computes from the file is compared with the Caffe
+net, on random input, before the file gets its name. `models/gaitnet_torch.py` loads the state
 dict.
 """
 
@@ -74,19 +75,34 @@ def export_onnx(model, weights, path, outputs=None):
     param = any_batch(read_net_file(model))
     net = _net(param, weights, 2)  # torch.export takes a size of 1 for a constant
     module = caffe.to_torch(net, outputs).eval()
+    for layer, bottoms, _, _ in module._steps:
+        if not layer.exportable:
+            raise caffe.CaffeError(f"{model}: layer '{layer.name}' ({layer.type}) cannot be written as ONNX; --outputs "
+                                   f"{','.join(bottoms)} writes the net up to there")  # fmt: skip
     inputs = tuple(torch.zeros(net.blobs[name].data.shape) for name in module.inputs)
-    if len({len(x) for x in inputs}) != 1:
+    regions = regions_of(param)
+    if len({len(x) for name, x in zip(module.inputs, inputs) if name not in regions}) > 1:
         raise caffe.CaffeError(f"{model}: inputs {', '.join(module.inputs)} must all have one batch size")
-    batch = torch.export.Dim("batch")
+    batch, count = torch.export.Dim("batch"), torch.export.Dim("regions")
+    shapes = tuple({0: count if name in regions else batch} for name in module.inputs)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # no lines about packages that are not needed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own use of old functions
-        torch.onnx.export(
-            module, inputs, path, input_names=module.inputs, output_names=module.outputs,
-            dynamic_shapes=(({0: batch},) * len(inputs),), external_data=False, dynamo=True, verbose=False,
-        )  # fmt: skip
+        try:
+            torch.onnx.export(
+                module, inputs, path, input_names=module.inputs, output_names=module.outputs, dynamic_shapes=(shapes,),
+                external_data=False, dynamo=True, verbose=False,
+            )  # fmt: skip
+        except torch.onnx.OnnxExporterError as e:
+            reason = next((line for line in reversed(str(e).splitlines()) if "Error" in line), type(e).__name__)
+            raise caffe.CaffeError(f"{model}: torch cannot export it as ONNX: {reason.strip()}") from e
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return max(_difference(session, _net(param, weights, times), module.outputs) for times in (1, 3))
+    return max(_difference(session, _net(param, weights, times), module.outputs, regions) for times in (1, 3))
+
+
+def regions_of(param):
+    """Names of the blobs that hold regions of interest."""
+    return {layer.bottom[1] for layer in param.layer if layer.type in ("ROIPooling", "PSROIPooling")}
 
 
 def any_batch(param):
@@ -115,10 +131,14 @@ def _net(param, weights, times):
     return net
 
 
-def _difference(session, net, outputs):
+def _difference(session, net, outputs, regions):
     rng = np.random.default_rng(0)
     fed = {name: rng.uniform(-127.5, 127.5, net.blobs[name].shape).astype(np.float32) for name in net.inputs}
-    found = session.run(outputs, fed)
+    for name in regions.intersection(fed):  # index of an item, corners in its image
+        items, *_, side = next(value.shape for value in fed.values() if value.ndim == 4)
+        corners = np.sort(rng.uniform(0, side, (len(fed[name]), 2, 2)), 1).reshape(-1, 4)
+        fed[name] = np.hstack([rng.integers(0, items, (len(corners), 1)), corners]).astype(np.float32)
+    found = session.run(outputs, {put.name: fed[put.name] for put in session.get_inputs()})
     net.forward(**fed)
     worst = 0.0
     for name, got in zip(outputs, found):

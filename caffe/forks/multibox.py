@@ -38,7 +38,7 @@ class MultiBoxLoss(TorchLayer):
     auto_top = is_loss = True
     no_gradient = (2, 3)
     saves_output = False
-    capturable = False
+    capturable = exportable = False
 
     def configure(self, bottom):
         p = self.param.multibox_loss_param

@@ -48,13 +48,10 @@ class SpatialDropout(Dropout):
     identity. The ratio must be given, in spatial_dropout_param or dropout_param. ENet: spatial_dropout_layer.cpp."""
 
     def configure(self, bottom):
-        for p in (self.param.spatial_dropout_param, self.param.dropout_param):
-            if p.HasField("dropout_ratio"):
-                self.ratio = p.dropout_ratio
-                break
-        else:
+        given = [p for p in (self.param.spatial_dropout_param, self.param.dropout_param) if p.HasField("dropout_ratio")]
+        if not given:
             self.fail("give spatial_dropout_param { dropout_ratio: .. }")
-        self.check_ratio(self.ratio)
+        self.take(given[0])
         if len(bottom[0].shape) < 2:
             self.fail(f"bottom has shape {bottom[0].shape}; wanted (N, C, ...)")
 

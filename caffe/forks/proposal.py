@@ -74,5 +74,6 @@ def anchors(base, ratios, scales):
 def _decoded(around, codes):
     size = around[:, 2:] - around[:, :2] + 1
     centre = codes[:, :2] * size + around[:, :2] + size / 2
-    size = np.exp(codes[:, 2:]) * size
+    with np.errstate(over="ignore"):  # what is too large for float32 is clipped to the image
+        size = np.exp(codes[:, 2:]) * size
     return np.concatenate([centre - size / 2, centre + size / 2], 1)

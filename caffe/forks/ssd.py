@@ -104,8 +104,8 @@ class DetectionOutput(Rows):
     Bottoms: locations (N, P L 4) as codes beside the priors (L: 1, or a box for each class with share_location:
     false), probabilities (N, P num_classes), priors (1, 2, P 4) from PriorBox. For each class but background: boxes
     above confidence_threshold, the top_k best, less those that overlap a better one by more than nms_threshold; then
-    the keep_top_k best of the image. SSD: detection_output_layer.cpp. Files that save_output_param asks for are not
-    written."""
+    the keep_top_k best of the image. `clip` (OpenCV's) cuts boxes off at the border of the image. SSD:
+    detection_output_layer.cpp. Files that save_output_param asks for are not written."""
 
     num_bottom, num_top = (3, 4), 1
 
@@ -139,6 +139,7 @@ class DetectionOutput(Rows):
         if p.variance_encoded_in_target:
             variances = np.float32(1)
         found = boxes.decode(codes, made, variances, p.code_type)
+        found = found.clip(0, 1) if p.clip else found
         scores = array(conf).reshape(loc.shape[0], -1, p.num_classes)
         rows = [row for n in range(len(found)) for row in self._image(n, found[n], scores[n])]
         if not rows:

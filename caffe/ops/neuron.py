@@ -284,25 +284,26 @@ class Clip(Neuron):
 
 @register("Dropout")
 class Dropout(Neuron):
-    """TRAIN: each element is 0 with probability dropout_ratio, else scaled by 1 / (1 - ratio); TEST: identity.
-    Caffe: dropout_layer.cpp."""
+    """TRAIN: each element is 0 with probability dropout_ratio, else scaled by 1 / (1 - ratio); TEST: identity. With
+    scale_train: false (Fast R-CNN's) it is not scaled in TRAIN, and in TEST by 1 - ratio. Caffe: dropout_layer.cpp."""
 
     keeps_own = keeps_sign = True
 
     def configure(self, bottom):
-        self.ratio = self.param.dropout_param.dropout_ratio
-        self.check_ratio(self.ratio)
+        self.take(self.param.dropout_param)
 
-    def check_ratio(self, ratio):
-        if not 0 <= ratio < 1:
-            self.fail(f"dropout_ratio is {ratio}; wanted at least 0 and less than 1")
+    def take(self, p):
+        """Go by the DropoutParameter `p`."""
+        self.ratio, self.scaled = p.dropout_ratio, p.scale_train
+        if not 0 <= self.ratio < 1:
+            self.fail(f"dropout_ratio is {self.ratio}; wanted at least 0 and less than 1")
 
     def mask_shape(self, x):
         return x.shape
 
     def compute(self, x):
-        if self.phase == 1:
-            return x.view_as(x)
         share = 1 - self.ratio
+        if self.phase == 1:
+            return x.view_as(x) if self.scaled else x * share
         keep = torch.rand(self.mask_shape(x), device=x.device, generator=self.random(x.device)).lt_(share)
-        return x * keep.div_(share)
+        return x * (keep.div_(share) if self.scaled else keep)

@@ -116,8 +116,16 @@ def test_ceil_mode_and_round_mode_together_are_refused():
         parse_text(b"layer { pooling_param { ceil_mode: maybe } }", caffe_pb2.NetParameter, "net")
 
 
+def test_python_layer_that_a_type_replaces(tmp_path):
+    text = """layer { name: "p" type: "Python" bottom: "x" top: "rois"
+        python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "'feat_stride': 16" } }"""
+    told = str(found(tmp_path, GOOD + text)[-1])
+    assert 'is its folder in PYTHONPATH? Or write type: "Proposal" with proposal_param { feat_stride: 16' in told
+
+
 def test_other_words_that_are_understood():
-    text = b"""engine: "MKLDNN" layer { convolution_param { engine: MKL2017 kernel_size: 3 } batch_norm_param {
+    text = b"""engine: "MKLDNN" layer { convolution_param { engine: MKL2017 kernel_size: 3 conv_algos_override: "1,1,1"
+        cudnn_convolution_algo_seeker: FINDEX } batch_norm_param {
         engine: X }        python_param { module: "m" param_str_: "{'a': 1}" } }"""
     layer = parse_text(text, caffe_pb2.NetParameter, "net").layer[0]
     assert not layer.convolution_param.HasField("engine") and list(layer.convolution_param.kernel_size) == [3]

@@ -120,3 +120,23 @@ def test_mistakes_are_named():
         n.to_proto()
     with pytest.raises(AttributeError, match="no top 'fc2'"):
         n.fc2  # noqa: B018
+
+
+def test_words_of_forks():
+    """ceil_mode and its like, as in prototxts; SSD's layers as its own scripts write them."""
+    n = NetSpec()
+    n.data = L.Input(shape=dict(dim=[1, 3, 16, 16]))
+    n.pool = L.Pooling(n.data, kernel_size=3, stride=2, ceil_mode=False)
+    n.also = L.Pooling(n.data, pooling_param=dict(kernel_size=3, stride=2, ceil_mode=True))
+    n.norm = L.Normalize(n.pool, norm_param=dict(scale_filler=dict(type="constant", value=20), across_spatial=False))
+    n.perm = L.Permute(n.norm, order=[0, 2, 3, 1])
+    n.prior = L.PriorBox(n.norm, n.data, min_size=8.0, clip=True, variance=[0.1, 0.1, 0.2, 0.2], offset=0.5)
+    n.py = L.Python(n.data, module="m", layer="M", param_str_="{'a': 1}")
+    pool, also, _, perm, prior, py = list(n.to_proto().layer)[1:]
+    assert pool.pooling_param.round_mode == P.Pooling.FLOOR and also.pooling_param.round_mode == P.Pooling.CEIL
+    assert list(perm.permute_param.order) == [0, 2, 3, 1] and list(prior.prior_box_param.min_size) == [8]
+    assert py.python_param.param_str == "{'a': 1}" and P.PriorBox.CENTER_SIZE == 2
+    with pytest.raises(AttributeError, match="no field 'ceil_mode'"):
+        L.ReLU(n.data, ceil_mode=True).to_proto()
+    with pytest.raises(AttributeError, match="no field 'ceil_mode'"):
+        L.Pooling(n.data, ceil_mode="maybe").to_proto()

@@ -34,8 +34,9 @@ def write_nets(folder):
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
     for name, make in nets.DEPLOY.items():
-        # OpenCV reads neither BN nor Upsample of SegNet, and fills Proposal's regions up, so that more are classified.
-        if name in ("segnet", "faster_rcnn_deploy"):
+        # OpenCV reads neither BN nor Upsample of SegNet and ENet, and fills Proposal's regions up, so that more are
+        # classified.
+        if name in ("segnet", "enet", "faster_rcnn_deploy"):
             continue
         # OpenCV knows depthwise convolution by the name of one fork, and BN by none.
         text = make(bn=False) if name == "pspnet" else make().replace("'DepthwiseConvolution'", "'Convolution'")

@@ -156,6 +156,36 @@ def segnet(loss=False):
     return _learns(text, "score", (1, 12, 16)) if loss else text
 
 
+def _enet_bottleneck(name, bottom, channels, middle, drop=0.1):
+    """ENet's: 1 x 1, the convolution `middle`, 1 x 1, dropout of whole channels, and the sum with the bottom."""
+
+    def bn(top):
+        own = "bn_param { scale_filler { value: 1 } shift_filler { value: 0.001 } }"
+        return layer("BN", f"bn_{top}", top, own, top) + layer("PReLU", f"prelu_{top}", top, tops=top)
+
+    text = conv(f"{name}_0", bottom, 4, 1, "bias_term: false") + bn(f"{name}_0")
+    text += layer("Convolution", f"{name}_1", f"{name}_0",
+                  f"convolution_param {{ num_output: 4 {middle} {XAVIER} }}") + bn(f"{name}_1")  # fmt: skip
+    text += conv(f"{name}_2", f"{name}_1", channels, 1, "bias_term: false")
+    text += layer("SpatialDropout", f"{name}_drop", f"{name}_2",
+                  f"spatial_dropout_param {{ dropout_ratio: {drop} }}")  # fmt: skip
+    return text + layer("Eltwise", name, f"{bottom} {name}_drop") + layer("PReLU", f"{name}_prelu", name, tops=name)
+
+
+def enet(loss=False):
+    text = data("data", 2, 3, 24, 32) + conv("conv0", "data", 5, more="stride: 2") + pool("pool0", "data")
+    text += layer("Concat", "block0", "conv0 pool0") + conv("wide", "block0", 8, 1)
+    text += pool("pool1", "wide", tops="pool1 mask1")
+    text += _enet_bottleneck("b1", "pool1", 8, "kernel_size: 3 pad: 1", 0.01)
+    text += _enet_bottleneck("b2", "b1", 8, "kernel_size: 3 pad: 2 dilation: 2")
+    text += _enet_bottleneck("b3", "b2", 8, "kernel_h: 5 kernel_w: 1 pad_h: 2 pad_w: 0")
+    text += _enet_bottleneck("b4", "b3", 8, "kernel_h: 1 kernel_w: 5 pad_h: 0 pad_w: 2")
+    text += layer("Upsample", "up", "b4 mask1", "upsample_param { scale: 2 }")
+    text += layer("Deconvolution", "score", "up",
+                  f"convolution_param {{ num_output: 4 kernel_size: 2 stride: 2 {XAVIER} }}")  # fmt: skip
+    return _learns(text, "score", (2, 24, 32)) if loss else text
+
+
 def pspnet(loss=False, bn=True):
     own = "bn_param { slope_filler { value: 1 } bias_filler { value: 0 } momentum: 0.9 frozen: false }"
     text = data("data", 1, 3, 17, 17) + conv("c1", "data", 6, more="stride: 2")
@@ -197,5 +227,5 @@ def fcn():
     return text + layer("Crop", "score", "up data", "crop_param { axis: 2 offset: 1 }")
 
 
-TRAINED = {f.__name__: f for f in (ssd_vgg, ssd_mobilenet, senet, shufflenet, segnet, pspnet)}
+TRAINED = {f.__name__: f for f in (ssd_vgg, ssd_mobilenet, senet, shufflenet, segnet, enet, pspnet)}
 DEPLOY = TRAINED | {f.__name__: f for f in (faster_rcnn, faster_rcnn_deploy, rpn, rfcn, yolo, lenet, resnet, fcn)}

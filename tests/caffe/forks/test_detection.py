@@ -64,10 +64,10 @@ def decoded(code, prior, variance, kind):
 
 
 @pytest.mark.parametrize("kind", ["CORNER", "CENTER_SIZE", "CORNER_SIZE"])
-@pytest.mark.parametrize("share", [True, False])
-def test_detection_output(kind, share):
+@pytest.mark.parametrize("share, clip", [(True, False), (False, False), (True, True)])
+def test_detection_output(kind, share, clip):
     loc, conf, priors = scene(places=1 if share else 3)
-    own = (f"num_classes: 3 share_location: {str(share).lower()} code_type: {kind} keep_top_k: 5 "
+    own = (f"num_classes: 3 share_location: {str(share).lower()} code_type: {kind} keep_top_k: 5 clip: {int(clip)} "
            "confidence_threshold: 0.2 nms_param { nms_threshold: 0.4 top_k: 6 }")  # fmt: skip
     net = layer_net(f'type: "DetectionOutput" detection_output_param {{ {own} }}', loc.shape, conf.shape, priors.shape)
     top = forward(net, loc, conf, priors)[0]
@@ -82,6 +82,7 @@ def test_detection_output(kind, share):
             for i in order:
                 code = loc[n].reshape(len(made), -1, 4)[i, 0 if share else label]
                 box = decoded(code, made[i], variance[i], kind)
+                box = np.clip(box, 0, 1) if clip else box
                 if all(iou(box, other) <= 0.4 for _, other in kept):
                     kept.append((score[i], box))
             found += [(n, label, s, *box) for s, box in kept]

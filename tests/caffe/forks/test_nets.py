@@ -58,7 +58,7 @@ def test_learns(name, tmp_path):
     blobs["data"].data[...] = rng.normal(size=blobs["data"].data.shape)
     if name.startswith("ssd"):
         blobs["label"].data[...] = [[0, 1, 0, 0.1, 0.1, 0.5, 0.5, 0], [0, 2, 0, 0.5, 0.4, 0.9, 0.8, 0]]
-    elif name in ("segnet", "pspnet"):
+    elif name in ("segnet", "enet", "pspnet"):
         blobs["label"].data[...] = blobs["data"].data[:, 0] > 0
     else:
         blobs["label"].data[...] = rng.integers(0, 4, blobs["label"].data.shape)
@@ -68,21 +68,40 @@ def test_learns(name, tmp_path):
     assert math.isfinite(after) and after < 0.9 * loss
 
 
-# What follows the boxes' codes (DetectionOutput) and takes regions (ROIPooling, PSROIPooling, Proposal) has a size that
-# its values decide, or inputs of two batch sizes; ONNX gets the net without that.
-EXPORTED = {"ssd_vgg": "mbox_loc,mbox_conf", "ssd_mobilenet": "mbox_loc,mbox_conf", "senet": None, "shufflenet": None,
-            "segnet": None, "pspnet": None, "yolo": None}  # fmt: skip
+# The number of rows of DetectionOutput and Proposal depends on values; ONNX gets the net without them.
+EXPORTED = {"ssd_vgg": "mbox_loc,conf_flat,mbox_priorbox", "ssd_mobilenet": "mbox_loc,mbox_conf", "senet": None,
+            "shufflenet": None, "segnet": None, "enet": None, "pspnet": None, "yolo": None, "faster_rcnn": None,
+            "rfcn": None}  # fmt: skip
 
 
-@pytest.mark.medium
-@pytest.mark.parametrize("name", EXPORTED)
+LONG = {"faster_rcnn"}  # ROIPooling is a graph of thousands of nodes
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else pytest.mark.medium) for n in EXPORTED]
+)
 def test_goes_to_onnx(name, tmp_path):
     pytest.importorskip("onnxscript")
+    outputs = EXPORTED[name].split(",") if EXPORTED[name] else None
+    assert _exported(name, tmp_path, outputs) < 1e-5
+
+
+@pytest.mark.parametrize("name, words", [
+    ("ssd_vgg", "'detection_out' \\(DetectionOutput\\) cannot .*; --outputs mbox_loc,conf_flat,mbox_priorbox writes"),
+    ("ssd_vgg_learns", "'mbox_loss' \\(MultiBoxLoss\\) cannot be written as ONNX"),
+])  # fmt: skip
+def test_onnx_has_no_such_layer(name, words, tmp_path):
+    pytest.importorskip("onnxscript")
+    with pytest.raises(caffe.CaffeError, match=words):
+        _exported(name, tmp_path, None)
+
+
+def _exported(name, tmp_path, outputs):
     sys.path.insert(0, str(ROOT))
     from tools.export import export_onnx
 
-    built(name).save(str(tmp_path / "net.caffemodel"))
-    (tmp_path / "net.prototxt").write_text(nets.DEPLOY[name]())
-    outputs = EXPORTED[name].split(",") if EXPORTED[name] else None
+    text = nets.ssd_vgg(loss=True) if name == "ssd_vgg_learns" else nets.DEPLOY[name]()
+    (tmp_path / "net.prototxt").write_text(text)
     weights, path = str(tmp_path / "net.caffemodel"), str(tmp_path / "net.onnx")
-    assert export_onnx(str(tmp_path / "net.prototxt"), weights, path, outputs) < 1e-5
+    caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST).save(weights)
+    return export_onnx(str(tmp_path / "net.prototxt"), weights, path, outputs)

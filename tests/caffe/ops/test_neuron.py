@@ -148,6 +148,15 @@ def test_dropout(phase, ratio):
     assert (forward(net, x)[0] != top).any()
 
 
+def test_dropout_that_scales_in_test():
+    """Fast R-CNN's scale_train: false."""
+    x, own = np.ones((50, 80), np.float32), 'type: "Dropout" dropout_param { dropout_ratio: 0.25 scale_train: false }'
+    np.testing.assert_array_equal(np.unique(forward(layer_net(own, x.shape), x)[0]), [0, 1])
+    net = layer_net(own, x.shape, phase=caffe.TEST)
+    np.testing.assert_array_equal(forward(net, x)[0], 0.75 * x)
+    np.testing.assert_array_equal(backward(net, x)[0], 0.75 * x)
+
+
 @pytest.mark.parametrize("layer, text", [
     ('type: "Exp" exp_param { base: -2 }', "base must be strictly positive"),
     ('type: "Log" log_param { base: 0 }', "base must be strictly positive"),
