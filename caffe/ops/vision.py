@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from caffe import bvlc, precision, prepared
+from caffe.errors import CaffeError
 from caffe.layer import Count, register
 from caffe.ops.axes import canonical_axis
 from caffe.torch_layer import TorchLayer
@@ -67,6 +68,12 @@ class _Windows(TorchLayer):
 
 class _Learned(_Windows):
     """Convolution and Deconvolution: weights from the first bottom's channels to num_output, in groups."""
+
+    def check_counts(self, bottom, top):
+        super().check_counts(bottom, top)
+        if len(bottom) != len(top):
+            wish = f"{self.type} Layer produces one top blob as output for each bottom blob input"
+            raise CaffeError(f"{wish}; layer '{self.name}' has {len(bottom)} and {len(top)}.")
 
     def weight_shape(self, outputs):
         """Shape of the weights for `outputs` channels."""
