@@ -109,7 +109,6 @@ class LRN(TorchLayer):
     Borders count as zeros. Caffe, whose backward over channels reads the top and keeps the sums: lrn_layer.cpp."""
 
     num_bottom = num_top = 1
-    spoils_diff = "here the gradient is right"
     bottom_diff = property(lambda self: self._diff_over_channels if self.reads_top else None)
 
     def configure(self, bottom):
