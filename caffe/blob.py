@@ -6,6 +6,7 @@ so a view taken before `net.forward()` shows the new values afterwards. What nob
 """
 
 import math
+import weakref
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,16 @@ INT_MAX = 2**31 - 1
 class Memory:
     """The values of a blob: a tensor on the computing device and, once asked for, an array on the host."""
 
-    __slots__ = ("_shape", "_tensor", "_host", "_host_is_newer", "_released")
+    __slots__ = ("_shape", "_tensor", "_host", "_host_is_newer", "_released", "_array", "_writes", "_escaped")
 
     def __init__(self, shape):
         self._shape = tuple(shape)
         self._tensor: Any = None  # None without a host array means: all zero, not yet allocated
         self._host: Any = None
         self._host_is_newer = self._released = False
+        self._array: Any = None  # a weak reference to the array that the user has been shown
+        self._writes = 0  # how often somebody may have written that torch does not know of
+        self._escaped = False  # an array is out there that cannot be followed
 
     @property
     def is_zero(self) -> bool:
@@ -82,7 +86,31 @@ class Memory:
             else:
                 self._host.copy_(tensor)
             self._host_is_newer = True  # the caller may write into it at any time
-        return self._host.numpy()
+        self._writes += 1
+        array = self._array() if self._array is not None else None
+        if array is None:  # every view of it keeps the array itself alive
+            array = self._host.numpy()
+            self._array = weakref.ref(array)
+        return array
+
+    @property
+    def held(self) -> bool:
+        """True while somebody has the array, or a view of it, and may write at any time."""
+        return self._escaped or (self._array is not None and self._array() is not None)
+
+    def stamp(self):
+        """What `stands` takes; None where nobody can tell when the values change."""
+        tensor = self.tensor()
+        return None if self.held or tensor.is_inference() else (weakref.ref(tensor), tensor._version, self._writes)
+
+    def stands(self, stamp) -> bool:
+        """Whether the values are surely those at the time of `stamp`."""
+        tensor, (then, *marks) = self.tensor(), stamp
+        return then() is tensor and marks == [tensor._version, self._writes] and not self.held
+
+    def written(self) -> None:
+        """Somebody has written through an alias that torch does not know to be one."""
+        self._writes += 1
 
     def assign(self, value: torch.Tensor) -> None:
         """Take `value` as the new contents; copied only where the user holds the array. A parameter shared as
@@ -148,7 +176,8 @@ class Memory:
         shape = tuple(shape)
         count = math.prod(shape)
         old, exposed = self.tensor() if not self.is_zero else None, self.exposed
-        self._shape, self._tensor, self._host = shape, None, None
+        self._escaped = self.held
+        self._shape, self._tensor, self._host, self._array = shape, None, None, None
         if old is None:
             return
         flat = old.contiguous().view(-1)

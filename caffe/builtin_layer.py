@@ -27,6 +27,7 @@ class BuiltinLayer(Layer):
 
     type: Any = ""
     blobs: Any = None
+    prepared: Any = None  # caffe.prepared.Prepared: what it has made of its parameters
     num_bottom: Count = None  # exact count, or (least, most) with None for no bound; None: any
     num_top: Count = None
     auto_top = False  # losses make their own top when the prototxt names none

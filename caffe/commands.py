@@ -149,6 +149,8 @@ def time_net(model, gpu, precision, iterations, level, stage, phase, typed, **_)
     log.info("caffe.cpp:412", f"Average Forward-Backward: {log.number(total / each)} ms.")
     log.info("caffe.cpp:414", f"Total Time: {log.number(total)} ms.")
     log.info("caffe.cpp:415", "*** Benchmark ends ***")
+    for line in clock.rates(net.nodes, each):
+        log.info("costs.py:1", line)
     return 0
 
 
@@ -246,6 +248,24 @@ class _LayerClock:
         net.after_forward(lambda i: self._stop(self.forward, i))
         net.before_backward(self._start)
         net.after_backward(lambda i: self._stop(self.backward, i))
+
+    def rates(self, nodes, iterations):
+        """For every layer and pass that computes: a line of its arithmetic and traffic, and how fast they went."""
+        from caffe import costs
+
+        yield "Arithmetic (products with weights) and traffic (bottoms, parameters, tops) per layer:"
+        for node in nodes:
+            for way, count, table in (
+                ("forward", costs.forward, self.forward),
+                ("backward", costs.backward, self.backward),
+            ):
+                cost, seconds = count(node), table[node.index] / iterations / 1e3
+                if cost.bytes and seconds:
+                    flop = (
+                        f"{cost.flop / 1e9:.3g} GFLOP at {cost.flop / seconds / 1e9:.3g} GFLOP/s, " if cost.flop else ""
+                    )
+                    traffic = f"{cost.bytes / 1e6:.3g} MB at {cost.bytes / seconds / 1e9:.3g} GB/s"
+                    yield f"{node.name:>10}\t{way}: {flop}{traffic}"
 
     def synchronize(self):
         from caffe import device

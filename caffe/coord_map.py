@@ -9,9 +9,9 @@ import numpy as np
 from caffe.net_spec import layers as L
 
 PASS_THROUGH_LAYERS = (
-    "AbsVal", "BatchNorm", "Bias", "BNLL", "Clip", "Dropout", "Eltwise", "ELU", "Exp", "Log", "LRN", "MVN", "Power",
-    "PReLU", "ReLU", "Scale", "Sigmoid", "Split", "Swish", "TanH", "Threshold",
-)  # fmt: skip
+    "AbsVal BatchNorm Bias BNLL Clip Dropout Eltwise ELU Exp Log LRN MVN Power PReLU ReLU Scale Sigmoid Split Swish "
+    "TanH Threshold"
+).split()
 LEGACY_CONV_FIELDS = {"pad_h", "pad_w", "kernel_h", "kernel_w", "stride_h", "stride_w"}
 
 IDENTITY = (None, 1, 0)

@@ -72,8 +72,10 @@ class Transformer:
         if self.mean is not None and self.param.mean_file and self.mean.shape != pixels.shape:
             self.fail(f"the mean in {self.param.mean_file} has shape {self.mean.shape}, an image {pixels.shape}")
         if len(self.param.mean_value) not in (0, 1, channels):
-            self.fail("Specify either 1 mean_value or as many as channels: "
-                      f"{len(self.param.mean_value)} values, {channels} channels")  # fmt: skip
+            self.fail(
+                "Specify either 1 mean_value or as many as channels: "
+                f"{len(self.param.mean_value)} values, {channels} channels"
+            )
 
 
 def planes(image) -> np.ndarray:

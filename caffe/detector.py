@@ -53,8 +53,10 @@ class Detector(Net):
 
     def detect_selective_search(self, image_fnames):
         """Windows from selective search are not to be had: its reference implementation is a MATLAB package."""
-        raise CaffeError("detect_selective_search needs the MATLAB package selective_search_ijcv_with_python; make the "
-                         "windows with a tool of your choice and call detect_windows")  # fmt: skip
+        raise CaffeError(
+            "detect_selective_search needs the MATLAB package selective_search_ijcv_with_python; make the "
+            "windows with a tool of your choice and call detect_windows"
+        )
 
     def crop(self, im, window):
         """The part of image `im` in `window`; with context_pad it has the size of the net's input, and what lies
@@ -71,8 +73,10 @@ class Detector(Net):
         pad = np.round(np.maximum(0, -box[:2]) * to_input).astype(int)  # what lies above and left of the image
         box = np.clip(box, 0, [*im.shape[:2], *im.shape[:2]]).astype(int)
         if np.any(box[2:] <= box[:2]):
-            raise CaffeError(f"window {tuple(int(v) for v in window)} lies outside the image, which has "
-                             f"{im.shape[0]} rows and {im.shape[1]} columns")  # fmt: skip
+            raise CaffeError(
+                f"window {tuple(int(v) for v in window)} lies outside the image, which has "
+                f"{im.shape[0]} rows and {im.shape[1]} columns"
+            )
         extent = np.round((box[2:] - box[:2] + 1) * to_input).astype(int)
         extent = np.minimum(extent, size - pad)
         crop = np.ones(self.crop_dims, np.float32) * self.crop_mean

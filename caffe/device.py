@@ -83,6 +83,8 @@ def _has_gpu():
         raise CaffeError("a GPU is asked for, and torch finds none; unset CAFFE_REQUIRE_GPU to compute on the CPU")
     if not _told:
         _told = True
-        glog.warning(glog.here(), "a GPU is asked for and torch finds none: computing on the CPU "
-                                  "(CAFFE_REQUIRE_GPU=1 makes this an error)")  # fmt: skip
+        glog.warning(
+            glog.here(),
+            "a GPU is asked for and torch finds none: computing on the CPU (CAFFE_REQUIRE_GPU=1 makes this an error)",
+        )
     return False

@@ -2,8 +2,19 @@
 
 import math
 
-EACH = {"ReLU": 1, "PReLU": 1, "TanH": 1, "AbsVal": 1, "ReLU6": 2, "ELU": 2, "Sigmoid": 3, "BNLL": 5, "BatchNorm": 3,
-        "Scale": 2, "Softmax": 4}  # operations for each element  # fmt: skip
+EACH = {
+    "ReLU": 1,
+    "PReLU": 1,
+    "TanH": 1,
+    "AbsVal": 1,
+    "ReLU6": 2,
+    "ELU": 2,
+    "Sigmoid": 3,
+    "BNLL": 5,
+    "BatchNorm": 3,
+    "Scale": 2,
+    "Softmax": 4,
+}  # operations for each element
 
 
 def flops(layer, ins, outs) -> int:
@@ -60,6 +71,13 @@ def _eltwise(layer, ins, outs):
     return len(ins) * math.prod(ins[0])
 
 
-COUNTED = {"Convolution": _convolution, "ConvolutionDepthwise": _convolution, "DepthwiseConvolution": _convolution,
-           "Deconvolution": _deconvolution, "InnerProduct": _inner_product, "Pooling": _pooling, "LRN": _lrn,
-           "Eltwise": _eltwise}  # fmt: skip
+COUNTED = {
+    "Convolution": _convolution,
+    "ConvolutionDepthwise": _convolution,
+    "DepthwiseConvolution": _convolution,
+    "Deconvolution": _deconvolution,
+    "InnerProduct": _inner_product,
+    "Pooling": _pooling,
+    "LRN": _lrn,
+    "Eltwise": _eltwise,
+}

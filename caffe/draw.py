@@ -43,8 +43,10 @@ def get_layer_lr_mult(layer):
     if layer.type not in LEARNING:
         raise ValueError(f"{layer.type} layers do not have a learning rate multiplier")
     if len(layer.param) > 2:
-        raise ValueError(f"Could not parse the learning rate multipliers of layer {layer.name}: "
-                         f"{len(layer.param)} params, at most 2 are known")  # fmt: skip
+        raise ValueError(
+            f"Could not parse the learning rate multipliers of layer {layer.name}: "
+            f"{len(layer.param)} params, at most 2 are known"
+        )
     multipliers = [param.lr_mult for param in layer.param]
     return tuple(multipliers + [1.0] * (2 - len(multipliers)))
 
@@ -60,8 +62,9 @@ def get_layer_label(layer, rankdir, display_lrm=False):
         words.append(f"({layer.type})")
     if layer.type in ("Convolution", "Deconvolution"):
         p = layer.convolution_param
-        words += _spatial(*(values[0] if values else default
-                            for values, default in ((p.kernel_size, 1), (p.stride, 1), (p.pad, 0))))  # fmt: skip
+        words += _spatial(
+            *(values[0] if values else default for values, default in ((p.kernel_size, 1), (p.stride, 1), (p.pad, 0)))
+        )
     if display_lrm and layer.type in LEARNING:
         weights, biases = get_layer_lr_mult(layer)
         words.append(f"lrm: {weights:g}/{biases:g}")
@@ -115,8 +118,10 @@ def render(graph, ext):
     try:
         return graph.create(format=ext)
     except FileNotFoundError as e:
-        raise CaffeError(f"drawing as {ext} needs the program `dot` of Graphviz, which is not installed; "
-                         "install Graphviz, or draw to a .dot file") from e  # fmt: skip
+        raise CaffeError(
+            f"drawing as {ext} needs the program `dot` of Graphviz, which is not installed; "
+            "install Graphviz, or draw to a .dot file"
+        ) from e
     except AssertionError as e:  # pydot's way to say that `dot` failed; it has printed why
         raise CaffeError(f"Graphviz could not draw the net as {ext}") from e
 

@@ -1,6 +1,6 @@
 """Executor: runs the nodes of a net forward and backward, and keeps what is to be kept in between."""
 
-from caffe import debug_info
+from caffe import chains, debug_info
 from caffe.errors import CaffeError, note_layer
 from caffe.node import Node
 
@@ -17,6 +17,7 @@ class Executor:
         self.wiring, self.seeds = wiring, seeds
         self.debug_info = debug
         self.keep = True
+        self.chains = chains.find(wiring.nodes)
         self.callbacks: dict[str, list] = {moment: [] for moment in MOMENTS}  # each is called with a node's number
 
     @property
@@ -37,11 +38,12 @@ class Executor:
         nodes = self.wiring.nodes
         if first == 0:
             self.seeds.pass_index += 1
-        loss = 0.0
-        for node in nodes[first : None if last is None else last + 1]:
+        last = len(nodes) - 1 if last is None else last
+        loss, done = 0.0, set(without)
+        for node in nodes[first : last + 1]:
             self._call("before_forward", node)
-            if node.index not in without:
-                self._guarded(node, self._forward_layer)
+            if node.index not in done:
+                done.update(self._forward(node, last, without))
             for blob, weight in zip(node.tops, node.loss_weights):
                 if weight:
                     loss = loss + (blob.memory.tensor() * blob.grad.tensor()).sum()
@@ -50,7 +52,7 @@ class Executor:
             self._call("after_forward", node)
             if not self.keep:
                 self._release_data(node)
-        for node in nodes[len(nodes) if last is None else last + 1 :]:
+        for node in nodes[last + 1 :]:
             node.fresh = False
         return loss
 
@@ -83,6 +85,12 @@ class Executor:
             self._guarded(node, Node.reshape)
             node.fresh = False
 
+    def forget(self):
+        """Give up what layers have made of their parameters."""
+        for node in self.wiring.nodes:
+            if node.builtin.prepared:
+                node.builtin.prepared = None
+
     def first_not_finite(self) -> str:
         """Tells the first blob or parameter, in the order of the layers, that holds a NaN or an infinity."""
         nodes = self.wiring.nodes
@@ -112,11 +120,19 @@ class Executor:
             note_layer(e, node)
             raise
 
+    def _forward(self, node, last, without):
+        """Run the node forward; the numbers of later ones that it has done the work of."""
+        chain = self.chains.get(node.index)
+        followers = chains.usable(chain, last, without) if chain and not self.watched else []
+        for each in (node, *followers):
+            self._guarded(each, Node.reshape)
+            each.fresh = True
+        self._guarded(node, lambda node: chains.forward(node, followers) if followers else self._forward_layer(node))
+        return [each.index for each in followers]
+
     @staticmethod
     def _forward_layer(node):
-        node.reshape()
         node.layer.forward(node.bottoms, node.tops)
-        node.fresh = True
 
     @staticmethod
     def _look_again(node, written):

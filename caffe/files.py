@@ -101,8 +101,10 @@ def only_run(prefix):
         try:
             held.enter_context(hold(path))
         except Held as e:
-            raise CaffeError(f"another run (process {e.process}) is writing snapshots named '{prefix}'; "
-                             "wait for it, or give this another snapshot_prefix") from None  # fmt: skip
+            raise CaffeError(
+                f"another run (process {e.process}) is writing snapshots named '{prefix}'; "
+                "wait for it, or give this another snapshot_prefix"
+            ) from None
         except OSError as e:
             raise CaffeError(f"cannot write {path}: {e.strerror}; snapshots would fail there too") from e
         for left in glob.glob(f"{glob.escape(prefix)}_iter_*.tmp*"):

@@ -19,29 +19,38 @@ commands:
 
 # name: (default, help); the default's type is the flag's
 FLAGS = {
-    "gpu": ("", "Optional; run in GPU mode on given device IDs separated by ','.Use '-gpu all' to run on all "
-                "available GPUs. The effective training batch size is multiplied by the number of devices."),
+    "gpu": (
+        "",
+        "Optional; run in GPU mode on given device IDs separated by ','.Use '-gpu all' to run on all "
+        "available GPUs. The effective training batch size is multiplied by the number of devices.",
+    ),
     "iterations": (50, "The number of iterations to run."),
     "layers": ("", "Optional; Python modules that declare layer types (@caffe.layer), separated by ','."),
     "level": (0, "Optional; network level."),
     "model": ("", "The model definition protocol buffer text file."),
     "phase": ("", "Optional; network phase (TRAIN or TEST). Only used for 'time'."),
     "precision": ("float32", "Optional; how exact a GPU multiplies: float32, tf32 or bf16."),
-    "python_modules": ("", "Optional; the Python modules whose layers a prototxt may use, separated by ',', or none. "
-                           "Without it a prototxt may name any, and loading it runs the module's code."),
+    "python_modules": (
+        "",
+        "Optional; the Python modules whose layers a prototxt may use, separated by ',', or none. "
+        "Without it a prototxt may name any, and loading it runs the module's code.",
+    ),
     "sighup_effect": ("snapshot", "Optional; action to take when a SIGHUP signal is received: snapshot, stop or none."),
     "sigint_effect": ("stop", "Optional; action to take when a SIGINT signal is received: snapshot, stop or none."),
     "snapshot": ("", "Optional; the snapshot solver state to resume training."),
     "solver": ("", "The solver definition protocol buffer text file."),
     "stage": ("", "Optional; network stages (not to be confused with phase), separated by ','."),
     "tensorboard": ("", "Optional; folder to write TensorBoard event files of the training to. Only used for 'train'."),
-    "weights": ("", "Optional; the pretrained weights to initialize finetuning, separated by ','. Cannot be set "
-                    "simultaneously with snapshot."),
-}  # fmt: skip
+    "weights": (
+        "",
+        "Optional; the pretrained weights to initialize finetuning, separated by ','. Cannot be set "
+        "simultaneously with snapshot.",
+    ),
+}
 
 # glog's, which old scripts give, and whether they stand alone. They change nothing: the log goes to stderr.
-GLOG_FLAGS = {"logtostderr": True, "alsologtostderr": True, "colorlogtostderr": True, "log_dir": False, "v": False,
-              "minloglevel": False, "stderrthreshold": False, "vmodule": False}  # fmt: skip
+GLOG_FLAGS = dict.fromkeys(("logtostderr", "alsologtostderr", "colorlogtostderr"), True)
+GLOG_FLAGS |= dict.fromkeys(("log_dir", "v", "minloglevel", "stderrthreshold", "vmodule"), False)
 
 
 def parse(argv):

@@ -7,7 +7,7 @@ from what they wrote then says what it misses.
 
 from caffe.proto import caffe_pb2
 
-# type: (field, numbers in the forks). SSD, its descendants, OpenCV, SegNet, YOLO, ...
+# message type: (field, numbers in the forks). SSD, its descendants, OpenCV, SegNet, YOLO, ...
 NUMBERS = {
     "ROIPooling": ("roi_pooling_param", (154, 150, 143, 204, 208)),
     "SmoothL1Loss": ("smooth_l1_loss_param", (148, 209)),

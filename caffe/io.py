@@ -104,8 +104,10 @@ def load_image(filename, color=True):
     if hasattr(filename, "read"):
         content, told = filename.read(), getattr(filename, "name", f"a {type(filename).__name__}")
         if not isinstance(content, bytes):
-            raise CaffeError(f"Could not decode image file: {told} gives {type(content).__name__}; "
-                             "open it for reading bytes, as io.BytesIO or open(..., 'rb') do")  # fmt: skip
+            raise CaffeError(
+                f"Could not decode image file: {told} gives {type(content).__name__}; "
+                "open it for reading bytes, as io.BytesIO or open(..., 'rb') do"
+            )
     elif os.path.isfile(filename):
         content, told = np.fromfile(filename, np.uint8), filename
     else:
@@ -205,16 +207,20 @@ class Transformer:
         """Order of the axes: (2, 0, 1) turns height x width x channels into channels x height x width."""
         self._check_input(in_)
         if len(order) != len(self.inputs[in_]) - 1:
-            raise ValueError(f"Transpose order {order} needs to have the same number of dimensions as the input: "
-                             f"{len(self.inputs[in_]) - 1}.")  # fmt: skip
+            raise ValueError(
+                f"Transpose order {order} needs to have the same number of dimensions as the input: "
+                f"{len(self.inputs[in_]) - 1}."
+            )
         self.transpose[in_] = order
 
     def set_channel_swap(self, in_, order):
         """Order of the channels, after the transpose: (2, 1, 0) turns RGB into BGR."""
         self._check_input(in_)
         if len(order) != self.inputs[in_][1]:
-            raise ValueError(f"Channel swap {order} needs to have the same number of dimensions as the input channels: "
-                             f"{self.inputs[in_][1]}.")  # fmt: skip
+            raise ValueError(
+                f"Channel swap {order} needs to have the same number of dimensions as the input channels: "
+                f"{self.inputs[in_][1]}."
+            )
         self.channel_swap[in_] = order
 
     def set_raw_scale(self, in_, scale):

@@ -149,29 +149,13 @@ class Net(NotPickled):
         blobs   names of further blobs to return, besides the outputs (or, with `end`, the tops of that layer)
         kwargs  data for the input blobs: {name: array}, all of them or none
         """
-        first = self._layer_index(start) if start is not None else 0
-        if end is not None:
-            last = self._layer_index(end)
-            outputs = set(self.top_names[end]) | set(blobs or [])
-        else:
-            last = None
-            outputs = set(self.outputs) | set(blobs or [])
-        if kwargs:
-            if set(kwargs) != set(self.inputs):
-                raise CaffeError(
-                    f"Input blob arguments do not match net inputs: given {sorted(kwargs)}, "
-                    f"the net has {sorted(self.inputs)}."
-                )
-            for name, value in kwargs.items():
-                blob = self._blob(name)
-                if np.shape(value)[0] != blob.shape[0]:
-                    raise CaffeError(
-                        f"Input is not batch sized: '{name}' got {np.shape(value)[0]} items, "
-                        f"its blob holds {blob.shape[0]}."
-                    )
-                blob.data[...] = value
+        first = 0 if start is None else self._layer_index(start)
+        last = None if end is None else self._layer_index(end)
+        names = {*(self.outputs if end is None else self.top_names[end]), *(blobs or [])}
+        for blob, value in self._fed(kwargs, self.inputs, "Input blob", "inputs"):
+            blob.data[...] = value
         self._forward(first, last)
-        return {name: self._blob(name).data for name in outputs}
+        return {name: self._blob(name).data for name in names}
 
     def _forward(self, first, last):
         """Run layers number `first` to `last`; the loss (sum of weighted tops)."""
@@ -183,32 +167,31 @@ class Net(NotPickled):
         diffs   names of further blobs whose diffs to return, besides the inputs (or, with `end`, its bottoms)
         kwargs  diffs for the output blobs: {name: array}, all of them or none
         """
-        first = self._layer_index(start) if start is not None else None
-        if end is not None:
-            last = self._layer_index(end)
-            outputs = set(self.bottom_names[end]) | set(diffs or [])
-        else:
-            last = 0
-            outputs = set(self.inputs) | set(diffs or [])
-        if kwargs:
-            if set(kwargs) != set(self.outputs):
-                raise CaffeError(
-                    f"Top diff arguments do not match net outputs: given {sorted(kwargs)}, "
-                    f"the net has {sorted(self.outputs)}."
-                )
-            for name, value in kwargs.items():
-                blob = self._blob(name)
-                if np.ndim(value) and np.shape(value)[0] != (blob.shape or (1,))[0]:
-                    raise CaffeError(
-                        f"Diff is not batch sized: '{name}' got shape {np.shape(value)}, its blob has {blob.shape}."
-                    )
-                blob.diff[...] = value
+        first = None if start is None else self._layer_index(start)
+        last = 0 if end is None else self._layer_index(end)
+        names = {*(self.inputs if end is None else self.bottom_names[end]), *(diffs or [])}
+        for blob, value in self._fed(kwargs, self.outputs, "Top diff", "outputs"):
+            blob.diff[...] = value
         self._backward(first, last)
-        return {name: self._blob(name).diff for name in outputs}
+        return {name: self._blob(name).diff for name in names}
 
     def _backward(self, first=None, last=0):
         """Run layers number `first` (default: the last) down to `last` backward."""
         self.executor.backward(first, last)
+
+    def _fed(self, arrays, names, told, what):
+        """(blob, array) of {name: array}, which are to be for all of `names` or none."""
+        if arrays and set(arrays) != set(names):
+            raise CaffeError(
+                f"{told} arguments do not match net {what}: given {sorted(arrays)}, the net has {sorted(names)}."
+            )
+        for name, value in arrays.items():
+            blob = self._blob(name)
+            if np.ndim(value) and np.shape(value)[0] != (blob.shape or (1,))[0]:
+                raise CaffeError(
+                    f"{told} is not batch sized: '{name}' got shape {np.shape(value)}, its blob has {blob.shape}."
+                )
+            yield blob, value
 
     def reshape(self):
         """Let every layer set its tops' shapes anew (after an input blob was reshaped)."""

@@ -24,38 +24,22 @@ def filter_net(net):
 
 def state_meets_rule(state, rule, layer_name) -> bool:
     """Does NetState `state` fit NetStateRule `rule`?"""
-    if rule.HasField("phase") and rule.phase != state.phase:
-        log.info(
-            "net.cpp:296",
-            f"The NetState phase ({state.phase}) differed from the phase ({rule.phase}) "
-            f"specified by a rule in layer {layer_name}",
-        )
+    for source, told in _misfits(state, rule):
+        log.info(source, f"The NetState {told} specified by a rule in layer {layer_name}")
         return False
-    if rule.HasField("min_level") and state.level < rule.min_level:
-        log.info(
-            "net.cpp:306",
-            f"The NetState level ({state.level}) is above the min_level ({rule.min_level}) "
-            f"specified by a rule in layer {layer_name}",
-        )
-        return False
-    if rule.HasField("max_level") and state.level > rule.max_level:
-        log.info(
-            "net.cpp:316",
-            f"The NetState level ({state.level}) is above the max_level ({rule.max_level}) "
-            f"specified by a rule in layer {layer_name}",
-        )
-        return False
-    stages = set(state.stage)
-    for stage in rule.stage:
-        if stage not in stages:
-            log.info(
-                "net.cpp:332", f"The NetState did not contain stage '{stage}' specified by a rule in layer {layer_name}"
-            )
-            return False
-    for stage in rule.not_stage:
-        if stage in stages:
-            log.info(
-                "net.cpp:346", f"The NetState contained a not_stage '{stage}' specified by a rule in layer {layer_name}"
-            )
-            return False
     return True
+
+
+def _misfits(state, rule):
+    if rule.HasField("phase") and rule.phase != state.phase:
+        yield "net.cpp:296", f"phase ({state.phase}) differed from the phase ({rule.phase})"
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        yield "net.cpp:306", f"level ({state.level}) is above the min_level ({rule.min_level})"
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        yield "net.cpp:316", f"level ({state.level}) is above the max_level ({rule.max_level})"
+    for stage in rule.stage:
+        if stage not in state.stage:
+            yield "net.cpp:332", f"did not contain stage '{stage}'"
+    for stage in rule.not_stage:
+        if stage in state.stage:
+            yield "net.cpp:346", f"contained a not_stage '{stage}'"

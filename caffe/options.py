@@ -39,8 +39,10 @@ def declare(name, fields, number=None) -> Field:
     wire = file.SerializeToString()
     if name in _declared:
         if _declared[name][0] != wire:
-            raise CaffeError(f"options '{name}' are declared already, with other fields; start Python again to change "
-                             "them, or take another name")  # fmt: skip
+            raise CaffeError(
+                f"options '{name}' are declared already, with other fields; start Python again to change "
+                "them, or take another name"
+            )
         return _declared[name][1]
     if name in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name:
         raise CaffeError(f"options '{name}' are Caffe's own: read them with self.param.{name}, or take another name")
@@ -81,12 +83,20 @@ def _described(name, fields, number):
         kind = default[0] if several and len(default) == 1 else default
         as_type = kind if isinstance(kind, type) else type(kind)
         if as_type not in _KINDS or not isinstance(field, str) or not field.isidentifier():
-            raise CaffeError(f"options '{name}': field {field!r} is declared as {default!r}; wanted a bool, int, float "
-                             "or str, one of these types, or a list with such a type in it")  # fmt: skip
+            raise CaffeError(
+                f"options '{name}': field {field!r} is declared as {default!r}; wanted a bool, int, float "
+                "or str, one of these types, or a list with such a type in it"
+            )
         added = described.field.add(name=field, number=place, type=_KINDS[as_type])
         added.label = described.field[0].LABEL_REPEATED if several else described.field[0].LABEL_OPTIONAL
         if not (several or isinstance(kind, type)):
             added.default_value = str(kind).lower() if as_type is bool else str(kind)
-    file.extension.add(name=name, number=number, label=Field.LABEL_OPTIONAL, type=Field.TYPE_MESSAGE,
-                       type_name=f".caffe.{message}", extendee=".caffe.LayerParameter")  # fmt: skip
+    file.extension.add(
+        name=name,
+        number=number,
+        label=Field.LABEL_OPTIONAL,
+        type=Field.TYPE_MESSAGE,
+        type_name=f".caffe.{message}",
+        extendee=".caffe.LayerParameter",
+    )
     return file

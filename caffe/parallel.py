@@ -122,6 +122,8 @@ class Averaging:
                 "to an older snapshot; give all of them the same one"
             )
         self._guard(lambda: [dist.broadcast(b.memory.tensor(), 0) for b in solver.net.learnable_params])
+        for blob in solver.net.learnable_params:
+            blob.memory.written()
         solver.add_callback(lambda: None, self.average)
         own_request = solver.action_function
         solver.set_action_function(lambda: self.agree(own_request()))

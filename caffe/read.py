@@ -63,8 +63,10 @@ def parse_text(text: bytes, message_type, name):
         elif ours != decoded:
             message, problem = _parsed(ours, message_type)
     if problem:
-        raise CaffeError(f"Failed to parse {message_type.DESCRIPTOR.name} file: {name}: "
-                         f"Error parsing text-format {message_type.DESCRIPTOR.full_name}: {problem}")  # fmt: skip
+        raise CaffeError(
+            f"Failed to parse {message_type.DESCRIPTOR.name} file: {name}: "
+            f"Error parsing text-format {message_type.DESCRIPTOR.full_name}: {problem}"
+        )
     return message
 
 
@@ -183,10 +185,8 @@ def _bad_string(message):
 def _complete_snapshot_prefix(solver, path):
     if not solver.HasField("snapshot_prefix"):
         solver.snapshot_prefix = os.path.splitext(path)[0]
-        info("upgrade_proto.cpp:1108", "snapshot_prefix was not specified and is set to "
-                 + solver.snapshot_prefix)  # fmt: skip
+        info("upgrade_proto.cpp:1108", "snapshot_prefix was not specified and is set to " + solver.snapshot_prefix)
     elif os.path.isdir(solver.snapshot_prefix):
         stem = os.path.splitext(os.path.basename(path))[0]
         solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, stem)
-        info("upgrade_proto.cpp:1113", "snapshot_prefix was a directory and is replaced to "
-                 + solver.snapshot_prefix)  # fmt: skip
+        info("upgrade_proto.cpp:1113", "snapshot_prefix was a directory and is replaced to " + solver.snapshot_prefix)

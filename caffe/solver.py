@@ -239,6 +239,7 @@ class Solver(NotPickled):
             loss += float(net.executor.forward())
             values = [v for _, _, blob in outputs(net) for v in blob]
             sums = values if sums is None else [a + b for a, b in zip(sums, values)]
+        net.executor.forget()  # training changes the parameters before the next test
         if self.param.test_compute_loss:
             log.info("solver.cpp:396", f"Test loss: {log.number(loss / passes)}")
         names = [(name, weight) for name, weight, blob in outputs(net) for _ in blob]
@@ -374,15 +375,7 @@ def _train_net(param, seed):
     }[given[0]]
     value = getattr(param, given[0])
     log.info("solver.cpp:102", f"Creating training net {told}{value if isinstance(value, str) else ''}")
-    net_param = _read(value)
-    state = caffe_pb2.NetState(phase=caffe_pb2.TRAIN)
-    state.MergeFrom(net_param.state)
-    state.MergeFrom(param.train_state)
-    state.phase = caffe_pb2.TRAIN
-    net_param.state.CopyFrom(state)
-    net = Net.from_proto(net_param, seed)
-    _load_weights(net, param)
-    return net
+    return _made(value, caffe_pb2.TRAIN, param.train_state, param, seed)
 
 
 def _test_nets(param, seed):
@@ -401,39 +394,26 @@ def _test_nets(param, seed):
         raise CaffeError(f"test_interval must be positive where there are test nets, not {param.test_interval}")
     nets = []
     for i, source in enumerate(sources):
-        kind = (
-            ("test_net" if i < len(named) else "net")
-            if isinstance(source, str)
-            else ("test_net_param" if i < len(named) else "net_param")
-        )
-        told = f"{kind} file: {source}" if isinstance(source, str) else kind
+        kind = "test_net" if i < len(named) else "net"
+        told = f"{kind} file: {source}" if isinstance(source, str) else f"{kind}_param"
         log.info("solver.cpp:190", f"Creating test net (#{i}) specified by {told}")
-        net_param = _read(source)
-        state = caffe_pb2.NetState(phase=caffe_pb2.TEST)
-        state.MergeFrom(net_param.state)
-        if param.test_state:
-            state.MergeFrom(param.test_state[i])
-        state.phase = caffe_pb2.TEST
-        net_param.state.CopyFrom(state)
-        nets.append(Net.from_proto(net_param, mix(seed, "test", i)))
-        _load_weights(nets[-1], param)
+        state = param.test_state[i] if param.test_state else caffe_pb2.NetState()
+        nets.append(_made(source, caffe_pb2.TEST, state, param, mix(seed, "test", i)))
         nets[-1].executor.debug_info = param.debug_info
     return nets
 
 
-def _load_weights(net, param):
-    for paths in param.weights:
-        for path in paths.split(","):
-            log.info("solver.cpp:72", f"Finetuning from {path.strip()}")
-            net.copy_from(path.strip())
-
-
-def _read(source):
-    if isinstance(source, str):
-        return read_net_file(source)
-    copy = caffe_pb2.NetParameter()
-    copy.CopyFrom(source)
-    return copy
+def _made(source, phase, state, param, seed):
+    """The net of a file or of a NetParameter in this phase, with what SolverParameter `param` finetunes from."""
+    net_param = caffe_pb2.NetParameter()
+    net_param.CopyFrom(read_net_file(source) if isinstance(source, str) else source)
+    net_param.state.MergeFrom(state)
+    net_param.state.phase = phase
+    net = Net.from_proto(net_param, seed)
+    for path in (path.strip() for paths in param.weights for path in paths.split(",")):
+        log.info("solver.cpp:72", f"Finetuning from {path}")
+        net.copy_from(path)
+    return net
 
 
 def outputs(net):

@@ -59,8 +59,10 @@ def _tell(layer, number, split):
         effect = f"the loss_weight of {', '.join(map(repr, lost))} is lost"
     else:
         return
-    bvlc.tell(layer, f"top '{layer.top[number]}' has a loss_weight and is read by another layer, too: as in BVLC "
-                     f"Caffe, {effect}")  # fmt: skip
+    bvlc.tell(
+        layer,
+        f"top '{layer.top[number]}' has a loss_weight and is read by another layer, too: as in BVLC Caffe, {effect}",
+    )
 
 
 def _split_name(net, key, blob):

@@ -17,15 +17,19 @@ backward reads says so by its formula: `bottom_diff(x, y, g)` is the bottom's gr
 and the top's gradient is g.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch.autograd.graph import _engine_run_backward
 
+from caffe import device
 from caffe.blob import Blob, lacks_memory
 from caffe.builtin_layer import BuiltinLayer
 from caffe.errors import CaffeError
 from caffe.fillers import fill
+from caffe.layer import TEST
+from caffe.prepared import Prepared
 
 
 class TorchLayer(BuiltinLayer):
@@ -45,6 +49,11 @@ class TorchLayer(BuiltinLayer):
         self._values: Any = None  # of bottom and top, for `bottom_diff`
         self.in_place = False
 
+    def __init_subclass__(cls, **given):
+        super().__init_subclass__(**given)
+        if "compute" in vars(cls) and "infer" not in vars(cls):
+            cls.infer = TorchLayer.infer  # a faster way belongs to the computation that it was written for
+
     # ---- what a layer type defines
 
     def configure(self, bottom):
@@ -53,6 +62,20 @@ class TorchLayer(BuiltinLayer):
     def compute(self, *bottoms):
         """Tops from bottoms: a tensor, or a tuple of tensors."""
         raise CaffeError(f"layer type {self.type} defines no compute")
+
+    @property
+    def infers(self):
+        """Whether a forward pass is `infer`: in phase TEST, with no backward pass to follow, on the CPU."""
+        return self.phase == TEST and device.shares_host() and not (self.duty.backward and self.differentiable)
+
+    def infer(self, *bottoms):
+        """As `compute`; a layer type defines it where it knows a faster way."""
+        return self.compute(*bottoms)
+
+    def once(self, make, *also, blobs=None):
+        """What `make()` gives, until one of the `blobs` (default: the layer's) may have other values, or `also`."""
+        self.prepared = self.prepared or Prepared()
+        return self.prepared.get(self.blobs if blobs is None else blobs, also, make)
 
     def top_shapes(self, *shapes):
         """Shapes of the tops for bottoms of these shapes (lists of int tuples)."""
@@ -97,6 +120,10 @@ class TorchLayer(BuiltinLayer):
         except (RuntimeError, IndexError) as e:  # torch's complaint about shapes that do not fit
             raise self.error(f"bottom shapes {', '.join(map(str, key))} do not fit: {str(e).splitlines()[0]}") from e
         self._top_shapes = [tuple(s) for s in shapes][: len(top)]
+        for blob, own, shape in zip(top, bottom, self._top_shapes):
+            if blob is own and math.prod(shape) != own.count:
+                self.fail(f"works in place on a blob of shape {own.shape}, but its top has shape {shape}; "
+                          "give it a top of its own")  # fmt: skip
         for blob, shape in zip(top, self._top_shapes):
             blob.reshape(*shape)
         self._shapes_for = key
@@ -110,7 +137,8 @@ class TorchLayer(BuiltinLayer):
             outputs = self._recorded(bottom, inputs)
         else:
             self._record = None
-            outputs = self._computed(bottom, inputs, [b.tensor() for b in self.blobs], torch.no_grad())
+            way = self.infer if self.infers else self.compute
+            outputs = self._computed(bottom, inputs, [b.tensor() for b in self.blobs], torch.no_grad(), way)
         for blob, value in zip(top, outputs):
             blob.memory.assign(value.detach())
         if self.by_formula and self.duty.backward:
@@ -129,15 +157,15 @@ class TorchLayer(BuiltinLayer):
         # `data`, not `detach()`: values may be written, and updates come, before another backward pass, as in Caffe.
         inputs = [x.data.requires_grad_(self._wants(i)) for i, x in enumerate(inputs)]
         weights = [b.tensor().data.requires_grad_(p) for b, p in zip(self.blobs, self.duty.params)]
-        outputs = self._computed(bottom, inputs, weights, torch.enable_grad())
+        outputs = self._computed(bottom, inputs, weights, torch.enable_grad(), self.compute)
         self._record = (inputs, weights, outputs)
         return outputs
 
-    def _computed(self, bottom, inputs, weights, grad_mode):
+    def _computed(self, bottom, inputs, weights, grad_mode, way):
         self.weights = weights
         try:
             with grad_mode:
-                return _several(self.compute(*inputs))
+                return _several(way(*inputs))
         except (MemoryError, RuntimeError, IndexError) as e:
             shapes = ", ".join(str(b.shape) for b in bottom)
             if lacks_memory(e):

@@ -68,6 +68,8 @@ class Update:
         alike = all(w.stride() == t.stride() for some in (grads, *slots) for w, t in zip(weights, some))
         if alike and not self.executor.keep and self.param.regularization_type == "L2":
             if self.rule.fused(self.param, weights, grads, slots, rate, decay):
+                for blob, _ in members:
+                    blob.memory.written()  # torch's fused updates do not count as writing
                 return  # nobody reads the diffs
         for (blob, _), w, g, *history in zip(members, weights, grads, *slots):
             self._regularize(w, g, decay)

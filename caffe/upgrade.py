@@ -17,16 +17,31 @@ V1 = caffe_pb2.V1LayerParameter
 
 # Type names that differ from the enum's by more than case and underscores.
 V1_TYPES = {
-    "ABSVAL": "AbsVal", "ARGMAX": "ArgMax", "BNLL": "BNLL", "HDF5_DATA": "HDF5Data", "HDF5_OUTPUT": "HDF5Output",
-    "IM2COL": "Im2col", "LRN": "LRN", "MVN": "MVN", "NONE": "", "RELU": "ReLU",
-    "SOFTMAX_LOSS": "SoftmaxWithLoss", "TANH": "TanH",
-}  # fmt: skip
+    "ABSVAL": "AbsVal",
+    "ARGMAX": "ArgMax",
+    "BNLL": "BNLL",
+    "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output",
+    "IM2COL": "Im2col",
+    "LRN": "LRN",
+    "MVN": "MVN",
+    "NONE": "",
+    "RELU": "ReLU",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "TANH": "TanH",
+}
 
 DATA_PARAMS = {V1.DATA: "data_param", V1.IMAGE_DATA: "image_data_param", V1.WINDOW_DATA: "window_data_param"}
 TRANSFORMATIONS = ("scale", "mean_file", "crop_size", "mirror")
 
-SOLVER_TYPES = {"SGD": "SGD", "NESTEROV": "Nesterov", "ADAGRAD": "AdaGrad", "RMSPROP": "RMSProp",
-                "ADADELTA": "AdaDelta", "ADAM": "Adam"}  # fmt: skip
+SOLVER_TYPES = {
+    "SGD": "SGD",
+    "NESTEROV": "Nesterov",
+    "ADAGRAD": "AdaGrad",
+    "RMSPROP": "RMSProp",
+    "ADADELTA": "AdaDelta",
+    "ADAM": "Adam",
+}
 
 
 def upgrade_net(net, name) -> bool:
@@ -41,8 +56,11 @@ def upgrade_net(net, name) -> bool:
         if complete:
             _log_success(41, "file specified using deprecated V0LayerParameter")
         else:
-            warning("upgrade_proto.cpp:36", "Warning: had one or more problems upgrading V0NetParameter to "
-                        "NetParameter (see above); continuing anyway.")  # fmt: skip
+            warning(
+                "upgrade_proto.cpp:36",
+                "Warning: had one or more problems upgrading V0NetParameter to "
+                "NetParameter (see above); continuing anyway.",
+            )
     if any(_old_transformations(layer) for layer in net.layers):
         _log_attempt(46, "input file specified using deprecated transformation parameters", name)
         for layer in net.layers:
@@ -68,8 +86,10 @@ def upgrade_solver(solver, name) -> None:
     """Turn `solver_type` of SolverParameter `solver` into `type`, in place, and upgrade the nets written in it."""
     if solver.HasField("solver_type"):
         if solver.HasField("type"):
-            raise CaffeError(f"{name}: Failed to upgrade solver: old solver_type field (enum) and new type field "
-                             "(string) cannot be both specified in solver proto text.")  # fmt: skip
+            raise CaffeError(
+                f"{name}: Failed to upgrade solver: old solver_type field (enum) and new type field "
+                "(string) cannot be both specified in solver proto text."
+            )
         _log_attempt(1085, "input file specified using deprecated 'solver_type' field (enum)", name)
         solver.type = SOLVER_TYPES[solver.SolverType.Name(solver.solver_type)]
         solver.ClearField("solver_type")
@@ -109,10 +129,12 @@ def _move_transformations(layer):
 
 def _upgrade_v1_layers(net, name):
     if net.layer:
-        raise CaffeError(f"{name}: Refusing to upgrade inconsistent NetParameter input; the definition includes both "
-                         "'layer' and 'layers' fields. The current format defines 'layer' fields with string type "
-                         "like layer { type: 'Layer' ... } and not layer type enums: layers { type: LAYER ... }. "
-                         "Manually switch the definition to 'layer' format to continue.")  # fmt: skip
+        raise CaffeError(
+            f"{name}: Refusing to upgrade inconsistent NetParameter input; the definition includes both "
+            "'layer' and 'layers' fields. The current format defines 'layer' fields with string type "
+            "like layer { type: 'Layer' ... } and not layer type enums: layers { type: LAYER ... }. "
+            "Manually switch the definition to 'layer' format to continue."
+        )
     for old in net.layers:
         _upgrade_v1_layer(old, net.layer.add())
     net.ClearField("layers")
@@ -128,8 +150,12 @@ def _upgrade_v1_layer(old, new):
         new.name = old.name
     if old.HasField("type"):
         new.type = v1_type_name(old.type)
-    multipliers = (("name", old.param), ("lr_mult", old.blobs_lr), ("decay_mult", old.weight_decay),
-                   ("share_mode", old.blob_share_mode))  # fmt: skip
+    multipliers = (
+        ("name", old.param),
+        ("lr_mult", old.blobs_lr),
+        ("decay_mult", old.weight_decay),
+        ("share_mode", old.blob_share_mode),
+    )
     for field, values in multipliers:
         while len(new.param) < len(values):
             new.param.add()
@@ -153,8 +179,10 @@ def _inputs_to_layer(net, name):
         sizes = [list(net.input_dim[i : i + 4]) for i in range(0, len(net.input_dim), 4)]
     if sizes:
         if len(sizes) < len(net.input) or (net.input_dim and not net.input_shape and len(net.input_dim) % 4):
-            raise CaffeError(f"{name}: {len(net.input)} inputs, but shapes for {len(sizes)} ({len(net.input_dim)} "
-                             "input_dim); give each input one input_shape, or four input_dim")  # fmt: skip
+            raise CaffeError(
+                f"{name}: {len(net.input)} inputs, but shapes for {len(sizes)} ({len(net.input_dim)} "
+                "input_dim); give each input one input_shape, or four input_dim"
+            )
         layer = caffe_pb2.LayerParameter(name="input", type="Input", top=net.input)
         for size in sizes[: len(net.input)]:
             layer.input_param.shape.add().dim.extend(size)

@@ -91,11 +91,13 @@ def _fold_padding_layers(net, name):
             if source is None or source.layer.type != "padding":
                 continue
             if layer.layer.type not in ("conv", "pool"):
-                raise CaffeError(f"{name}: Padding layer input to non-convolutional / non-pooling layer type "
-                                 f"{layer.layer.type}")  # fmt: skip
+                raise CaffeError(
+                    f"{name}: Padding layer input to non-convolutional / non-pooling layer type {layer.layer.type}"
+                )
             if len(layer.bottom) != 1 or len(source.bottom) != 1 or len(source.top) != 1:
-                raise CaffeError(f"{name}: Padding layer {source.layer.name} and the layer above it must take a "
-                                 "single blob as input")  # fmt: skip
+                raise CaffeError(
+                    f"{name}: Padding layer {source.layer.name} and the layer above it must take a single blob as input"
+                )
             layer.layer.pad = source.layer.pad
             layer.bottom[i] = source.bottom[0]
         for blob in layer.top:

@@ -76,7 +76,8 @@ def load_layers(names):
         try:
             importlib.import_module(name)
         except ImportError as e:
-            raise PythonLayerError(f"cannot import the module of layers '{name}' ({e}); is its folder in "
-                                   "PYTHONPATH?") from e  # fmt: skip
+            raise PythonLayerError(
+                f"cannot import the module of layers '{name}' ({e}); is its folder in PYTHONPATH?"
+            ) from e
         except SystemExit as e:
             raise PythonLayerError(f"the module of layers '{name}' ends the program ({e!r}); is it a script?") from e

@@ -23,11 +23,7 @@ def blob_from_proto(blob, proto, where, reshape=False):
     if reshape:
         blob.reshape(*shape)
     elif not _same_shape(blob.shape, proto, shape):
-        raise CaffeError(
-            f"{where} shape mismatch. Source param shape is {_told(shape)}; target param shape is "
-            f"{_told(blob.shape)}. To learn this layer's parameters from scratch rather than copying "
-            "from a saved net, rename the layer."
-        )
+        raise _mismatch(where, blob.shape, shape)
     values = packed.read_values(proto)
     if len(values) != blob.count:
         raise CaffeError(f"{where} holds {len(values)} values for shape {shape}; the file is damaged")
@@ -39,15 +35,26 @@ def blob_from_proto(blob, proto, where, reshape=False):
 
 def proto_shape(proto):
     """Shape of a BlobProto, in the new layout or in the old one (num, channels, height, width)."""
-    if any(proto.HasField(f) for f in ("num", "channels", "height", "width")):
+    if _is_old(proto):
         return (proto.num, proto.channels, proto.height, proto.width)
     return tuple(proto.shape.dim)
 
 
+def _is_old(proto):
+    return any(proto.HasField(f) for f in ("num", "channels", "height", "width"))
+
+
 def _same_shape(own, proto, shape):
-    if proto.HasField("num") or proto.HasField("channels") or proto.HasField("height") or proto.HasField("width"):
+    if _is_old(proto):
         return len(own) <= 4 and (1,) * (4 - len(own)) + tuple(own) == tuple(shape)  # old files pad in front
     return tuple(own) == tuple(shape)
+
+
+def _mismatch(where, own, shape):
+    return CaffeError(
+        f"{where} shape mismatch. Source param shape is {_told(shape)}; target param shape is {_told(own)}. "
+        "To learn this layer's parameters from scratch rather than copying from a saved net, rename the layer."
+    )
 
 
 def _told(shape):
@@ -177,12 +184,8 @@ def _copy_group(net, node, group, path):
             continue
         data = group[str(k)]
         if tuple(data.shape) != blob.shape:
-            raise CaffeError(
-                f"{path}: Cannot copy param {k} weights from layer '{name}'; shape mismatch. "
-                f"Source param shape is {_told(data.shape)}; target param shape is {_told(blob.shape)}. "
-                "To learn this layer's parameters from scratch rather than copying from a saved net, "
-                "rename the layer."
-            )
+            where = f"{path}: Cannot copy param {k} weights from layer '{name}';"
+            raise _mismatch(where, blob.shape, data.shape)
         blob.memory.assign(torch.from_numpy(hdf5_values(data)))
 
 

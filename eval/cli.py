@@ -12,7 +12,17 @@ import numpy as np
 from eval import plots, provenance, tables
 from eval.card import write_card
 from eval.deploy import PROTOTXT
-from eval.features import EXTRAS, FeatureFileError, read_cache, read_original, write_embeddings
+from eval.ending import exit_status
+from eval.features import (
+    EXTRAS,
+    FeatureFileError,
+    is_embeddings,
+    read_cache,
+    read_embeddings,
+    read_original,
+    training_told,
+    write_embeddings,
+)
 from eval.papers import FORMATS, LABELS, by_probe_views, of_result, terminal
 from eval.protocol import evaluate
 from eval.references import baselines, segmentation
@@ -40,26 +50,15 @@ def main(name, argv=None):
     dataset = DATASETS[name]
     argv = sys.argv[1:] if argv is None else argv
     args = parse(dataset, argv)
-    try:
-        result = run(dataset, args, shlex.join([*script_of(name).split(), *argv]))
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command begins anew", file=sys.stderr)
-        return 130
-    except (DataError, ValueError, OSError) as e:
-        return fail(e)
-    except Exception as e:
-        if type(e).__name__ == "CaffeError":  # known without importing the runtime, which scoring does not need
-            return fail(e)
-        raise
-    mean = 100 * result["identification"]["with_identical"]["rank1"]
+    typed = shlex.join([*script_of(name).split(), *argv])
+    return exit_status(evaluate_as_expected, dataset, args, typed, stopped="the same command begins anew")
+
+
+def evaluate_as_expected(dataset, args, typed):
+    """ValueError: the result is not what --expect says."""
+    mean = 100 * run(dataset, args, typed)["identification"]["with_identical"]["rank1"]
     if args.expect is not None and not abs(mean - args.expect) <= args.tol:
-        return fail(f"mean rank-1 is {mean:.3f}, expected {args.expect} within {args.tol}")
-    return 0
-
-
-def fail(message):
-    print(f"error: {message}", file=sys.stderr)
-    return 1
+        raise ValueError(f"mean rank-1 is {mean:.3f}, expected {args.expect} within {args.tol}")
 
 
 def run(dataset, args, typed):
@@ -87,7 +86,7 @@ def run(dataset, args, typed):
     out = args.out or ROOT / "results" / f"{dataset.name}-tr{train_num}"
     write_outputs(dataset, train_num, result, out)
     if "/" in str(features.names[0]):  # walks of a tree, not places in a file
-        write_embeddings(out / "features.npz", features, dataset.tree)
+        write_embeddings(out / "features.npz", features, dataset.tree, origin)
     if args.report:
         write_report(out / "report.html", dataset, result, features, extras)
     if source is not None and (written := write_card(source.weights, dataset, result)):
@@ -97,10 +96,12 @@ def run(dataset, args, typed):
 
 
 def read_features(dataset, path):
-    """Features, extras and origin, from a file of ours or of the original."""
+    """Features, extras and origin, from a file of ours, of the original, or of OpenGait's form."""
     origin = {"dataset": dataset.name, "features": str(path)}
     try:
         origin["features_sha256"] = sha256(path)
+        if is_embeddings(path):
+            return of_one_part(path, dataset), {}, origin | training_told(path)
         if not zipfile.is_zipfile(path):
             return read_original(path, len(dataset.protocol.groups)), {}, origin
         features, extras, key = read_cache(path)
@@ -121,6 +122,14 @@ def read_features(dataset, path):
     return features, extras, origin | key
 
 
+def of_one_part(path, dataset):
+    features = read_embeddings(path, dataset)
+    if features.vectors.ndim == 3:
+        parts = features.vectors.shape[2]
+        raise FeatureFileError(f"{path}: has {parts} parts a walk, which eval/compare.py takes; wanted one here")
+    return features
+
+
 def training_of(origin):
     """{"verdict", "told", "leaked"} of where features come from."""
     if origin.get("training") is None:
@@ -139,9 +148,7 @@ def source_of(dataset, args):
     if not (args.im_path or args.gt_path):
         settle(dataset, lambda told: print(told, file=sys.stderr))
     im_path, gt_path = paths_of(dataset, args, folder)
-    weights = args.weights or default_weights(dataset.name)
-    if not weights.is_file():
-        raise ValueError(f"{weights}: no such file of weights; see --weights, or get the authors': {RELEASED_WEIGHTS}")
+    weights = weights_file(args.weights, dataset.name)
     print(f"weights {weights}", file=sys.stderr)
     train_num = len(read_partition(args.partition)[0]) if args.partition else args.train_num
     return Source(
@@ -173,6 +180,14 @@ def paths_of(dataset, args, folder):
 def model_folder(name):
     """Where released weights of a dataset belong."""
     return f"models/{MODEL_FOLDERS.get(name, name)}"
+
+
+def weights_file(given, name):
+    """The weights `given` on the command line, or the default ones of a dataset. ValueError: there is no such file."""
+    weights = given or default_weights(name)
+    if not weights.is_file():
+        raise ValueError(f"{weights}: no such file of weights; see --weights, or get the authors': {RELEASED_WEIGHTS}")
+    return weights
 
 
 def default_weights(name):

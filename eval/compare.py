@@ -14,7 +14,6 @@ bootstrap over subjects.
 import argparse
 import json
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +23,13 @@ import numpy as np
 
 from eval import metrics, papers, tables
 from eval.cli import read_features, training_of
-from eval.features import Features, read_embeddings
+from eval.ending import exit_status
+from eval.features import Features, is_embeddings, read_embeddings, training_told
 from eval.protocol import Trials
 from eval.references import flat
 from eval.score import SIMILARITIES, parts
 from eval.seen import LEAKED, unknown
 from layers.datasets import DATASETS
-from layers.frames import DataError
 
 PUBLISHED = Path(__file__).resolve().parent / "published.json"
 UNNAMED = ""  # the one kind of probes, where the protocol has no further ones
@@ -49,21 +48,17 @@ class Scored:
 
 
 def main(argv=None):
-    args = parse(argv)
+    return exit_status(tabulate, parse(argv), stopped="the same command begins anew")
+
+
+def tabulate(args):
     dataset = DATASETS[args.dataset]
-    try:
-        runs = {name: [score(dataset, file, args.similarity) for file in files] for name, files in args.runs}
-        table = compare(dataset, runs, args.seed)
-        if args.published:
-            add_published(dataset, table)
-        embolden(table)
-        write(table, args.out)
-    except (DataError, ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    runs = {name: [score(dataset, file, args.similarity) for file in files] for name, files in args.runs}
+    table = compare(dataset, runs, args.seed)
+    if args.published:
+        add_published(dataset, table)
+    embolden(table)
+    write(table, args.out)
 
 
 def score(dataset, file, similarity):
@@ -95,16 +90,10 @@ def read(dataset, file):
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     if is_embeddings(path):
-        return read_embeddings(path, dataset), unknown(f"{path.name} does not tell")
+        told = training_told(path)
+        return read_embeddings(path, dataset), training_of(told) if told else unknown(f"{path.name} does not tell")
     features, _, origin = read_features(dataset, path)
     return features, training_of(origin)
-
-
-def is_embeddings(path):
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
-            return "embeddings.npy" in file.namelist()
-    return b"gallery_features" not in path.read_bytes()
 
 
 def subjects_of(dataset, features: Features):

@@ -14,6 +14,7 @@ from layers.datasets import Sequence
 from layers.unpickle import UnsafePickleError, load_arrays
 
 FEATURE_DIM = 256
+TRAINING = ("training", "training_told", "training_leaked")  # what a cache's key says of it, see eval.seen
 MOST_BYTES = 2**30  # of a cache, unpacked; that of all of CASIA-B takes a tenth
 # What a cache holds: kind and axes of each array (N sequences, of which K are shown), as eval.extract explains them.
 FEATURES = dict(vectors="f N D", labels="i N", groups="i N", roles="U N", covariates="U N", names="U N")
@@ -105,14 +106,42 @@ def one_side(path, arrays, role, num_groups):
     )
 
 
-def write_embeddings(path, features, tree):
+def write_embeddings(path, features, tree, origin):
     """Features as OpenGait holds them, in an .npz: embeddings (N, D, 1), and labels, types, views (N,), text.
 
-    tree: `layers.datasets.Dataset.tree`, the levels of a walk's path."""
+    tree: `layers.datasets.Dataset.tree`, the levels of a walk's path. origin: says who trained, see `training_told`."""
     levels = [dict(zip(tree, str(name).split("/"))) for name in features.names]
     columns = {"labels": "subject", "types": "condition", "views": "view"}
     told = {name: np.array([level.get(key, "") for level in levels]) for name, key in columns.items()}
-    write_arrays(path, embeddings=features.vectors[:, :, None], **told)
+    write_arrays(path, embeddings=features.vectors[:, :, None], **told, **training_array(origin))
+
+
+def training_array(origin):
+    """{"training": an array of text}: what the key of a cache says of the training, for an .npz of OpenGait's form."""
+    known = {name: origin[name] for name in TRAINING if origin.get(name) is not None}
+    return {"training": np.array(json.dumps(known))} if known else {}
+
+
+def training_told(path):
+    """What `training_array` put into a file; {} for one that does not tell."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    with arrays_of(path, "a file of features") as arrays:
+        told = json.loads(str(arrays["training"])) if "training" in arrays else {}
+        return {name: str(told[name]) for name in TRAINING if name in told}
+
+
+def is_embeddings(path):
+    """Is it a file of OpenGait's form, .npz or a pickled dict? OSError: it cannot be read."""
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as file:
+                return "embeddings.npy" in file.namelist()
+        except zipfile.BadZipFile:
+            return False
+    with open(path, "rb") as file:
+        content = file.read()
+    return b"embeddings" in content and b"gallery_features" not in content
 
 
 def read_embeddings(path, dataset):
@@ -162,7 +191,8 @@ def read_cache(path, key=None):
 
     key: a JSON-able dict of all that determines the features. extras: the arrays stored beside them.
     """
-    with arrays_of(path, "a feature file of this project", "; delete it to extract anew") as arrays:
+    remedy = "" if key is None else "; delete it to extract anew"
+    with arrays_of(path, "a feature file of this project", remedy) as arrays:
         found = json.loads(str(arrays.pop("key")))
         if not isinstance(found, dict) or any(isinstance(value, (dict, list)) for value in found.values()):
             raise ValueError(f"its key is {reprlib.repr(found)}")

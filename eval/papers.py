@@ -11,8 +11,12 @@ from eval import metrics
 
 LABELS = {"NM": "NM#5-6", "BG": "BG#1-2", "CL": "CL#1-2"}  # which walks they are, as papers say it
 LATEX = {letter: "\\" + letter for letter in "#_%&${}"} | {
-    "±": r"$\pm$", "†": r"$\dagger$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
-}  # fmt: skip
+    "±": r"$\pm$",
+    "†": r"$\dagger$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
 
 
 @dataclass
@@ -91,10 +95,12 @@ def by_probe_views(result):
     """{"NM": {"with_identical": [share of each probe group], "without_identical": ...}, ...} for metrics.json."""
     parts = result.get("covariates") or {"": result["identification"]}
     return {
-        name: {"with_identical": by_probe(part["rank1_table"], True).tolist(),
-               "without_identical": by_probe(part["rank1_table"]).tolist()}
+        name: {
+            "with_identical": by_probe(part["rank1_table"], True).tolist(),
+            "without_identical": by_probe(part["rank1_table"]).tolist(),
+        }
         for name, part in parts.items()
-    }  # fmt: skip
+    }
 
 
 # ---- as text
@@ -102,8 +108,10 @@ def by_probe_views(result):
 
 def terminal(table):
     widths = [max(len(cell) for cell in column) for column in zip(*grid(table))]
-    lines = ["  ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths)))
-             for row in grid(table, "*")]  # fmt: skip
+    lines = [
+        "  ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths)))
+        for row in grid(table, "*")
+    ]
     return "\n".join([table.title, *(line.rstrip() for line in lines), *table.notes])
 
 
@@ -130,17 +138,29 @@ def latex(table):
         lines += [r"\midrule"] if i in table.rules and i else []
         lines.append(" & ".join(cells) + r" \\")
     aligned = "l" + "r" * len(table.columns)
-    return "\n".join([
-        f"% {table.title}", *(f"% {note}" for note in table.notes), rf"\begin{{tabular}}{{{aligned}}}", r"\toprule",
-        " & ".join(head) + r" \\", r"\midrule", *lines, r"\bottomrule", r"\end{tabular}", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"% {table.title}",
+            *(f"% {note}" for note in table.notes),
+            rf"\begin{{tabular}}{{{aligned}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
 
 
 def grid(table, mark=""):
     """Head and rows; bold cells between marks ("*" is set behind them alone)."""
     before, plain = mark if mark == "**" else "", " " if mark == "*" and table.bold else ""
-    rows = [[name, *(f"{before}{c}{mark}" if (i, k) in table.bold else c + plain for k, c in enumerate(cells))]
-            for i, (name, cells) in enumerate(table.rows)]  # fmt: skip
+    rows = [
+        [name, *(f"{before}{c}{mark}" if (i, k) in table.bold else c + plain for k, c in enumerate(cells))]
+        for i, (name, cells) in enumerate(table.rows)
+    ]
     return [[table.corner, *table.columns], *rows]
 
 

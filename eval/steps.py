@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from eval import plots
+from eval.ending import exit_status
 
 STEPS = {"rec": "after-rec", "joint": "after-joint", "sia": "."}  # step -> folder of its evaluation
 COVARIATES = ("NM", "BG", "CL")
@@ -22,15 +23,13 @@ COVARIATES = ("NM", "BG", "CL")
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="results of the final weights")
-    folder = parser.parse_args(argv).folder
-    try:
-        results = {step: read(folder / place / "metrics.json") for step, place in STEPS.items()}
-    except ValueError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+    return exit_status(show, parser.parse_args(argv).folder, stopped="the same command begins anew")
+
+
+def show(folder):
+    results = {step: read(folder / place / "metrics.json") for step, place in STEPS.items()}
     print("\n".join(lines(results)))
     plots.write_png(folder / "steps.png", plots.steps(bars(results)))
-    return 0
 
 
 def read(path):

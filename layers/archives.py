@@ -1,10 +1,12 @@
 """From what was downloaded to the tree that a data set is to have: archives are unpacked, deeper folders are linked.
 
-Archives lie in data/<folder>/, or in data/ under a name that begins as the folder's does. A member is written where
-the tree wants it and nowhere else: of its name in the archive only the last parts count, tree, ids and file.
+Archives lie in data/<folder>/, at any depth above the walks, or in data/ under a name that begins as the folder's does.
+A member is written where the tree wants it and nowhere else: of its path, that of the archive included, only the last
+parts count: tree, ids and file. What is there stays as it is, and archives that come later are looked at, too.
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -16,12 +18,13 @@ from typing import Any
 
 from layers import whole
 from layers.datasets import data_root
-from layers.frames import DataError
+from layers.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, DataError
+from layers.names import folders, some
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 UNREADABLE = (".rar", ".7z", ".001", ".part")
-STAGING = ".unpacking"
+STAGING, INNER = ".unpacking", ".archives"  # the second in the first: archives out of archives
+RECORD = ".unpacked.json"  # in data/<folder>: {archive: [size, time of change]} of those that are done with
 DEEPEST = 4  # folders above the trees
 LARGEST_IMAGE = 2**26  # bytes
 MOST_MEMBERS = 10**7
@@ -38,25 +41,40 @@ class Member:
 
 
 def settle(dataset, tell=print):
-    """Bring data/<folder> of a `layers.datasets.Dataset` to have its two trees; nothing is done where they are there.
+    """Bring data/<folder> of a `layers.datasets.Dataset` to have its two trees, whole.
 
     tell: called with a sentence for each thing done. DataError: an archive that cannot be unpacked, or not safely."""
     home = data_root() / dataset.folder
-    missing = [tree for tree in (dataset.im_dir, dataset.gt_dir) if not has_subjects(home / tree, dataset)]
-    if not missing:
-        return
-    missing = [tree for tree in missing if not link_deeper(home, tree, dataset, tell)]
     shutil.rmtree(home / STAGING, ignore_errors=True)  # of a run that was killed
-    for archive in archives_of(dataset) if missing else ():
-        unpack(archive, home, dataset, missing, tell)
-    if missing and (home / STAGING).is_dir():
-        for tree in missing:
-            if (home / STAGING / tree).is_dir():
-                if (home / tree).is_dir() and not any((home / tree).iterdir()):
-                    (home / tree).rmdir()
-                whole.put(home / STAGING / tree, home / tree)
-                tell(f"{home / tree}: unpacked")
-        shutil.rmtree(home / STAGING)
+    for tree in trees_of(dataset):
+        link_deeper(home, tree, dataset, tell)
+    missing = [tree for tree in trees_of(dataset) if not has_subjects(home / tree, dataset)]
+    record = read_record(home)
+    # What somebody took out of a tree that is there is not to come back, unless this is known to be a further archive.
+    place = Place(home, dataset, set(trees_of(dataset)) - set(missing) if missing or record is None else set())
+    looked_at = {} if missing else dict(record or {})
+    for archive in archives_of(dataset, missing):
+        stamp = [os.stat(archive).st_size, os.stat(archive).st_mtime_ns]
+        if looked_at.get(name := os.path.relpath(archive, home)) == stamp:
+            continue
+        try:
+            unpack(archive, place, tell)
+        except DataError as e:
+            if missing:
+                raise
+            shutil.rmtree(home / STAGING, ignore_errors=True)
+            tell(f"warning: {e}")
+            continue
+        if not missing:
+            bring_in(place, tell)
+        looked_at[name] = stamp
+    bring_in(place, tell)
+    if looked_at not in ({}, record) and all(has_subjects(home / tree, dataset) for tree in trees_of(dataset)):
+        write_record(home, looked_at)
+
+
+def trees_of(dataset):
+    return dataset.im_dir, dataset.gt_dir
 
 
 def has_subjects(folder, dataset):
@@ -65,7 +83,7 @@ def has_subjects(folder, dataset):
     here = [folder]
     for _ in range(levels):
         here = [Path(entry.path) for path in here[:3] for entry in entries(path) if entry.is_dir()]
-    return any(entry.name.lower().endswith(IMAGES) for path in here[:20] for entry in entries(path))
+    return any(entry.name.lower().endswith(IMAGE_SUFFIXES) for path in here[:20] for entry in entries(path))
 
 
 def entries(folder):
@@ -77,17 +95,34 @@ def entries(folder):
         return ()
 
 
+# ---- folders that lie deeper
+
+
 def link_deeper(home, tree, dataset, tell):
-    """data/Outdoor-Gait/Outdoor-Gait/im -> a link data/Outdoor-Gait/im to it."""
-    folders = [home]
+    """data/Outdoor-Gait/Outdoor-Gait/im -> a link data/Outdoor-Gait/im to it; of several folders, to their people."""
+    place, found = home / tree, deeper_trees(home, tree, dataset)
+    there = has_subjects(place, dataset)
+    if len(found) == 1 and not there:
+        put_in_place(found[0], place)
+        tell(f"{place}: is now {found[0]}")
+    elif len(found) > 1 and (not there or leads_to(place, found)):
+        if join(found, place):
+            tell(f"{place}: is now the people of {some([str(folder) for folder in found])}")
+    else:
+        for folder in found:
+            if lacking := sorted(set(folders(folder)) - set(folders(place))):
+                tell(f"{folder}: has {len(lacking)} people that {place} lacks ({some(lacking)}); move them there")
+
+
+def deeper_trees(home, tree, dataset):
+    """Every folder below `home` that is such a tree, but for the one in its place."""
+    here, found = [home], []
     for _ in range(DEEPEST):
-        folders = [Path(e.path) for folder in folders[:50] for e in entries(folder) if e.is_dir(follow_symlinks=False)]
-        for folder in folders:
-            if folder.name == tree and folder != home / tree and has_subjects(folder, dataset):
-                put_in_place(folder, home / tree)
-                tell(f"{home / tree}: is now {folder}")
-                return True
-    return False
+        here = [Path(e.path) for folder in here[:50] for e in entries(folder) if e.is_dir(follow_symlinks=False)]
+        trees = [folder for folder in here if folder.name in trees_of(dataset) and has_subjects(folder, dataset)]
+        found += [folder for folder in trees if folder.name == tree and folder != home / tree]
+        here = [folder for folder in here if folder not in trees]
+    return found
 
 
 def put_in_place(folder, place):
@@ -99,69 +134,173 @@ def put_in_place(folder, place):
         with contextlib.suppress(OSError):  # other things are in it, and stay there
             os.removedirs(before)
         return
-    if place.is_symlink():  # to what is not there, or is no such tree
-        place.unlink()
-    elif place.is_dir():
-        if any(place.iterdir()):
-            raise DataError(f"{place}: holds no walks, but {folder} does; remove the one that you do not mean")
-        place.rmdir()
+    make_room(place, folder)
     place.symlink_to(os.path.relpath(folder, place.parent), target_is_directory=True)
 
 
-def archives_of(dataset):
-    """Archives that may hold the data set, sorted. DataError: there are only such as cannot be read."""
+def make_room(place, folder):
+    """Remove a link, or an empty folder, in the `place` that the folder is to take."""
+    if place.is_symlink():  # to what is not there, or is no such tree, or is one of several
+        place.unlink()
+    elif place.is_dir():
+        if any(not (place / name).is_symlink() for name in os.listdir(place)):
+            raise DataError(f"{place}: holds no walks, but {folder} does; remove the one that you do not mean")
+        shutil.rmtree(place)  # of links, which go without what they point to
+
+
+def leads_to(place, found):
+    """Is it a link to one of the folders `found`, or a folder of links to what is in them, as `join` makes it?"""
+    if place.is_symlink():
+        return place.resolve() in [folder.resolve() for folder in found]
+    inside = [place / name for name in folders(place)]
+    return all(path.is_symlink() and path.resolve().parent in [f.resolve() for f in found] for path in inside)
+
+
+def join(found, place):
+    """Make the folder `place` of links to the people of several folders; was there anything to do?"""
+    people: dict[str, Path] = {}
+    for folder in found:
+        for name in folders(folder):
+            if name in people:
+                raise DataError(f"{folder} and {people[name].parent} both hold {name}; remove the one you do not mean")
+            people[name] = folder / name
+    if place.is_dir() and not place.is_symlink() and set(folders(place)) == people.keys():
+        return False
+    make_room(place, found[0])
+    place.mkdir()
+    for name, folder in people.items():
+        (place / name).symlink_to(os.path.relpath(folder, place), target_is_directory=True)
+    return True
+
+
+# ---- archives
+
+
+def archives_of(dataset, missing):
+    """Archives that may hold the data set, sorted. DataError: trees are `missing`, and none of them can be read."""
     root, home = data_root(), data_root() / dataset.folder
-    found = [Path(e.path) for folder in (home, *(Path(e.path) for e in entries(home) if e.is_dir()))
-             for e in entries(folder) if e.is_file()]  # fmt: skip
+    found = [*files_above_walks(home, trees_of(dataset), DEEPEST, len(dataset.tree))]
     found += [
         Path(e.path) for e in entries(root) if e.is_file() and letters(e.name).startswith(letters(dataset.folder))
     ]
     good = [path for path in found if path.name.lower().endswith(ARCHIVES)]
     other = [path for path in found if path.name.lower().endswith(UNREADABLE)]
-    if other and not good:
+    if missing and other and not good:
         raise DataError(f"{other[0]}: cannot be unpacked here; unpack it there by the program that it is for")
     return sorted(good)
+
+
+def files_above_walks(folder, trees, depth, levels):
+    """Files in the folder and below, so many folders deep; below a tree's folder as deep as its levels say."""
+    for entry in entries(folder):
+        if entry.is_file():
+            yield Path(entry.path)
+        elif depth and entry.is_dir(follow_symlinks=False):
+            below = levels if entry.name in trees else depth
+            yield from files_above_walks(entry.path, () if entry.name in trees else trees, below - 1, levels)
 
 
 def letters(name):
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def unpack(archive, home, dataset, trees, tell, nested=False):
-    """Write the images that `archive` has of the `trees` into the staging folder of `home`, and nothing else."""
+@dataclass(frozen=True)
+class Place:
+    """Where members go. kept: trees that get new people, but no further files of those who are there."""
+
+    home: Path
+    dataset: Any
+    kept: set
+
+    def lacks(self, path):
+        """Is it ("im/001/walk/00.png") to be written?"""
+        tree, subject, *_ = path.split("/")
+        return not os.path.exists(self.home / (f"{tree}/{subject}" if tree in self.kept else path))
+
+
+def unpack(archive, place, tell, inner_path=None):
+    """Write the images that `archive` has and the `place` lacks into the staging folder, and nothing else.
+
+    inner_path: of an archive that was in another one, its path there."""
+    staging = place.home / STAGING
+    above = above_members(inner_path or os.path.relpath(archive, place.home))
     try:
         with members_of(archive) as members:
-            wanted = [
-                (member, place) for member in members if (place := place_of(member.name, archive, dataset, trees))
-            ]
-            if not wanted and not nested:  # an archive of archives: those are unpacked first
-                wanted = [(member, PurePosixPath(member.name.replace("\\", "/")).name)
-                          for member in members if member.name.lower().endswith(ARCHIVES)]  # fmt: skip
-                wanted = [(member, name) for member, name in wanted if not name.startswith(".")]
+            belong = [(m, path) for m in members if (path := path_of(m.name, above, place.dataset))]
+            wanted = [(m, staging / path) for m, path in belong if place.lacks(path)]
+            inner = [] if inner_path else [m.name for m in members if m.name.lower().endswith(ARCHIVES)]
+            inside = {name: staging / INNER / safe for name in inner if (safe := safe_path(name))}
+            if not belong and not inside and members:
+                tell(nothing_in(archive, members, place.dataset))
+            wanted += [(m, inside[m.name]) for m in members if m.name in inside]
             size = sum(member.size for member, _ in wanted)
-            whole.make_folder(home)
-            free = shutil.disk_usage(home).free
+            whole.make_folder(place.home)
+            free = shutil.disk_usage(place.home).free
             if size > free - SPARE:
                 raise DataError(f"{archive}: unpacks to {size} bytes, and the disk has {free} free; make room")
-            inside = []
             if wanted:
                 tell(f"{archive}: unpacking {len(wanted)} files, {size / 2**20:.0f} MB")
-            for member, place in wanted:
-                path = home / STAGING / place
-                inside += [path] if path.name.lower().endswith(ARCHIVES) else []
-                if not inside and member.size > LARGEST_IMAGE:
+            for member, path in wanted:
+                if member.name not in inside and member.size > LARGEST_IMAGE:
                     raise DataError(f"{archive}: {member.name} has {member.size} bytes, too many for an image")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with member.open() as source, open(path, "wb") as target:
                     shutil.copyfileobj(source, target)
-        for path in inside:
-            unpack(path, home, dataset, trees, tell, nested=True)
+        for name, path in inside.items():
+            unpack(path, place, tell, "/".join([*above, name]))
             path.unlink()
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError, OSError) as e:
         raise DataError(
             f"{archive}: cannot be unpacked ({' '.join(str(e).split())}); is the download complete? Fetch it again, or "
-            f"unpack it yourself into {home}"
+            f"unpack it yourself into {place.home}"
         ) from e
+
+
+def nothing_in(archive, members, dataset):
+    """A sentence on an archive that has nothing for the trees."""
+    if any(member.name.lower().endswith(VIDEO_SUFFIXES) for member in members):
+        how = f"unpack it yourself, and cut the people out: python tools/crop.py {dataset.name} --help"
+        return f"{archive}: holds videos, from which the person is to be cut out; {how}"
+    wanted = "/".join(f"<{level}>" for level in dataset.tree)
+    trees = " or ".join(trees_of(dataset))
+    return f"{archive}: holds no pictures {trees}/{wanted}/, but {some([m.name for m in members], 1)}; it is left alone"
+
+
+def bring_in(place, tell):
+    """Move what was unpacked from the staging folder into the trees."""
+    staging = place.home / STAGING
+    for tree in trees_of(place.dataset):
+        if (staging / tree).is_dir():
+            whole.sync(staging / tree)
+            move_into(staging / tree, place.home / tree)
+            tell(f"{place.home / tree}: unpacked")
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def move_into(source, target):
+    """Rename `source`, or as much of what is in it as the folder `target` lacks."""
+    if target.is_symlink() and not target.exists():
+        target.unlink()
+    if not target.exists():
+        os.rename(source, target)
+        whole.sync_folder(target.parent)
+    elif source.is_dir():
+        for name in os.listdir(source):
+            move_into(source / name, target / name)
+
+
+def read_record(home):
+    """{archive: [size, time]} of the archives that are done with; None where nobody has kept a record."""
+    try:
+        found = json.loads((home / RECORD).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else None
+    except (OSError, ValueError):
+        return None
+
+
+def write_record(home, record):
+    with contextlib.suppress(OSError):  # a folder that cannot be written to has its archives looked at every time
+        whole.write(home / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 class members_of:
@@ -196,21 +335,38 @@ def is_link(info):
     return info.external_attr >> 16 & 0o170000 == 0o120000
 
 
-def place_of(name, archive, dataset, trees):
-    """Where a member belongs, "im/001/walk/00.png", from the last parts of its name; None: it is none of the images.
+# ---- names in archives
 
-    The tree's name is a folder above the ids or, in an archive im.zip of the ids alone, the archive's own."""
+
+def above_members(path):
+    """What stands above the members of the archive at `path`: its folders, and its own name without the ending."""
+    *above, name = PurePosixPath(safe_path(path) or PurePosixPath(path).name).parts
+    ending = next(ending for ending in sorted(ARCHIVES, key=len, reverse=True) if name.lower().endswith(ending))
+    return [*above, name[: -len(ending)]]
+
+
+def safe_path(name):
+    """The path of a member, below the folder that it is put into; None where it would lead out of it, or is noise."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if any(part == ".." or part.startswith((".", "__MACOSX", "/")) or "\0" in part or ":" in part for part in parts):
         return None
+    return "/".join(parts)
+
+
+def path_of(name, above, dataset):
+    """Where a member belongs, "im/001/walk/00.png", from the last parts of its path; None: it is none of the images.
+
+    above: see `above_members`. Below the tree's name come the ids. They may be in the archive im.zip, or in archives
+    that lie in im/, one for each person (001.zip) or for several (part-1.zip)."""
+    safe = safe_path(name)
+    if safe is None or not safe.lower().endswith(IMAGE_SUFFIXES):
+        return None
+    parts = (*above, *safe.split("/"))
     below = len(dataset.tree) + 1  # folders of the tree, and the file
-    if len(parts) < below or not parts[-1].lower().endswith(IMAGES):
+    tree, last = list(parts[:-below]), parts[-below:]
+    named_by_archive = len(parts) - below == len(above) - 1  # its own name is the id
+    if named_by_archive and not above[-1].isdecimal():
         return None
-    above = [*parts[:-below]]
-    if len(above) and above[-1] in trees:
-        tree = above[-1]
-    elif not above and archive.name.split(".")[0] in trees:
-        tree = archive.name.split(".")[0]
-    else:
-        return None
-    return os.path.join(tree, *parts[-below:])
+    while tree and len(tree) <= len(above) and tree[-1] not in trees_of(dataset):
+        tree.pop()  # the archive's own name, and what is around it, say nothing
+    return "/".join((tree[-1], *last)) if tree and tree[-1] in trees_of(dataset) else None

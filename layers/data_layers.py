@@ -220,12 +220,18 @@ def fingerprint(frames, sequences):
     Of a pack: the checksums of its frames, so equal data has it on any machine. Of a tree: the numbers of files, and
     when their folders last changed."""
     if isinstance(frames, Pack):
-        known = {seq.path: [frames.sequences[seq.path][key] for key in ("frames", "masks", "crc32")]
-                 for seq in sequences}  # fmt: skip
+        known = {
+            seq.path: [frames.sequences[seq.path][key] for key in ("frames", "masks", "crc32")] for seq in sequences
+        }
     else:
-        known = {seq.path: [frames.length(seq.path), frames.num_masks(seq.path),
-                            *times_of(frames.root, frames.gt_path, seq.path).values()]
-                 for seq in sequences}  # fmt: skip
+        known = {
+            seq.path: [
+                frames.length(seq.path),
+                frames.num_masks(seq.path),
+                *times_of(frames.root, frames.gt_path, seq.path).values(),
+            ]
+            for seq in sequences
+        }
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -19,6 +19,7 @@ PLANES = (4, SIZE, SIZE)  # B, G, R, mask
 MOST_BYTES, MOST_PIXELS = 2**28, 2**26  # of an image; a hundred bytes may claim to unpack to gigabytes
 MOST_SCANS = 100  # of a JPEG, each over all its pixels; encoders write ten or so
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov")
 IMAGE_MEAN = 127.5
 _IMAGE_VALUES = np.arange(256, dtype=np.float32) - np.float32(IMAGE_MEAN)
 MASK_VALUES = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -51,8 +52,8 @@ class Frames:
             self.read(*clip)
 
 
-class Tree(Frames):
-    """Frames in folders `im_path`/<sequence>/, masks of the same names in `gt_path`/<sequence>/.
+class Folders(Frames):
+    """Frames below `im_path`, masks below `gt_path`, in folders named by sequences; several threads read them.
 
     Without `im_path` there are silhouettes alone, and every frame is black. `mask_max`: what a mask says where the
     person is; 255, or 1 in masks of 0 and 1."""
@@ -60,7 +61,12 @@ class Tree(Frames):
     def __init__(self, im_path=None, gt_path=None, mask_max=255):
         self.im_path, self.gt_path, self.mask_max = im_path, gt_path, mask_max
         self.root = im_path or gt_path  # whose names count
-        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="read")  # OpenCV decodes without the GIL
+        self._pool = ThreadPoolExecutor(self.readers(), thread_name_prefix="read")
+
+    @staticmethod
+    def readers():
+        """Number of threads."""
+        return os.cpu_count()  # OpenCV decodes without the GIL
 
     @property
     def has_frames(self):
@@ -69,6 +75,14 @@ class Tree(Frames):
     def folders(self, path=""):
         """Sorted names of what lies below `path`: ids, conditions of an id, views of a condition."""
         return folders(self.root, path)
+
+    def read_clips(self, seq_paths, starts, planes):
+        for _ in self._pool.map(self.read, seq_paths, starts, planes):
+            pass  # raises what a read raised
+
+
+class Tree(Folders):
+    """Images: a frame in `im_path`/<sequence>/, its mask of the same name in `gt_path`/<sequence>/."""
 
     def length(self, seq_path):
         """Number of frames."""
@@ -93,10 +107,6 @@ class Tree(Frames):
         for name, frame in zip(names[start:], planes):
             self._read_frame(os.path.join(seq_path, name), frame)
         return planes
-
-    def read_clips(self, seq_paths, starts, planes):
-        for _ in self._pool.map(self.read, seq_paths, starts, planes):
-            pass  # raises what a read raised
 
     def _read_frame(self, file, planes):
         shape = None

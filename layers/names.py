@@ -3,9 +3,16 @@
 import os
 
 NOISE = {
-    "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "__macosx",
-    "$recycle.bin", "system volume information", "lost+found",
-}  # fmt: skip
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "@eadir",
+    "#recycle",
+    "__macosx",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+}
 
 
 def is_noise(name):

@@ -12,20 +12,18 @@ as 64x44, get margins at their sides, so that nobody is widened.
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
-from layers.frames import DataError, Frames, full_range, require_length, resize
-from layers.names import folders, is_noise
+from layers.frames import DataError, Folders, full_range, require_length, resize
+from layers.names import is_noise
 from layers.unpickle import UnsafePickleError, array_like, load_array
 
 SUFFIX = ".pkl"
 FRAMES = ("-rgbs", "-aligned-rgbs")  # the first that is there is read
 MASKS = {"-rgbs": ("-sils",), "-aligned-rgbs": ("-aligned-sils",), None: ("", "-sils", "-aligned-sils")}
 OTHERS = ("-ratios",)
-READERS = 4  # threads
 
 
 def holds_pickles(root):
@@ -37,24 +35,16 @@ def holds_pickles(root):
     return False
 
 
-class Pickles(Frames):
-    """Frames from the pickles below `im_path`, masks from those below `gt_path`, which may be the same folder.
-
-    Without `im_path` there are silhouettes alone, and every frame is black. `mask_max`: see `layers.frames.Tree`."""
+class Pickles(Folders):
+    """Frames from the pickles below `im_path`, masks from those below `gt_path`, which may be the same folder."""
 
     def __init__(self, im_path=None, gt_path=None, mask_max=255):
-        self.im_path, self.gt_path, self.mask_max = im_path, gt_path, mask_max
-        self.root = im_path or gt_path
-        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+        super().__init__(im_path, gt_path, mask_max)
         self._lengths: dict[str, tuple[int, int]] = {}  # (frames, masks) of a sequence
 
-    @property
-    def has_frames(self):
-        return self.im_path is not None
-
-    def folders(self, path=""):
-        """Sorted names of what lies below `path`: ids, conditions of an id, views of a condition."""
-        return folders(self.root, path)
+    @staticmethod
+    def readers():
+        return 4  # each holds a walk
 
     def length(self, seq_path):
         """Number of frames."""
@@ -80,10 +70,6 @@ class Pickles(Frames):
             if masks is not None and i < len(masks):
                 plane[3] = resize(masks[i])
         return planes
-
-    def read_clips(self, seq_paths, starts, planes):
-        for _ in self._pool.map(self.read, seq_paths, starts, planes):
-            pass  # raises what a read raised
 
     def arrays(self, seq_path):
         """(frames (F, H, W, 3) in the order B, G, R, masks (F, H, W) of 0..255), square; None for what is not there."""

@@ -32,7 +32,7 @@ def open_frames(im_path, gt_path=None):
 
 
 def open_trees(im_path=None, gt_path=None, mask_max=255):
-    """The trees themselves, whatever packs lie beside them. `mask_max`: see `layers.frames.Tree`."""
+    """The trees themselves, whatever packs lie beside them. `mask_max`: see `layers.frames.Folders`."""
     if holds_pickles(im_path or gt_path):
         return Pickles(im_path, gt_path or im_path, mask_max)
     return Tree(im_path, gt_path, mask_max)

@@ -53,10 +53,16 @@ PUBLISHED = Recipe(
         "sia": Step(64, 5, dict(base_lr=1e-3, stepsize=10000, max_iter=30000)),
     },
     solver=dict(
-        test_iter=10, test_interval=1000, display=10, snapshot=10000,
-        lr_policy="step", gamma=0.1, momentum=0.9, weight_decay=5e-4,
+        test_iter=10,
+        test_interval=1000,
+        display=10,
+        snapshot=10000,
+        lr_policy="step",
+        gamma=0.1,
+        momentum=0.9,
+        weight_decay=5e-4,
     ),
-)  # fmt: skip
+)
 
 # Minutes on two CPU cores instead of days on a GPU. The net, its names and its shapes are the same; what differs:
 # - step seg takes few frames at a time, each of another walk: what it lacks is steps, not frames (docs/SPEEDRUN.md);
@@ -77,15 +83,27 @@ WALKERS = Recipe(
         "sia": Step(8, 5, dict(_ADAM, base_lr=5e-5, max_iter=40, snapshot=20), seg_lr=0.1),
     },
     solver=dict(
-        test_iter=5, test_interval=400, display=20, random_seed=1,
-        lr_policy="poly", power=1, momentum=0.9, weight_decay=5e-4,
+        test_iter=5,
+        test_interval=400,
+        display=20,
+        random_seed=1,
+        lr_policy="poly",
+        power=1,
+        momentum=0.9,
+        weight_decay=5e-4,
     ),
     net=dict(
-        seg_filler="msra", seg_dropout=0, input_scale=64, moving_average_fraction=0.9,
-        fea_filler=dict(type="msra"), fea_dropout=0, fea_lr=0.3, id_lr=8,
+        seg_filler="msra",
+        seg_dropout=0,
+        input_scale=64,
+        moving_average_fraction=0.9,
+        fea_filler=dict(type="msra"),
+        fea_dropout=0,
+        fea_lr=0.3,
+        id_lr=8,
     ),
     seed=1,
-)  # fmt: skip
+)
 
 RECIPES = {"casiab": PUBLISHED, "outdoor": PUBLISHED, "szu": PUBLISHED, "walkers": WALKERS}
 

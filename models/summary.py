@@ -5,8 +5,8 @@ python -m models.gaitnet --summary joint
 
 import argparse
 import sys
-from math import prod
 
+from caffe.costs import flop
 from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.proto import caffe_pb2
@@ -83,17 +83,6 @@ def table(param, phase=caffe_pb2.TRAIN) -> str:
     ]
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
-
-
-def flop(node):
-    """Floating point operations of a layer, forward: those of its products with weights."""
-    blobs, param = node.layer.blobs, node.param
-    if node.type in ("Convolution", "InnerProduct"):  # an element of a top is a sum over one output's weights
-        p = param.convolution_param if node.type == "Convolution" else param.inner_product_param
-        return sum(2 * top.count * (blobs[0].count // p.num_output) for top in node.tops)
-    if node.type == "Deconvolution":  # an element of a bottom is spread over one row of the weights
-        return sum(2 * bottom.count * prod(blobs[0].shape[1:]) for bottom in node.bottoms)
-    return 0
 
 
 def _short(number):

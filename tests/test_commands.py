@@ -52,8 +52,14 @@ def test_wrong_usage_exits_2(script, monkeypatch, capsys):
 @pytest.mark.parametrize("script", SHELL, ids=id_of)
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_shell_scripts_tell_how_they_are_used(script, option, tmp_path):
-    done = subprocess.run(["sh", str(script), option], cwd=tmp_path, capture_output=True, text=True, timeout=20,
-                          env={"PATH": os.environ["PATH"]})  # fmt: skip
+    done = subprocess.run(
+        ["sh", str(script), option],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={"PATH": os.environ["PATH"]},
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert f"sh {script.name}" in done.stdout or f"sh {id_of(script)}" in done.stdout
     assert not list(tmp_path.iterdir())

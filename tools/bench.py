@@ -30,8 +30,9 @@ TOOLS = ROOT / "tools"
 sys.path.insert(0, str(ROOT))
 
 from caffe.files import atomic_path
+from caffe.text import message_to_text
 from layers.datasets import DATASETS, NUM_FRAMES, SIZE, data_root
-from models.gaitnet import STEPS
+from models.gaitnet import STEPS, solver
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,14 @@ def launch(quick):
     """From the command `caffe train` to its first iteration, step seg of the walkers."""
     need_walkers()
     folder, turns = ROOT / "experiments" / "walkers", 1 if quick else 5
-    solver = (folder / "solver-seg.prototxt").read_text()
-    solver = re.sub(r"(?m)^(test_iter|test_interval|snapshot|snapshot_prefix|max_iter):.*$", "", solver)
-    solver += "\nmax_iter: 1 snapshot_after_train: false\n"
+    param = solver("walkers", "seg")
+    for field in ("test_iter", "test_interval", "snapshot", "snapshot_prefix"):
+        param.ClearField(field)
+    param.max_iter, param.snapshot_after_train = 1, False
     times = []
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary, "solver.prototxt")
-        path.write_text(solver)
+        path.write_text(message_to_text(param))
         command = [sys.executable, "-m", "caffe", "train", f"--solver={path}"]
         for _ in range(turns + 1):  # the first warms the disk
             begin = time.perf_counter()
@@ -250,7 +252,6 @@ def launch(quick):
 
 def gpu(quick):
     """Iterations of the published steps on a GPU, against the roofline of an H200; the whole schedule."""
-    from models.gaitnet import solver
     from tools import bench_gpu, roofline
 
     if not bench_gpu.set_device("cuda"):

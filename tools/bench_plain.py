@@ -93,3 +93,44 @@ class PlainGaitNet:
             far = (10 - distance).clamp(min=0)
             loss = loss + 0.01 * (self.sim * distance**2 + (1 - self.sim) * far**2).sum() / (2 * half)
         return loss if self.kind == "rec" else loss + 0.01 * loss_seg
+
+
+# ---- nets that users know, with a loss, for forward and backward
+
+
+class LeNet(nn.Module):
+    """(N, 1, 28, 28) -> (N, 10)"""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 20, 5), nn.Conv2d(20, 50, 5)
+        self.ip1, self.ip2 = nn.Linear(50 * 16, 500), nn.Linear(500, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(self.conv1(x), 2, 2)
+        x = F.max_pool2d(self.conv2(x), 2, 2)
+        return self.ip2(F.relu_(self.ip1(x.flatten(1))))
+
+
+class CaffeNet(nn.Module):
+    """(N, 3, 227, 227) -> (N, 1000)"""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 96, 11, 4), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.LocalResponseNorm(5),
+            nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.LocalResponseNorm(5),
+            nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(True),
+            nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(True),
+            nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(True), nn.MaxPool2d(3, 2),
+        )  # fmt: skip
+        self.classifier = nn.Sequential(
+            nn.Linear(9216, 4096), nn.ReLU(True), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(True), nn.Dropout(),
+            nn.Linear(4096, 1000),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.classifier(self.features(x).flatten(1))
+
+
+PLAIN = {"lenet": (LeNet, (1, 28, 28)), "caffenet": (CaffeNet, (3, 227, 227))}  # and the shape of an item

@@ -18,14 +18,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from eval.ending import exit_status
 from eval.progress import Progress
 from layers import hygiene, whole
 from layers.datasets import DATASETS, MIN_FRAMES
-from layers.frames import DataError
 from layers.names import some
 from layers.sources import open_trees
 from layers.split import split_of
 from tools.look import Found, look_into
+from tools.shape import parts_of_people
 from tools.trees import add_trees, trees_of
 from tools.workers import in_order, workers
 
@@ -34,17 +35,17 @@ CROPPED = 0.6  # of a picture's height that the person fills, at least, where pi
 
 
 def main(argv=None):
-    args = parse_args(argv)
+    return exit_status(look_over, parse_args(argv), stopped="the same command begins anew")
+
+
+def look_over(args):
+    """The exit status: 0 where training can start."""
     dataset = DATASETS[args.dataset]
-    try:
-        im_path, gt_path = trees_of(dataset, args)
-        source = open_trees(im_path, gt_path, args.mask_max or 255)
-        report = check(dataset, source, args)
-        if args.json:
-            write_json(report, args.json)
-    except (DataError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+    im_path, gt_path = trees_of(dataset, args)
+    source = open_trees(im_path, gt_path, args.mask_max or 255)
+    report = check(dataset, source, args)
+    if args.json:
+        write_json(report, args.json)
     print(to_text(report))
     return 0 if report["can_train"] else 1
 
@@ -109,7 +110,8 @@ def summarise(dataset, subjects, split, sequences, all_found):
                       "missing": [path for path in hygiene.absent(dataset, paths, subjects)
                                   if not split.excludes(path.split(",")[0])],
                       "unknown": [path for path in paths if not dataset.knows(path)],
-                      "suspects": {found.path: jumps for found in all_found if (jumps := found.jumps())}},
+                      "suspects": {found.path: jumps for found in all_found if (jumps := found.jumps())},
+                      "partial": parts_of_people({found.path: found.shape for found in all_found}, dataset.tree)},
         "frames": {"found": sum(found.frames for found in all_found),
                    "without_mask": [f"{found.path}/{name}" for found in all_found for name in found.without_mask],
                    "broken": [sentence for found in all_found for sentence in found.broken],
@@ -207,6 +209,8 @@ def judge(dataset, report, split, sequences, all_found, args):
         (masks["full"], "masks are full"),
         (len(found["suspects"]), "sequences have frames in which the box or the person in it jumps, such as legs alone "
          f"or another person; look at them: {some([f'{p}/{n[0]}' for p, n in found['suspects'].items()])}"),
+        (len(found["partial"]), "sequences may show no whole person in any frame; look at them, and leave them out by "
+         f"--excluded: {some([f'{path} ({why})' for path, why in found['partial'].items()])}"),
     ):  # fmt: skip
         if number:
             warnings.append(f"{number} {text}")

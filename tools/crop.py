@@ -20,6 +20,8 @@ The rule, with the same box for a frame and its mask:
 
 A sequence appears when it is complete; killed and started again, the tool goes on with the missing ones, and those that
 had no usable frame are done again. What was left out and why, of all that lies in the trees: left-out.csv beside them.
+It also names, without a frame, walks that may show no whole person in any frame, by the width of the head and by the
+other walks of the camera: they are cropped; look at them.
 """
 
 import argparse
@@ -36,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 
+from eval.ending import exit_status
 from eval.progress import Progress
 from layers import whole
 from layers.datasets import DATASETS, MIN_FRAMES, data_root
@@ -45,34 +48,36 @@ from layers.names import is_noise, some
 from tools.one_run import only_run
 from tools.person import cut_pair, follow, numbers_of
 from tools.raw import find_walks
+from tools.shape import parts_of_people, read_shape, shape_of, shape_of_walk, write_shape
 from tools.trees import add_mask_max
 from tools.workers import in_order, processes, workers
 
-RECORD = ".left-out.csv"  # in each folder of frames; hidden, so that no reader takes it for a frame
+RECORD, SHAPE = ".left-out.csv", ".shape.json"  # in each folder of frames; hidden: no reader takes them for frames
 COLUMNS = ("sequence", "frame", "reason")
 NO_FRAME = "mask without a frame"
+SHOWN = 20  # failures
 
 
 def main(argv=None):
     args = parse_args(argv)
+    return exit_status(crop, args)
+
+
+def crop(args):
+    """The exit status: 1 where a walk could not be cropped."""
     dataset = DATASETS[args.dataset]
     out = Path(args.out) if args.out else data_root() / dataset.folder
     trees = Trees(out / dataset.im_dir if args.frames else None, out / dataset.gt_dir)
-    try:
-        walks = find_walks(dataset, args.frames, args.masks)
-        with only_run(out):
-            outcomes = crop_all(walks, trees, args.mask_max or 255, args.jobs)
-            failures = [outcome for outcome in outcomes if outcome.failure]
-            left_out = gather(dataset, trees.main, failures, out / "left-out.csv")
-    except (DataError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    for outcome in failures:
+    walks = find_walks(dataset, args.frames, args.masks)
+    with only_run(out):
+        outcomes = crop_all(walks, trees, args.mask_max or 255, args.jobs)
+        failures = [outcome for outcome in outcomes if outcome.failure]
+        left_out, doubtful = gather(dataset, trees.main, failures, out / "left-out.csv")
+    for outcome in failures[:SHOWN]:
         print(f"error: {outcome.failure}", file=sys.stderr)
-    for sentence in warnings(outcomes):
+    if len(failures) > SHOWN:
+        print(f"error: and {len(failures) - SHOWN} more; {out / 'left-out.csv'} has all", file=sys.stderr)
+    for sentence in warnings(outcomes, doubtful):
         print(f"warning: {sentence}", file=sys.stderr)
     print(f"{out}: {len(walks) - len(failures)} of {len(walks)} sequences are cropped")
     for reason, n in left_out.most_common():
@@ -118,6 +123,7 @@ class Outcome:
     masks: int = 0
     cropped: int = 0
     left_out: list = field(default_factory=list)  # (sequence, frame, reason)
+    shapes: list = field(default_factory=list)  # of the person, see tools/shape.py
     failure: str = ""
 
 
@@ -154,6 +160,7 @@ def crop_walk(walk, trees, mask_max):
             raise DataError(total_loss(walk, outcome))
         with open(unfinished[-1] / RECORD, "w", newline="") as out:
             csv.writer(out).writerows(outcome.left_out)
+        write_shape(unfinished[-1] / SHAPE, shape_of_walk(outcome.shapes))
     except (DataError, OSError) as e:
         outcome.failure = str(e)
         for folder in unfinished:
@@ -196,6 +203,7 @@ def crop_frames(walk, mask_max, folders, outcome):
             pictures = list(cut_pair(frame, part)[::-1])
         for folder, picture in zip(folders, pictures):
             _write_image(folder / f"{name}.png", picture)
+        outcome.shapes.append(shape_of(part.pixels))
         outcome.cropped += 1
     without_frame = [file.stem for name, file in masks.items() if name not in seen]
     outcome.left_out += [(walk.path, name, NO_FRAME) for name in without_frame]
@@ -256,8 +264,8 @@ def total_loss(walk, outcome):
     return f"{source}: none of its {outcome.frames} frames can be used: {told}"
 
 
-def warnings(outcomes):
-    """Sentences about walks that were cropped and yet are not as they should be."""
+def warnings(outcomes, doubtful):
+    """Sentences about walks that were cropped and yet are not as they should be. `doubtful`: {path: why}."""
     done = [outcome for outcome in outcomes if not outcome.failure]
     for title, found in (
         (
@@ -271,6 +279,10 @@ def warnings(outcomes):
         (
             f"have fewer than {MIN_FRAMES} usable frames, and will not count",
             [f"{o.path} ({o.cropped} of {o.frames})" for o in done if o.cropped < MIN_FRAMES],
+        ),
+        (
+            "may show no whole person in any frame; look at them, and leave them out by --excluded",
+            [f"{path} ({why})" for path, why in doubtful.items()],
         ),
     ):
         if found:
@@ -287,22 +299,28 @@ def _write_image(file, image):
 
 
 def gather(dataset, tree, failures, file):
-    """Collect the records of all sequences in the tree in one CSV, and the failures; how often each reason occurs."""
+    """Collect the records of all sequences in the tree in one CSV, with doubts about whole walks, and the failures.
+
+    How often each reason for a frame occurs, and {path: why} of the doubtful walks."""
     reasons: Counter[str] = Counter()
+    paths = dataset.paths(tree) if tree.is_dir() else []
+    doubtful = parts_of_people({path: read_shape(tree / path / SHAPE) for path in paths}, dataset.tree)
     whole.make_folder(file.parent)
     with whole.atomic_path(file) as temporary, open(temporary, "w", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(COLUMNS)
-        for path in dataset.paths(tree) if tree.is_dir() else ():
+        for path in paths:
             record = tree / path / RECORD
             if record.is_file():
                 with open(record, newline="") as rows:
                     for row in csv.reader(rows):
                         writer.writerow(row)
                         reasons[row[-1]] += 1
+            if path in doubtful:
+                writer.writerow((path, "", doubtful[path]))
         for outcome in failures:
             writer.writerow((outcome.path, "", outcome.failure))
-    return reasons
+    return reasons, dict(sorted(doubtful.items()))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from caffe.net import Net
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_file, read_text
 from eval.card import write_card
+from eval.ending import exit_status
 from eval.weights import read_weights
 from layers import people
 from layers.data_layers import training_sequences
@@ -61,13 +62,8 @@ class Step:
 
 def main(argv=None):
     args = parse_arguments(argv)
-    try:
-        os.chdir(args.folder)  # where the paths in its files begin
-        args.run(args)
-    except (DataError, CaffeError, ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    return 0
+    os.chdir(args.folder)  # where the paths in its files begin
+    return exit_status(args.run, args, stopped="nothing was trained")
 
 
 # ---- show

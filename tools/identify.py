@@ -23,14 +23,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cv2
 import numpy as np
 
-from eval.cli import default_weights
+from eval.cli import weights_file
 from eval.deploy import open_net
+from eval.ending import exit_status
 from eval.extract import window_sums
 from eval.features import read_cache
 from eval.people import People, calibrate
+from eval.seen import LEAKED
 from eval.weights import read_weights
 from layers.datasets import DATASETS, MIN_FRAMES, SIZE
-from layers.frames import PLANES, DataError, image_names, read_image, read_video
+from layers.frames import PLANES, image_names, read_image, read_video
 from tools.one_run import only_writer
 from tools.person import cut_pair, follow
 
@@ -41,17 +43,7 @@ DIFFERENCE = 25  # grey levels from the background that make a pixel the person'
 
 def main(argv=None):
     args = parse(argv)
-    try:
-        args.run(args)
-    except (DataError, ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    except Exception as e:
-        if type(e).__name__ != "CaffeError":  # known without importing the runtime
-            raise
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(args.run, args, stopped="nothing was written; the same command begins anew")
 
 
 def run_calibrate(args):
@@ -62,6 +54,8 @@ def run_calibrate(args):
             raise ValueError(f"{args.features}: features of other weights than those of {args.people}")
         if key.get("part") != "test":
             raise ValueError(f"{args.features}: features of {key.get('part')} subjects; wanted those of test subjects")
+        if key.get("training") == LEAKED:
+            raise ValueError(f"{args.features}: {key['training_told']}; wanted people whom training has not seen")
         found = calibrate(features.gallery, features.probe, args.false_alarms)
         replace(people, calibration=found).write(args.people)
     print(
@@ -135,7 +129,7 @@ def open_people(args, create=False):
 
 
 def weights_of(args):
-    return args.weights or default_weights(args.dataset)
+    return weights_file(args.weights, args.dataset)
 
 
 def parse_walk(text):

@@ -4,6 +4,7 @@ import csv
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,10 +12,9 @@ import numpy as np
 from layers import hygiene
 from layers.frames import DataError, full_range, image_names, read_image
 from layers.opengait import Pickles
-from tools.crop import RECORD
+from tools.crop import RECORD, SHAPE
 from tools.person import OFF_CENTRE, OFF_HEIGHT, running_median
-
-OFF_PROPORTION = 2.1  # so much wider for the height than the median of the frames around: more than a stride makes one
+from tools.shape import read_shape, shape_of, shape_of_walk, strange_frames
 
 
 @dataclass
@@ -32,8 +32,13 @@ class Found:
     empty: int = 0  # masks all zero
     full: int = 0  # masks without a zero
     brightest: int = 0  # of all masks
-    people: list = field(default_factory=list)  # (frame, side of the picture, height and width, centre as shares of it)
+    people: list = field(default_factory=list)  # (frame, side of the picture, height and centre as shares of it)
     left_out: Counter = field(default_factory=Counter)  # reasons of tools/crop.py
+    shapes: list = field(default_factory=list)  # of the person in each mask, see tools/shape.py
+
+    @property
+    def shape(self):
+        return shape_of_walk(self.shapes)
 
     @property
     def usable(self):
@@ -44,11 +49,9 @@ class Found:
         if len(self.people) < 3:
             return []
         names, *columns = zip(*self.people)
-        side, height, width, centre = (np.array(column, float) for column in columns)
-        off = np.zeros(len(names), bool)
+        side, _, centre = (np.array(column, float) for column in columns)
+        off = strange_frames(self.shapes)
         off |= np.abs(np.log(side / running_median(side))) > np.log(OFF_HEIGHT)
-        proportion = width / height  # legs alone are wide; feet that meet make anybody narrow
-        off |= proportion > OFF_PROPORTION * running_median(proportion)
         off |= np.abs(centre - running_median(centre)) > OFF_CENTRE
         return [name for name, jumps in zip(names, off) if jumps]
 
@@ -79,6 +82,8 @@ def look_into_pickles(found, source, quick):
 
 def look_into_folders(found, source, quick):
     read_record(found, source.root)
+    if quick:
+        found.shapes.append(read_shape(Path(source.root, found.path, SHAPE)))
     masks = _names(source.gt_path, found)
     names = _names(source.im_path, found) if source.has_frames else masks
     found.frames, found.masks = len(names), len(masks)
@@ -104,10 +109,12 @@ def look_at_mask(found, name, mask):
     found.empty += not mask.any()
     found.full += bool(mask.all())
     found.brightest = max(found.brightest, int(mask.max()))
-    left, top, width, height = cv2.boundingRect((mask > 127).astype(np.uint8))
+    person = mask > 127
+    _, top, _, height = cv2.boundingRect(person.astype(np.uint8))
     if height:
+        found.shapes.append(shape_of(person[top : top + height]))
         side = len(mask)
-        found.people.append((name, side, height / side, width / side, (top + height / 2) / side))
+        found.people.append((name, side, height / side, (top + height / 2) / side))
 
 
 def read_record(found, root):

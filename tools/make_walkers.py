@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cv2
 import numpy as np
 
+from eval.ending import exit_status
 from eval.progress import Progress
 from layers import whole
 from layers.datasets import DATASETS, SIZE, data_root
@@ -50,7 +51,10 @@ SHEET_ROWS, SHEET_COLUMNS = 12, 12
 
 
 def main(argv=None):
-    args = parse_args(argv)
+    return exit_status(make_walkers, parse_args(argv), errors=(FolderError,))
+
+
+def make_walkers(args):
     tree = TREES[args.tree]
     walks = tree.walks(args.subjects, args.conditions, args.views)
     render = partial(
@@ -58,21 +62,13 @@ def main(argv=None):
         scene=args.scene, looks=args.looks,
     )  # fmt: skip
     store = Store(args.out, tree, args.uncropped)
-    try:
-        with only_run(store.folder):
-            claim(store, args)
-            make(walks, store, render, args.jobs)
-            write_card(store.folder, args, len(walks))
-        if args.contact_sheet:
-            write_sheet(Path(args.contact_sheet), walks, render)
-    except (FolderError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    with only_run(store.folder):
+        claim(store, args)
+        make(walks, store, render, args.jobs)
+        write_card(store.folder, args, len(walks))
+    if args.contact_sheet:
+        write_sheet(Path(args.contact_sheet), walks, render)
     print(f"{store.folder}: {len(walks)} sequences of {args.frames} frames, {args.subjects} subjects")
-    return 0
 
 
 def parse_args(argv):

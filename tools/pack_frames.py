@@ -24,6 +24,7 @@ import numpy as np
 
 from caffe.errors import CaffeError
 from caffe.lmdb_file import LmdbFile
+from eval.ending import exit_status
 from eval.progress import Progress
 from layers import hygiene, pack, whole
 from layers.datasets import DATASETS
@@ -43,26 +44,21 @@ LONGEST_PATH = 500  # bytes: LMDB allows 511 a key
 
 
 def main(argv=None):
-    args = parse_args(argv)
+    return exit_status(make_pack, parse_args(argv), errors=(lmdb.Error,))
+
+
+def make_pack(args):
     dataset = DATASETS[args.dataset]
-    try:
-        im_path, gt_path = (path and os.path.realpath(path) for path in trees_of(dataset, args))
-        out = args.out or pack.default_folder(im_path or gt_path, args.silhouettes)
-        old = readable(out)
-        tree = open_trees(im_path, gt_path, args.mask_max or (old.mask_max if old else 255))
-        if args.verify:
-            verify(pack.open_pack(out), tree, args.jobs)
-        elif is_fresh(out, tree):
-            print(f"{out}: up to date")
-        else:
-            Packer(dataset, tree, out, args.jobs).run()
-    except (DataError, lmdb.Error, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    im_path, gt_path = (path and os.path.realpath(path) for path in trees_of(dataset, args))
+    out = args.out or pack.default_folder(im_path or gt_path, args.silhouettes)
+    old = readable(out)
+    tree = open_trees(im_path, gt_path, args.mask_max or (old.mask_max if old else 255))
+    if args.verify:
+        verify(pack.open_pack(out), tree, args.jobs)
+    elif is_fresh(out, tree):
+        print(f"{out}: up to date")
+    else:
+        Packer(dataset, tree, out, args.jobs).run()
 
 
 def parse_args(argv):

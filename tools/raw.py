@@ -6,10 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from layers.frames import DataError
+from layers.frames import VIDEO_SUFFIXES, DataError
 from layers.names import folders, is_noise
 
-VIDEOS = (".avi", ".mp4", ".mkv", ".mov")
 _WALK = re.compile(r"(\d+)-([a-z]+-\d+)-(\d+)", re.IGNORECASE)  # 001-nm-01-090; no walk: CASIA-B's 001-bkgrd-090
 
 
@@ -51,7 +50,9 @@ def canonical(dataset, path):
 
 def _videos(root, dataset):
     """(path, file) of every video in a folder that is a walk; stderr says which are none."""
-    files = sorted(f for f in root.iterdir() if f.suffix.lower() in VIDEOS and f.is_file() and not is_noise(f.name))
+    files = sorted(
+        f for f in root.iterdir() if f.suffix.lower() in VIDEO_SUFFIXES and f.is_file() and not is_noise(f.name)
+    )
     others = []
     for file in files:
         found = _WALK.fullmatch(file.stem) if len(dataset.tree) == 3 else None

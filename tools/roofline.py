@@ -4,9 +4,8 @@
     python tools/roofline.py                  # the four steps at the published batch on one H200
     python tools/roofline.py --layers joint   # layer by layer
 
-Counted are the products with weights (a multiplication and an addition are two FLOP) and, as traffic, each layer
-reading its bottoms and parameters and writing its tops once, the same for the gradients, and the update. A layer takes
-at least the longer of both; a step takes the sum over its layers. Nothing is measured here.
+Counted are the products with weights and the traffic of each layer, as `caffe.costs` does, and the update. A layer
+takes at least the longer of both; a step takes the sum over its layers. Nothing is measured here.
 """
 
 import argparse
@@ -18,15 +17,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from caffe import costs
 from caffe.layer import TRAIN
 from caffe.net import Net
 from models.gaitnet import STEPS, gaitnet, solver
-from models.summary import fed, flop
+from models.summary import fed
 
 H200_FLOPS = {"float32": 67e12, "tf32": 495e12, "bf16": 990e12}  # NVIDIA's data sheet, dense
 H200_BYTES = 4.8e12  # a second
-FLOAT = 4  # bytes
-VIEWS = ("Split", "Input")  # layers without traffic of their own
 UPDATE = 5  # passes over the parameters: read weight, gradient, history; write weight, history
 
 
@@ -87,27 +85,15 @@ def net_costs(param):
     param = fed(param)
     param.state.phase = TRAIN
     net = Net.from_proto(param)
-    costs = [layer_cost(node) for node in net.nodes if node.type not in VIEWS]
     learned = sum(b.count for b, lr in zip(net.learnable_params, net.params_lr) if lr)
-    return [*costs, Cost("update", 0, UPDATE * FLOAT * learned)]
+    layers = [layer_cost(node) for node in net.nodes if node.type not in costs.VIEWS]
+    return [*layers, Cost("update", 0, UPDATE * costs.FLOAT * learned)]
 
 
 def layer_cost(node):
-    """Forward, and of the backward pass the gradients that the net wants: of bottoms, and of learned parameters."""
-    forward, duty = flop(node), node.duty
-    bottoms, tops = sum(b.count for b in node.bottoms), sum(b.count for b in node.tops)
-    weights = sum(b.count for b in node.layer.blobs)
-    work, traffic = forward, bottoms + weights + tops
-    if duty.backward:
-        wanted = sum(b.count for b, w in zip(node.bottoms, duty.bottoms) if w)
-        learned = weights if any(duty.params) else 0
-        if wanted:
-            work, traffic = work + forward, traffic + tops + weights + wanted
-        if learned:
-            work, traffic = work + forward, traffic + tops + bottoms + learned
-        elif wanted:
-            traffic += bottoms  # a layer without weights looks at its bottom or top again
-    return Cost(node.name, work, FLOAT * traffic)
+    """Forward and backward."""
+    passes = costs.forward(node), costs.backward(node)
+    return Cost(node.name, sum(p.flop for p in passes), sum(p.bytes for p in passes))
 
 
 if __name__ == "__main__":

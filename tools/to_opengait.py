@@ -20,14 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from eval.cli import default_weights
+from eval.cli import weights_file
 from eval.deploy import open_net
+from eval.ending import exit_status
 from eval.extract import read_walk
-from eval.features import read_cache, write_arrays
+from eval.features import is_embeddings, read_cache, training_array, write_arrays
 from eval.progress import Progress
 from layers import whole
 from layers.datasets import DATASETS, data_root
-from layers.frames import DataError
 from layers.sources import existing, open_frames
 from tools.one_run import only_run
 
@@ -36,20 +36,7 @@ NO_VIEW = "000"
 
 def main(argv=None):
     args = parse(argv)
-    try:
-        args.run(args)
-    except (DataError, ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except Exception as e:
-        if type(e).__name__ != "CaffeError":  # known without importing the runtime
-            raise
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(args.run, args)
 
 
 def write_masks(args):
@@ -60,8 +47,8 @@ def write_masks(args):
         raise ValueError(f"{im_path}: holds silhouettes alone, so there is nothing to predict masks from")
     files = {path: args.out / file_of(path) for path in dataset.paths(frames)}
     todo = [path for path, file in files.items() if not file.exists() and frames.length(path)]
+    net = open_net(weights_file(args.weights, dataset.name), args.gpu, parts=("segmentation",))
     with only_run(args.out):
-        net = open_net(args.weights or default_weights(dataset.name), args.gpu, parts=("segmentation",))
         with Progress(len(todo), "sequences", "predicting") as progress:
             for path in todo:
                 masks = net.masks(read_walk(frames, path, frames.length(path)))
@@ -86,7 +73,9 @@ def dump(file, array):
 
 
 def write_features(args):
-    features, _, _ = read_cache(args.features)
+    if is_embeddings(args.features):
+        raise ValueError(f"{args.features}: is in OpenGait's form already; this takes what lies in eval/feat/")
+    features, _, origin = read_cache(args.features)
     places = [[*str(name).split("/"), NO_VIEW][:3] for name in features.names]
     if any(len(place) < 3 for place in places):
         raise ValueError(f"{args.features}: its walks have no names such as 001/nm-01/090")
@@ -94,7 +83,8 @@ def write_features(args):
     if args.out.suffix == ".npz":
         labels = ids.astype(np.int64) if all(name.isdecimal() for name in ids) else features.labels
         embeddings = features.vectors[:, :, None]  # one part
-        write_arrays(args.out, embeddings=embeddings, labels=labels, types=conditions, views=views, ids=ids)
+        told = training_array(origin)
+        write_arrays(args.out, embeddings=embeddings, labels=labels, types=conditions, views=views, ids=ids, **told)
     elif args.out.suffix == ".csv":
         with whole.atomic_path(args.out) as temporary, open(temporary, "w", newline="") as out:
             writer = csv.writer(out)

@@ -3,8 +3,9 @@
 
     python tools/unpack.py outdoor
 
-Archives (.zip, .tar, .tar.gz) lie in data/Outdoor-Gait/, or in data/ under a name that begins like that. Nothing is
-done where the trees of frames and masks are there already; archives stay. train_net.sh runs this by itself.
+Archives (.zip, .tar, .tar.gz) lie in data/Outdoor-Gait/, also one for each person in its im/ and seg/, or in data/
+under a name that begins like that. They stay; those that were unpacked are not looked at again, others that come later
+are. train_net.sh runs this by itself.
 """
 
 import argparse
@@ -13,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from eval.ending import exit_status
 from layers.archives import settle
 from layers.datasets import DATASETS
-from layers.frames import DataError
 
 
 def main(argv=None):
@@ -23,13 +24,7 @@ def main(argv=None):
         prog="tools/unpack.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", choices=sorted(DATASETS), help="which")
-    args = parser.parse_args(argv)
-    try:
-        settle(DATASETS[args.dataset])
-    except (DataError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(settle, DATASETS[parser.parse_args(argv).dataset])
 
 
 if __name__ == "__main__":

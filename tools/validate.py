@@ -38,6 +38,7 @@ from caffe.proto import caffe_pb2
 from caffe.read import read_text
 from eval import plots, provenance, tables
 from eval.deploy import PARTS, open_net, read_net
+from eval.ending import exit_status
 from eval.extract import all_starts, extract, read_walk
 from eval.protocol import identify
 from eval.segmentation import THRESHOLD, agreement
@@ -45,7 +46,7 @@ from eval.walks import described
 from eval.weights import read_weights
 from layers import people
 from layers.datasets import DATASETS, MIN_FRAMES, Dataset
-from layers.frames import DataError, expand
+from layers.frames import expand
 from layers.params import parse
 from layers.sources import open_frames
 from models.gaitnet import STEPS
@@ -58,16 +59,7 @@ FEWEST = 2  # people
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    try:
-        with only_run(args.out):
-            return validate(args)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (CaffeError, DataError, ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+    return exit_status(validate_alone, parse_args(argv))
 
 
 def parse_args(argv):
@@ -83,6 +75,11 @@ def parse_args(argv):
     args = parser.parse_args(argv)
     args.out = args.out or provenance.ROOT / "results" / f"{args.run.resolve().name}-validation"
     return args
+
+
+def validate_alone(args):
+    with only_run(args.out):
+        return validate(args)
 
 
 def validate(args):

@@ -11,8 +11,13 @@ from caffe.proto import caffe_pb2
 
 WHOLE = np.array([0, 0, 1, 1], np.float32)
 R = caffe_pb2.ResizeParameter
-INTERPOLATION = {R.LINEAR: cv2.INTER_LINEAR, R.AREA: cv2.INTER_AREA, R.NEAREST: cv2.INTER_NEAREST,
-                 R.CUBIC: cv2.INTER_CUBIC, R.LANCZOS4: cv2.INTER_LANCZOS4}  # fmt: skip
+INTERPOLATION = {
+    R.LINEAR: cv2.INTER_LINEAR,
+    R.AREA: cv2.INTER_AREA,
+    R.NEAREST: cv2.INTER_NEAREST,
+    R.CUBIC: cv2.INTER_CUBIC,
+    R.LANCZOS4: cv2.INTER_LANCZOS4,
+}
 
 
 class Augmentation:
@@ -34,8 +39,10 @@ class Augmentation:
             fail("expand_param fills with mean_value, and there is a mean_file")
         if p.HasField("resize_param"):
             if r.prob != 1 or r.height_scale or r.width_scale or r.resize_mode == R.FIT_SMALL_SIZE:
-                fail("resize_param: prob, height_scale, width_scale and FIT_SMALL_SIZE are not here; "
-                     "wanted WARP or FIT_LARGE_SIZE_AND_PAD with height and width")  # fmt: skip
+                fail(
+                    "resize_param: prob, height_scale, width_scale and FIT_SMALL_SIZE are not here; "
+                    "wanted WARP or FIT_LARGE_SIZE_AND_PAD with height and width"
+                )
             if not r.height or not r.width:
                 fail("resize_param: give height and width")
             if r.pad_mode == R.MIRRORED:

@@ -88,8 +88,10 @@ class CenterLoss(TorchLayer):
         p = self.param.center_loss_param
         items = math.prod(shape[: p.axis])
         if math.prod(shape[p.axis :]) != self.inputs or math.prod(labels) != items:
-            self.fail(f"bottoms have shapes {tuple(shape)} and {tuple(labels)}; wanted {self.inputs} values from axis "
-                      f"{p.axis} on, and one label for each of the {items} items")  # fmt: skip
+            self.fail(
+                f"bottoms have shapes {tuple(shape)} and {tuple(labels)}; wanted {self.inputs} values from axis "
+                f"{p.axis} on, and one label for each of the {items} items"
+            )
         return [()]
 
     def compute(self, x, labels):

@@ -145,3 +145,5 @@ class BN(TorchLayer):
         for stored, value in zip(self.weights[2:], new):
             blended = momentum * stored + (1 - momentum) * value.reshape(stored.shape)
             stored.data.copy_(torch.where(whole, blended, stored))
+        for blob in self.blobs[2:]:
+            blob.memory.written()

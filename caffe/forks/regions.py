@@ -154,8 +154,10 @@ class PSROIPooling(_Regions):
         self.check_regions(shape, rois)
         p = self.param.psroi_pooling_param
         if shape[1] != p.output_dim * p.group_size**2:
-            self.fail(f"bottom[0] has shape {tuple(shape)}; wanted {p.output_dim * p.group_size**2} channels "
-                      f"(output_dim {p.output_dim} x group_size {p.group_size} squared)")  # fmt: skip
+            self.fail(
+                f"bottom[0] has shape {tuple(shape)}; wanted {p.output_dim * p.group_size**2} channels "
+                f"(output_dim {p.output_dim} x group_size {p.group_size} squared)"
+            )
         return [(rois[0], p.output_dim, p.group_size, p.group_size)]
 
     def compute(self, x, rois):
@@ -207,8 +209,10 @@ class BoxAnnotatorOHEM(TorchLayer):
     def top_shapes(self, rois, losses, labels, weights):
         count = rois[0] if rois else 0
         if math.prod(rois) != 5 * count or any(not s or s[0] != count for s in (losses, labels, weights)):
-            self.fail(f"bottoms have shapes {tuple(rois)}, {tuple(losses)}, {tuple(labels)}, {tuple(weights)}; wanted "
-                      "(R, 5), (R), (R), (R, K)")  # fmt: skip
+            self.fail(
+                f"bottoms have shapes {tuple(rois)}, {tuple(losses)}, {tuple(labels)}, {tuple(weights)}; wanted "
+                "(R, 5), (R), (R), (R, K)"
+            )
         if math.prod(losses) != count or math.prod(labels) != count:
             self.fail(f"bottoms have shapes {tuple(losses)}, {tuple(labels)}; wanted one loss and label a region")
         return [labels, weights]

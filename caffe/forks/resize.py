@@ -85,7 +85,9 @@ class Upsample(TorchLayer):
         if index.device.type == "cpu" and not torch.compiler.is_exporting() and index.numel():
             least, most = int(index.min()), int(index.max())
             if least < 0 or most >= math.prod(self.size):
-                self.fail(f"the mask in bottom[1] holds {least}..{most}; a top of {self.size[0]} x {self.size[1]} has "
-                          f"places 0..{math.prod(self.size) - 1}; give upsample_h and upsample_w")  # fmt: skip
+                self.fail(
+                    f"the mask in bottom[1] holds {least}..{most}; a top of {self.size[0]} x {self.size[1]} has "
+                    f"places 0..{math.prod(self.size) - 1}; give upsample_h and upsample_w"
+                )
         top = x.new_zeros(*x.shape[:2], math.prod(self.size))
         return top.scatter(2, index, x.flatten(2)).unflatten(2, self.size)

@@ -75,8 +75,10 @@ class BatchLayer(BuiltinLayer):
         """Images of one shape as one array."""
         for image, name in zip(images, names):
             if image.shape != images[0].shape:
-                self.fail(f"{name} has shape {image.shape}, but {names[0]} in the same batch has {images[0].shape}; "
-                          "set crop_size, or bring them to one size")  # fmt: skip
+                self.fail(
+                    f"{name} has shape {image.shape}, but {names[0]} in the same batch has {images[0].shape}; "
+                    "set crop_size, or bring them to one size"
+                )
         return np.stack(images)
 
     def lines(self, path):

@@ -14,8 +14,9 @@ from caffe.proto import caffe_pb2
 def one_or_each(layer, values, tops, what, zero=False):
     """`values` given once for all tops, once for each (or, with `zero`, not at all): a list with one for each."""
     if len(values) not in ({0, 1, tops} if zero else {1, tops}):
-        layer.fail(f"Must specify either {'0, ' if zero else ''}1 or {tops} (one for each top) {what}; "
-                   f"found {len(values)}")  # fmt: skip
+        layer.fail(
+            f"Must specify either {'0, ' if zero else ''}1 or {tops} (one for each top) {what}; found {len(values)}"
+        )
     return list(values) * tops if len(values) == 1 else list(values)
 
 
@@ -87,8 +88,10 @@ class MemoryData(BuiltinLayer):
         p = self.param.memory_data_param
         self.shape = (p.batch_size, p.channels, p.height, p.width)
         if not all(self.shape):
-            self.fail("batch_size, channels, height, and width must be specified and positive in memory_data_param; "
-                      f"found {self.shape}")  # fmt: skip
+            self.fail(
+                "batch_size, channels, height, and width must be specified and positive in memory_data_param; "
+                f"found {self.shape}"
+            )
         self.data = self.labels = None
         self.position = 0
         for blob, shape in zip(top, (self.shape, self.shape[:1])):

@@ -12,8 +12,10 @@ def predictions(layer, shape, label_shape, axis):
     axis = canonical_axis(layer, axis, shape)
     wanted = math.prod(shape[:axis]) * math.prod(shape[axis + 1 :])
     if math.prod(label_shape) != wanted:
-        layer.fail(f"Number of labels must match number of predictions; scores of shape {tuple(shape)} with classes "
-                   f"on axis {axis} want {wanted} labels, bottom[1] has shape {tuple(label_shape)}")  # fmt: skip
+        layer.fail(
+            f"Number of labels must match number of predictions; scores of shape {tuple(shape)} with classes "
+            f"on axis {axis} want {wanted} labels, bottom[1] has shape {tuple(label_shape)}"
+        )
     return axis
 
 

@@ -2,9 +2,10 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 
-from caffe import bvlc, precision
+from caffe import bvlc, precision, prepared
 from caffe.layer import register
 from caffe.ops.axes import canonical_axis
 from caffe.ops.labels import class_index
@@ -45,6 +46,14 @@ class InnerProduct(TorchLayer):
         weight, bias = self.weights[0], self.weights[1] if p.bias_term else None
         with precision.products(x):
             return F.linear(x.flatten(self.axis), weight.t() if p.transpose else weight, bias).float()
+
+    def infer(self, x):
+        rows, p = x.reshape(-1, self.inputs), self.param.inner_product_param
+        if len(rows) < 2 or not prepared.available():  # a single one reads the weights once in any order
+            return self.compute(x)
+        weight, bias = self.weights[0], self.weights[1] if p.bias_term else None
+        top = self.once(lambda: prepared.product(weight.t() if p.transpose else weight, bias))(rows)
+        return top.view(*x.shape[: self.axis], p.num_output)
 
 
 @register("Embed")
@@ -102,6 +111,11 @@ class _Spread(TorchLayer):
                       f"it wants to be {operand}")  # fmt: skip
         return [shape]
 
+    @property
+    def by_channel(self):
+        """Whether it is a parameter for each channel (axis 1) that is applied."""
+        return len(self.blobs) > 0 and self.axis == 1 and len(self.blobs[0].shape) == 1
+
     def spread(self, operand, x):
         return operand.reshape((*operand.shape, *(1,) * (x.dim() - self.axis - operand.dim())))
 
@@ -118,6 +132,11 @@ class Bias(_Spread):
 
     def compute(self, x, b=None):
         return x + self.spread(self.weights[0] if b is None else b, x)
+
+    def per_channel(self):
+        """(scale, shift) of each channel."""
+        shift = self.blobs[0].tensor()
+        return torch.ones_like(shift), shift
 
 
 @register("Scale")
@@ -143,3 +162,13 @@ class Scale(_Spread):
     def compute(self, x, s=None):
         top = x * self.spread(self.weights[0] if s is None else s, x)
         return top + self.spread(self.weights[-1], x) if self.options.bias_term else top
+
+    def infer(self, x, s=None):
+        if not self.options.bias_term:
+            return self.compute(x, s)
+        return torch.addcmul(self.spread(self.weights[-1], x), x, self.spread(self.weights[0] if s is None else s, x))
+
+    def per_channel(self):
+        """(scale, shift) of each channel."""
+        scale = self.blobs[0].tensor()
+        return scale, self.blobs[1].tensor() if self.options.bias_term else torch.zeros_like(scale)

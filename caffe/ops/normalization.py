@@ -44,6 +44,31 @@ class BatchNorm(TorchLayer):
             self.fail(f"bottom has shape {shape}; wanted {self.channels} channels on axis 1")
         return [shape]
 
+    @property
+    def by_channel(self):
+        """Whether each channel has a scale and shift that no batch changes."""
+        return self.stored
+
+    def per_channel(self):
+        """(scale, shift) of each channel by the stored statistics."""
+        mean, variance, weight = (b.tensor() for b in self.blobs)
+        factor = torch.where(weight == 0, weight, 1 / weight)
+        scale = (variance * factor + self.param.batch_norm_param.eps).rsqrt()
+        return scale, -mean * factor * scale
+
+    def infer(self, x):
+        if not self.stored or x.dim() < 2:
+            return self.compute(x)
+        scale, shift = self.once(self.per_channel)
+        axes = (-1, *(1,) * (x.dim() - 2))
+        return torch.addcmul(shift.view(axes), x, scale.view(axes))
+
+    def forward(self, bottom, top):
+        super().forward(bottom, top)
+        if not self.stored:
+            for blob in self.blobs:
+                blob.memory.written()  # by `compute`
+
     def remember(self, bottom, top):
         stored = [b.tensor().clone() for b in self.blobs]
         super().remember(bottom, top)
@@ -84,7 +109,6 @@ class LRN(TorchLayer):
     Borders count as zeros. Caffe, whose backward over channels reads the top and keeps the sums: lrn_layer.cpp."""
 
     num_bottom = num_top = 1
-    spoils_diff = "here the gradient is right"
 
     def configure(self, bottom):
         p = self.param.lrn_param

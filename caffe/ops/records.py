@@ -62,8 +62,10 @@ class _LevelDb:
         try:
             plyvel = importlib.import_module("plyvel")
         except ImportError as e:
-            raise CaffeError("LEVELDB, which is the default backend, needs the package plyvel: `pip install plyvel`; "
-                             "or write the records anew as LMDB and set `backend: LMDB`") from e  # fmt: skip
+            raise CaffeError(
+                "LEVELDB, which is the default backend, needs the package plyvel: `pip install plyvel`; "
+                "or write the records anew as LMDB and set `backend: LMDB`"
+            ) from e
         if not os.path.exists(os.path.join(path, "CURRENT")):  # plyvel would make a folder
             raise CaffeError("there is no LevelDB")
         try:

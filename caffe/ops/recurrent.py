@@ -127,8 +127,14 @@ class RNN(_Recurrent):
     def blob_shapes(self):
         h = self.hidden
         static = [((h, self.static_inputs), "weight_filler")] if self.has_static else []
-        return [((h, self.inputs), "weight_filler"), ((h,), "bias_filler"), *static,
-                ((h, h), "weight_filler"), ((h, h), "weight_filler"), ((h,), "bias_filler")]  # fmt: skip
+        return [
+            ((h, self.inputs), "weight_filler"),
+            ((h,), "bias_filler"),
+            *static,
+            ((h, h), "weight_filler"),
+            ((h, h), "weight_filler"),
+            ((h,), "bias_filler"),
+        ]
 
     def step(self, drive, alive, state, w):
         return [torch.tanh(drive + (alive * state[0]) @ w["hidden"].t())]
@@ -158,8 +164,12 @@ class LSTM(_Recurrent):
     def blob_shapes(self):
         gates = 4 * self.hidden
         static = [((gates, self.static_inputs), "weight_filler")] if self.has_static else []
-        return [((gates, self.inputs), "weight_filler"), ((gates,), "bias_filler"), *static,
-                ((gates, self.hidden), "weight_filler")]  # fmt: skip
+        return [
+            ((gates, self.inputs), "weight_filler"),
+            ((gates,), "bias_filler"),
+            *static,
+            ((gates, self.hidden), "weight_filler"),
+        ]
 
     def step(self, drive, alive, state, w):
         hidden, cell = state

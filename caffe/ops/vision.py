@@ -5,7 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from caffe import bvlc, precision
+from caffe import bvlc, precision, prepared
+from caffe.errors import CaffeError
 from caffe.layer import Count, register
 from caffe.ops.axes import canonical_axis
 from caffe.torch_layer import TorchLayer
@@ -68,6 +69,12 @@ class _Windows(TorchLayer):
 class _Learned(_Windows):
     """Convolution and Deconvolution: weights from the first bottom's channels to num_output, in groups."""
 
+    def check_counts(self, bottom, top):
+        super().check_counts(bottom, top)
+        if len(bottom) != len(top):
+            wish = f"{self.type} Layer produces one top blob as output for each bottom blob input"
+            raise CaffeError(f"{wish}; layer '{self.name}' has {len(bottom)} and {len(top)}.")
+
     def weight_shape(self, outputs):
         """Shape of the weights for `outputs` channels."""
         raise NotImplementedError
@@ -108,14 +115,23 @@ class _Learned(_Windows):
     def compute(self, *bottoms):
         weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
         with precision.products(bottoms[0]):
-            return [self._each(x, weight, bias).float() for x in bottoms]
+            return [self._each(x, lambda x: self.slide(x, weight, bias)).float() for x in bottoms]
 
-    def _each(self, x, weight, bias):
+    def infer(self, *bottoms):
+        if not prepared.available() or any(x.numel() == 0 for x in bottoms):
+            return self.compute(*bottoms)
+        return [self._each(x, self.slide_prepared) for x in bottoms]
+
+    def slide_prepared(self, x):
+        """As `slide`, with what was made of the parameters once."""
+        raise NotImplementedError
+
+    def _each(self, x, slide):
         """The top of one bottom; all axes before the channels count items."""
         if self.axis == 1:
-            return self.slide(x, weight, bias)
+            return slide(x)
         items = x.shape[: self.axis]
-        top = self.slide(x.reshape(-1, *x.shape[self.axis :]), weight, bias)
+        top = slide(x.reshape(-1, *x.shape[self.axis :]))
         return top.reshape(*items, *top.shape[1:])
 
 
@@ -131,8 +147,10 @@ class Convolution(_Learned):
     def top_sizes(self, shape):
         return self.window_sizes(shape)
 
+    followers: tuple = ()  # layers in place on the top that the next forward pass takes over: see `caffe.chains`
+
     def forward(self, bottom, top):
-        if self.axes == 2 and not self.duty.keep and not self._covers(bottom[0].shape):
+        if self.axes == 2 and not self.duty.keep and not self.infers and not self._covers(bottom[0].shape):
             memory, form = self.blobs[0].memory, torch.channels_last
             own = memory.tensor().dim() == 4  # shared as PERMISSIVE it may have another layer's shape
             if own and not memory.exposed and not memory.tensor().is_contiguous(memory_format=form):
@@ -150,9 +168,46 @@ class Convolution(_Learned):
             x = x.flatten(1).view(x.shape) if self._strides_past(x.shape) else _channels_last(x)
         return CONVOLVE[self.axes](x, weight, bias, self.stride, self.pad, self.dilation, self.group)
 
+    def slide_prepared(self, x):
+        covers = self._covers(x.shape)
+        if covers and len(x) > 1:
+            run = self._once_folded("product", lambda weight, bias: prepared.product(_rows(weight), bias))
+            if run:
+                return run(_rows(x)).view(len(x), -1, *(1,) * self.axes)
+        elif self.axes == 2 and not covers and not self._strides_past(x.shape):
+            x, geometry = _channels_last(x), (self.stride, self.pad, self.dilation, self.group)
+            run = self._once_folded("windows", lambda w, b: prepared.convolution(w, b, x.shape, *geometry))
+            if run:
+                return run(x)
+        top = self.slide(x, self.weights[0], self.weights[1] if len(self.weights) > 1 else None)
+        for layer in self.followers:
+            scale, shift = (v.view(-1, *(1,) * self.axes) for v in layer.per_channel())
+            top = torch.addcmul(shift, top, scale)
+        return top
+
+    def _once_folded(self, what, make):
+        """`make(weight, bias)` with what the followers do to each channel; None where that is not finite."""
+
+        def folded():
+            weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
+            for layer in self.followers:
+                scale, shift = layer.per_channel()
+                weight = weight * scale.view(-1, *(1,) * (self.axes + 1))
+                bias = shift if bias is None else bias * scale + shift
+            finite = not self.followers or bool(weight.isfinite().all() and bias.isfinite().all())
+            return make(weight, bias) if finite else None
+
+        blobs = [*self.blobs, *(blob for layer in self.followers for blob in layer.blobs)]
+        return self.once(folded, what, self.followers, blobs=blobs)
+
     def _strides_past(self, shape):
         """One channel, and a stride along an axis with a single window: channels last, oneDNN gives garbage there."""
         return shape[1] == 1 and any(n == 1 < s for n, s in zip(self.window_sizes(shape), self.stride))
+
+
+def _rows(x):
+    """(N, C, ..) -> (N, .. C): for a bottom in channels last no copy."""
+    return x.movedim(1, -1).flatten(1)
 
 
 def _channels_last(x):
@@ -177,11 +232,23 @@ class Deconvolution(_Learned):
                 for size, kernel, stride, pad, dilation in geometry]  # fmt: skip
 
     def slide(self, x, weight, bias):
-        if max(x.shape[2:]) == 1 and not any(self.pad) and self.group == 1 and max(self.dilation) == 1:
+        if self._spreads_points(x.shape):
             top = (x.flatten(1) @ weight.flatten(1)).view(x.shape[0], -1, *self.kernel)
             return top if bias is None else top + bias.view(-1, *(1,) * self.axes)
         steps = tuple(1 if n == 1 else s for n, s in zip(x.shape[2:], self.stride))  # one window makes no step
         return SPREAD[self.axes](x, weight, bias, steps, self.pad, 0, self.group, self.dilation)
+
+    def _spreads_points(self, shape):
+        """Is a bottom of this shape a single point, and the top of it one window?"""
+        return max(shape[2:]) == 1 and not any(self.pad) and self.group == 1 and max(self.dilation) == 1
+
+    def slide_prepared(self, x):
+        weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
+        if not self._spreads_points(x.shape) or len(x) == 1:
+            return self.slide(x, weight, bias)
+        each = None if bias is None else bias.repeat_interleave(math.prod(self.kernel))
+        make = lambda: prepared.product(weight.flatten(1).t(), each)  # noqa: E731
+        return self.once(make)(x.flatten(1)).view(len(x), -1, *self.kernel)
 
 
 @register("Im2col")

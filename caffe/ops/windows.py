@@ -127,8 +127,10 @@ class WindowData(BatchLayer):
         if p.crop_mode == "square":
             half_w = half_h = max(half_w, half_h)
         scale = self.crop / (self.crop - 2 * p.context_pad)
-        return ((_round(center_x - half_w * scale), _round(center_x + half_w * scale)),
-                (_round(center_y - half_h * scale), _round(center_y + half_h * scale)))  # fmt: skip
+        return (
+            (_round(center_x - half_w * scale), _round(center_x + half_w * scale)),
+            (_round(center_y - half_h * scale), _round(center_y + half_h * scale)),
+        )
 
     def normal(self, pixels, row, column):
         """(pixels - mean) * window_data_param.scale; a mean image is read around its middle, shifted as the

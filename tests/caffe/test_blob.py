@@ -68,9 +68,14 @@ def test_legacy_accessors():
         _ = Blob((1, 2, 3, 4, 5)).num
 
 
-@pytest.mark.parametrize("shape, words", [
-    ((2, -1), "negative dimension"), ((2**16, 2**15), "blob size exceeds INT_MAX"), ((1,) * 33, "at most 32 axes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape, words",
+    [
+        ((2, -1), "negative dimension"),
+        ((2**16, 2**15), "blob size exceeds INT_MAX"),
+        ((1,) * 33, "at most 32 axes"),
+    ],
+)
 def test_shapes_that_cannot_be(shape, words):
     with pytest.raises(CaffeError, match=words):
         Blob(shape)
@@ -123,9 +128,12 @@ def test_memory_apart():
 
 @pytest.mark.parametrize(
     "words, lacks",
-    [("CUDA out of memory. Tried to allocate 2 GiB", True), ("DefaultCPUAllocator: can't allocate memory", True),
-     ("CUDA error: an illegal memory access was encountered", False)],
-)  # fmt: skip
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB", True),
+        ("DefaultCPUAllocator: can't allocate memory", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
 def test_what_is_called_too_little_memory(words, lacks):
     """Not every error of a GPU that speaks of memory."""
     assert lacks_memory(RuntimeError(words)) == lacks

@@ -219,6 +219,19 @@ def test_time_has_a_row_for_every_layer_and_pass(capfd):
     assert len([line for line in log if re.match(r"Iteration: \d forward-backward time: \S+ ms\.", line)]) == 2
 
 
+def test_time_tells_how_fast_layers_compute(capfd):
+    _, _, log = run(capfd, "time", "--model=net.prototxt", "--iterations=1")
+    told = dict(line.split(": ", 1) for line in log[log.index("*** Benchmark ends ***") + 2 :])
+    number = r"[\d.e+-]+"
+    assert re.fullmatch(
+        rf"{number} GFLOP at {number} GFLOP/s, {number} MB at {number} GB/s", told["        ip\tforward"]
+    )
+    assert re.fullmatch(rf"{number} MB at {number} GB/s", told["      drop\tbackward"])  # multiplies by no weights
+    milliseconds = next(float(line.split()[2]) for line in log if line.startswith("        ip\tforward: "))
+    megabytes, rate = (float(told["        ip\tforward"].split(", ")[1].split()[k]) for k in (0, 3))
+    assert rate == pytest.approx(megabytes / milliseconds, rel=0.02)  # three digits are printed
+
+
 @pytest.mark.parametrize("words, staged", [
     (["--stage=more", "--level=2"], True), (["--stage=other,more", "--level=3"], True), (["--stage=more"], False),
     (["--level=2"], False),

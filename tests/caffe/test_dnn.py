@@ -222,6 +222,13 @@ def test_wrong_calls(call, words):
 
 def test_signatures_of_opencv():
     assert list(inspect.signature(dnn.blobFromImage).parameters) == [
-        "image", "scalefactor", "size", "mean", "swapRB", "crop", "ddepth"]  # fmt: skip
+        "image",
+        "scalefactor",
+        "size",
+        "mean",
+        "swapRB",
+        "crop",
+        "ddepth",
+    ]
     assert list(inspect.signature(dnn.readNetFromCaffe).parameters)[:2] == ["prototxt", "caffeModel"]
     assert dnn.NMSBoxes and dnn.DNN_TARGET_CPU == 0

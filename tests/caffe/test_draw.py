@@ -53,11 +53,13 @@ def test_learning_rate_multipliers():
     "text, label",
     [
         (CONV, '"c (Convolution) kernel size: 5 stride: 2 pad: 0"'),
-        ('name: "p" type: "Pooling" pooling_param { pool: AVE kernel_size: 3 pad: 1 }',
-         '"p (Pooling AVE) kernel size: 3 stride: 1 pad: 1"'),
+        (
+            'name: "p" type: "Pooling" pooling_param { pool: AVE kernel_size: 3 pad: 1 }',
+            '"p (Pooling AVE) kernel size: 3 stride: 1 pad: 1"',
+        ),
         ('name: "r" type: "ReLU"', '"r (ReLU)"'),
     ],
-)  # fmt: skip
+)
 def test_layer_label(text, label):
     assert draw.get_layer_label(layer(text), "TB") == label
     wide = draw.get_layer_label(layer(text), "LR")
@@ -98,8 +100,9 @@ def test_phase_names_with_quotes_and_twins():
         b"""name: "a \\"net\\"" layer { name: "x:\\"1\\"" type: "Input" top: "a" include { phase: TRAIN } }
         layer { name: "x" type: "Silence" bottom: "a" exclude { phase: TEST } }
         layer { name: "x" type: "Silence" bottom: "a" include { stage: "s" } }""",
-        caffe_pb2.NetParameter, "net",
-    )  # fmt: skip
+        caffe_pb2.NetParameter,
+        "net",
+    )
     assert len(draw.get_pydot_graph(net, "TB").get_nodes()) == 3 + 1
     assert len(draw.get_pydot_graph(net, "TB", phase=caffe_pb2.TEST).get_nodes()) == 1 + 1
     assert rb"x:\"1\"" in draw.draw_net(net, "TB", ext="dot")

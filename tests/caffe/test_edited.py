@@ -34,8 +34,9 @@ def folder(tmp_path, monkeypatch):
     """A net, and the snapshot after two iterations."""
     monkeypatch.chdir(tmp_path)
     Path("net.prototxt").write_text(NET)
-    Path("solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 '
-                                       'snapshot_prefix: "run" random_seed: 3')  # fmt: skip
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 snapshot_prefix: "run" random_seed: 3'
+    )
     solver = caffe.get_solver("solver.prototxt")
     solver.step(2)
     solver.snapshot()

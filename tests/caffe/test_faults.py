@@ -152,13 +152,16 @@ def test_nobody_needs_to_read_the_log(folder):
     assert Path("run_iter_20.solverstate").exists()
 
 
-@pytest.mark.parametrize("arguments, told", [
-    (["--snapshot=nowhere/run_iter_10.solverstate"], "cannot read the solver state: File not found: nowhere/run"),
-    (["--weights=empty.caffemodel"], "empty.caffemodel: holds no weights at all; it was emptied or cut off"),
-    (["--weights=/dev/zero"], "Cannot read /dev/zero: it is no regular file"),
-    (["--weights=pipe"], "Cannot read pipe: it is no regular file"),
-    (["--snapshot=before.solverstate"], "before.solverstate: says that it is of iteration -5; it is damaged"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--snapshot=nowhere/run_iter_10.solverstate"], "cannot read the solver state: File not found: nowhere/run"),
+        (["--weights=empty.caffemodel"], "empty.caffemodel: holds no weights at all; it was emptied or cut off"),
+        (["--weights=/dev/zero"], "Cannot read /dev/zero: it is no regular file"),
+        (["--weights=pipe"], "Cannot read pipe: it is no regular file"),
+        (["--snapshot=before.solverstate"], "before.solverstate: says that it is of iteration -5; it is damaged"),
+    ],
+)
 @pytest.mark.medium
 def test_what_training_cannot_start_from(folder, arguments, told):
     write_solver()
@@ -188,8 +191,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_cause(folder):
     write_solver(max_iter=1000, base_lr=1e6)
     done = train()
     assert done.returncode == 134
-    told = re.search(r"Iteration (\d+): the loss is (?:inf|nan) \(loss = (?:inf|nan)\); the first bad values are in "
-                     r"(?:parameter 0|blob '\w+') of layer '(\w+)'", done.stderr)  # fmt: skip
+    told = re.search(
+        r"Iteration (\d+): the loss is (?:inf|nan) \(loss = (?:inf|nan)\); the first bad values are in "
+        r"(?:parameter 0|blob '\w+') of layer '(\w+)'",
+        done.stderr,
+    )
     assert told, done.stderr[-600:]
     assert told[2] in ("ip", "loss")
     assert Path(f"run_iter_{told[1]}.caffemodel").exists()
@@ -215,18 +221,23 @@ layer { name: "small" type: "EuclideanLoss" bottom: "%s" bottom: "zero" top: "sm
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-@pytest.mark.parametrize("where, terms, bad", [
-    ("x", r"loss = (nan|inf), small = [\d.]+", "blob 'x'"),  # the data
-    ("ip", r"loss = [\d.]+, small = (nan|inf)", "blob 'poisoned'"),  # one of two losses
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "where, terms, bad",
+    [
+        ("x", r"loss = (nan|inf), small = [\d.]+", "blob 'x'"),  # the data
+        ("ip", r"loss = [\d.]+, small = (nan|inf)", "blob 'poisoned'"),  # one of two losses
+    ],
+)
 def test_a_bad_value_is_traced_to_its_blob_and_the_moment_before_is_saved(
     folder, monkeypatch, where, terms, bad, value
 ):
     monkeypatch.setattr("sys.path", [*sys.path, str(folder)])
     module = f"poison_{where}_{value}"
     Path(f"{module}.py").write_text(POISON % value)
-    layer = (f'layer {{ name: "poison" type: "Python" bottom: "{where}" top: "%s" '
-             f'python_param {{ module: "{module}" layer: "Poison" }} }}\n')  # fmt: skip
+    layer = (
+        f'layer {{ name: "poison" type: "Python" bottom: "{where}" top: "%s" '
+        f'python_param {{ module: "{module}" layer: "Poison" }} }}\n'
+    )
     net = NET + SECOND_LOSS % "y"
     if where == "x":
         net = net.replace('layer { name: "drop"', layer % "x" + 'layer { name: "drop"')
@@ -253,8 +264,11 @@ def test_a_bad_batch_leaves_no_trace_in_the_statistics_that_are_saved(folder, mo
     monkeypatch.setattr("sys.path", [*sys.path, str(folder)])
     Path("poison_statistics.py").write_text(POISON % "nan")
     Path("net.prototxt").write_text(
-        NET.replace('layer { name: "drop" type: "Dropout" bottom: "x"', STATISTICS + 'layer { name: "drop" '
-                    'type: "Dropout" bottom: "bn"'))  # fmt: skip
+        NET.replace(
+            'layer { name: "drop" type: "Dropout" bottom: "x"',
+            STATISTICS + 'layer { name: "drop" type: "Dropout" bottom: "bn"',
+        )
+    )
     write_solver(snapshot=7)
     solver = caffe.get_solver("solver.prototxt")
     solver.step(7)
@@ -269,8 +283,10 @@ def test_a_bad_batch_leaves_no_trace_in_the_statistics_that_are_saved(folder, mo
 def test_weights_that_are_not_finite_are_never_saved(folder, monkeypatch, max_iter, snapshot):
     """A gradient may be bad while its loss is finite: neither a snapshot that is due nor the last one holds it."""
     monkeypatch.setattr("sys.path", [*sys.path, str(folder)])
-    Path("poison_gradient.py").write_text(POISON.replace(">= 7", "< 0").replace(
-        "= top[0].diff", '= top[0].diff if self.passes != 8 else float("nan")') % "nan")  # fmt: skip
+    Path("poison_gradient.py").write_text(
+        POISON.replace(">= 7", "< 0").replace("= top[0].diff", '= top[0].diff if self.passes != 8 else float("nan")')
+        % "nan"
+    )
     layer = """layer { name: "poison" type: "Python" bottom: "ip" top: "same"
         python_param { module: "poison_gradient" layer: "Poison" } }
 layer { name: "loss" type: "EuclideanLoss" bottom: "same" """

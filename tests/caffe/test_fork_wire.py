@@ -41,8 +41,9 @@ def test_field_is_found(kind, number):
     value = getattr(getattr(found[0], field), first.name)
     value = value.value if first.type == 11 else value[0] if hasattr(value, "append") else value
     assert value == (1 if first.type == 8 else 3) and list(found[0].blobs[0].data) == [1, 2, 3]
-    assert found[1].type == "ReLU" and not any(f.name.endswith("_param") and f.name != field
-                                               for f, _ in found[0].ListFields())  # fmt: skip
+    assert found[1].type == "ReLU" and not any(
+        f.name.endswith("_param") and f.name != field for f, _ in found[0].ListFields()
+    )
 
 
 def test_other_types_stay_as_they_are():

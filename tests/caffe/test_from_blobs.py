@@ -203,8 +203,10 @@ def test_a_reshaped_net_computes_gradients_of_its_new_shapes():
 
 def test_what_caffe_keeps_beside_the_blobs_is_not_read_again():
     """Pooling goes by the winners of the forward pass, EuclideanLoss by its differences."""
-    net = net_of(layer("i", "Reshape", "data", "i", "reshape_param { shape { dim: 1 dim: 1 dim: 2 dim: 3 } }")
-                 + layer("p", "Pooling", "i", "p", "pooling_param { kernel_h: 2 kernel_w: 3 }"))  # fmt: skip
+    net = net_of(
+        layer("i", "Reshape", "data", "i", "reshape_param { shape { dim: 1 dim: 1 dim: 2 dim: 3 } }")
+        + layer("p", "Pooling", "i", "p", "pooling_param { kernel_h: 2 kernel_w: 3 }")
+    )
     net.blobs["data"].data[...] = [[1, 2, 9], [3, 4, 5]]
     net.forward()
     net.blobs["i"].data[...] = 0

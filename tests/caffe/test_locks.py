@@ -89,6 +89,11 @@ sys.exit(status or files.open_file("r_iter_1.caffemodel").close())
 @pytest.mark.medium
 def test_nothing_of_unix_alone_is_needed(tmp_path):
     """So that caffe can be imported, and trains, on Windows; no such machine was at hand."""
-    done = subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,8 @@ What may differ, and why:
 * times, rates, process numbers; and the first loss of `caffe time`, which comes from random weights;
 * `Creating layer X` a second time: Caffe's SoftmaxWithLoss has a Softmax layer inside, ours computes both in one;
 * the usage lists flags of our own, too (--precision);
-* the head of ours tells command, commit, versions and device (`provenance.py`);
+* the head of ours tells command, commit, versions and device (`provenance.py`), and the end of `time` how fast the
+  layers computed (`costs.py`);
 * the last line of a run that fails: Caffe names the C++ line and condition that failed, ours may tell more (the file,
   the layer). It must hold Caffe's message; stack traces and the libraries' own complaints are left out.
 """
@@ -75,7 +76,7 @@ def messages(log):
     for line in lines:
         if line.startswith(inner) and line.removeprefix(inner) == created:
             continue
-        if line.startswith("I provenance.py:"):
+        if line.startswith(("I provenance.py:", "I costs.py:")):
             continue
         if line.startswith("I net.cpp:86] Creating Layer "):
             created = line.removeprefix("I net.cpp:86] Creating Layer ")

@@ -70,8 +70,9 @@ def test_mtcnn_runs_one_net_at_the_sizes_of_an_image_pyramid():
 
 def lenet(source, batch_size):
     n = caffe.NetSpec()
-    n.data, n.label = L.Data(batch_size=batch_size, backend=P.Data.LMDB, source=source,
-                             transform_param=dict(scale=1.0 / 255), ntop=2)  # fmt: skip
+    n.data, n.label = L.Data(
+        batch_size=batch_size, backend=P.Data.LMDB, source=source, transform_param=dict(scale=1.0 / 255), ntop=2
+    )
     n.conv1 = L.Convolution(n.data, kernel_size=5, num_output=8, weight_filler=XAVIER)
     n.pool1 = L.Pooling(n.conv1, kernel_size=2, stride=2, pool=P.Pooling.MAX)
     n.fc1 = L.InnerProduct(n.pool1, num_output=20, weight_filler=XAVIER)
@@ -89,8 +90,17 @@ def test_lenet_learns_from_an_lmdb_by_the_solver_loop_of_the_notebook():
             image[0, :, 4 * (i % 3) : 4 * (i % 3) + 4] += 180
             txn.put(b"%08d" % i, caffe.io.array_to_datum(image, i % 3).SerializeToString())
     s = caffe_pb2.SolverParameter(
-        train_net=write("train.prototxt", lenet("db", 10)), test_interval=100, max_iter=60, base_lr=0.05, momentum=0.9,
-        lr_policy="inv", gamma=1e-4, power=0.75, snapshot_prefix="lenet", random_seed=2)  # fmt: skip
+        train_net=write("train.prototxt", lenet("db", 10)),
+        test_interval=100,
+        max_iter=60,
+        base_lr=0.05,
+        momentum=0.9,
+        lr_policy="inv",
+        gamma=1e-4,
+        power=0.75,
+        snapshot_prefix="lenet",
+        random_seed=2,
+    )
     s.test_net.append(write("test.prototxt", lenet("db", 30)))
     s.test_iter.append(1)
     solver = caffe.get_solver(write("solver.prototxt", s))

@@ -149,9 +149,13 @@ def test_diffs_of_parameters_add_up_until_cleared(net):
 
 
 def test_inputs_and_diffs_by_keyword(tmp_path):
-    net = net_of(tmp_path, "force_backward: true\n" + inputs(("a", (2, 3)), ("b", (2, 3)))
-                 + 'layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "y" '
-                   "eltwise_param { coeff: 2 coeff: -1 } }")  # fmt: skip
+    net = net_of(
+        tmp_path,
+        "force_backward: true\n"
+        + inputs(("a", (2, 3)), ("b", (2, 3)))
+        + 'layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "y" '
+        "eltwise_param { coeff: 2 coeff: -1 } }",
+    )
     a, b = np.ones((2, 3)), np.arange(6).reshape(2, 3)
     assert np.array_equal(net.forward(a=a, b=b)["y"], 2 * a - b)
     grads = net.backward(y=np.full((2, 3), 5))
@@ -171,16 +175,22 @@ def test_unknown_names_are_told_with_the_known_ones(net):
 
 
 def test_forward_all_pads_the_last_batch(tmp_path):
-    net = net_of(tmp_path, inputs(("x", (4, 2))) + 'layer { name: "p" type: "Power" bottom: "x" top: "y" '
-                 "power_param { scale: 3 } }")  # fmt: skip
+    net = net_of(
+        tmp_path,
+        inputs(("x", (4, 2))) + 'layer { name: "p" type: "Power" bottom: "x" top: "y" power_param { scale: 3 } }',
+    )
     x = np.random.RandomState(0).randn(10, 2).astype(np.float32)
     assert np.array_equal(net.forward_all(x=x)["y"], 3 * x)
     assert set(net.forward_all(blobs=["x"], x=x)) == {"x", "y"}
 
 
 def test_forward_backward_all(tmp_path):
-    net = net_of(tmp_path, "force_backward: true\n" + inputs(("x", (4, 2)))
-                 + 'layer { name: "p" type: "Power" bottom: "x" top: "y" power_param { power: 2 } }')  # fmt: skip
+    net = net_of(
+        tmp_path,
+        "force_backward: true\n"
+        + inputs(("x", (4, 2)))
+        + 'layer { name: "p" type: "Power" bottom: "x" top: "y" power_param { power: 2 } }',
+    )
     x = np.random.RandomState(0).randn(10, 2).astype(np.float32)
     outs, diffs = net.forward_backward_all(x=x, y=np.ones((10, 2), np.float32))
     np.testing.assert_allclose(outs["y"], x**2, rtol=1e-6)
@@ -188,8 +198,11 @@ def test_forward_backward_all(tmp_path):
 
 
 def test_reshape_of_an_input(tmp_path):
-    net = net_of(tmp_path, inputs(("x", (4, 2, 5, 5))) + 'layer { name: "pool" type: "Pooling" bottom: "x" top: "y" '
-                 "pooling_param { kernel_size: 2 stride: 2 } }")  # fmt: skip
+    net = net_of(
+        tmp_path,
+        inputs(("x", (4, 2, 5, 5))) + 'layer { name: "pool" type: "Pooling" bottom: "x" top: "y" '
+        "pooling_param { kernel_size: 2 stride: 2 } }",
+    )
     net.blobs["x"].reshape(1, 2, 9, 7)
     net.reshape()
     assert net.blobs["y"].data.shape == (1, 2, 5, 4)
@@ -342,7 +355,9 @@ def test_parameters_shared_by_name_are_one(tmp_path):
     text = inputs(("x", (2, 3))) + "".join(
         f'layer {{ name: "{n}" type: "InnerProduct" bottom: "x" top: "{n}" '
         f'inner_product_param {{ num_output: 4 bias_term: false weight_filler {{ type: "xavier" }} }} '
-        f'param {{ name: "w" lr_mult: {lr} }} }}\n' for n, lr in (("a", 2), ("b", 2)))  # fmt: skip
+        f'param {{ name: "w" lr_mult: {lr} }} }}\n'
+        for n, lr in (("a", 2), ("b", 2))
+    )
     net = net_of(tmp_path, text)
     assert len(net.learnable_params) == 1 and net.params_lr == [2]
     net.params["a"][0].data[...] = 7
@@ -398,21 +413,37 @@ def test_constructor_forms(path):
 IP = 'layer { name: "%s" type: "InnerProduct" bottom: "%s" top: "%s" inner_product_param { num_output: 2 } }\n'
 
 
-@pytest.mark.parametrize("text, words", [
-    (IP % ("a", "nosuch", "a"), "Unknown bottom blob 'nosuch' .layer 'a', bottom index 0."),
-    (inputs(("x", (2, 3))) + IP % ("a", "x", "y") + IP % ("b", "x", "y"), "Top blob 'y' produced by multiple sources"),
-    ('layer { name: "a" type: "Nosuch" }', "Unknown layer type: Nosuch .known types: AbsVal, .*Tile"),
-    (inputs(("x", (2, 3))) + 'layer { name: "s" type: "Softmax" bottom: "x" bottom: "x" top: "y" }',
-     "Softmax Layer takes 1"),
-    (inputs(("x", (2, -3))), "negative dimension|-3"),
-    (inputs(("x", (65536, 65536))), "blob size exceeds INT_MAX"),
-    (inputs(("x", (2, 3))) + (IP % ("a", "x", "y")).replace("} }", "} param {} param {} param {} }"),
-     "Too many params specified for layer a"),
-    (inputs(("x", (2, 3))) + 'layer { name: "p" type: "Power" bottom: "x" top: "y" loss_weight: 1 loss_weight: 1 }',
-     "layer 'p': loss_weight must be unspecified or specified once per top blob"),
-    (inputs(("x", (2, 3)), ("y", (4, 3))) + 'layer { name: "e" type: "Eltwise" bottom: "x" bottom: "y" top: "z" }',
-     r"layer 'e' .*\(4, 3\).*\(2, 3\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (IP % ("a", "nosuch", "a"), "Unknown bottom blob 'nosuch' .layer 'a', bottom index 0."),
+        (
+            inputs(("x", (2, 3))) + IP % ("a", "x", "y") + IP % ("b", "x", "y"),
+            "Top blob 'y' produced by multiple sources",
+        ),
+        ('layer { name: "a" type: "Nosuch" }', "Unknown layer type: Nosuch .known types: AbsVal, .*Tile"),
+        (
+            inputs(("x", (2, 3))) + 'layer { name: "s" type: "Softmax" bottom: "x" bottom: "x" top: "y" }',
+            "Softmax Layer takes 1",
+        ),
+        (inputs(("x", (2, -3))), "negative dimension|-3"),
+        (inputs(("x", (65536, 65536))), "blob size exceeds INT_MAX"),
+        (
+            inputs(("x", (2, 3))) + (IP % ("a", "x", "y")).replace("} }", "} param {} param {} param {} }"),
+            "Too many params specified for layer a",
+        ),
+        (
+            inputs(("x", (2, 3)))
+            + 'layer { name: "p" type: "Power" bottom: "x" top: "y" loss_weight: 1 loss_weight: 1 }',
+            "layer 'p': loss_weight must be unspecified or specified once per top blob",
+        ),
+        (
+            inputs(("x", (2, 3)), ("y", (4, 3)))
+            + 'layer { name: "e" type: "Eltwise" bottom: "x" bottom: "y" top: "z" }',
+            r"layer 'e' .*\(4, 3\).*\(2, 3\)",
+        ),
+    ],
+)
 def test_bad_nets_are_one_sentence(text, words, tmp_path):
     with pytest.raises(caffe.CaffeError, match=words) as e:
         net_of(tmp_path, text)

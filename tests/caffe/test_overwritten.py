@@ -52,9 +52,9 @@ APART = {
 # In place the bottom is the top. Swish keeps its sigmoids, PReLU its bottom, Dropout in TEST nothing.
 IN_PLACE = {kind: case for kind, case in APART.items() if kind not in ("Swish", "LRN", "MVN", "PReLU", "Power", "Log")}
 WRITERS = {
-    "Scale": 'scale_param { filler { value: -0.5 } bias_term: true bias_filler { value: 0.25 } }',
+    "Scale": "scale_param { filler { value: -0.5 } bias_term: true bias_filler { value: 0.25 } }",
     "ReLU": "relu_param { negative_slope: -0.5 }",
-}  # fmt: skip
+}
 
 
 def run(text, end, frugal, looked):
@@ -117,13 +117,16 @@ def test_swish_in_place_keeps_its_sigmoids(either_memory):
     np.testing.assert_allclose(net.blobs["data"].diff, -0.5 * g * (y + sigmoid(x) * (1 - y)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind, more, slope", [
-    ("Power", "power_param { scale: 3 }", lambda y: 3 + 0 * y),
-    ("Power", "power_param { power: 2 scale: 2 shift: 1 }", lambda y: 4 * (1 + 2 * y)),
-    ("Power", "power_param { power: 3 }", lambda y: 3 + 0 * y),  # power y / x, and x is y
-    ("Power", "power_param { scale: 0 shift: 2 }", lambda y: 0 * y),
-    ("Log", "log_param { shift: 9 scale: 2 }", lambda y: 2 / (9 + 2 * y)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, more, slope",
+    [
+        ("Power", "power_param { scale: 3 }", lambda y: 3 + 0 * y),
+        ("Power", "power_param { power: 2 scale: 2 shift: 1 }", lambda y: 4 * (1 + 2 * y)),
+        ("Power", "power_param { power: 3 }", lambda y: 3 + 0 * y),  # power y / x, and x is y
+        ("Power", "power_param { scale: 0 shift: 2 }", lambda y: 0 * y),
+        ("Log", "log_param { shift: 9 scale: 2 }", lambda y: 2 / (9 + 2 * y)),
+    ],
+)
 def test_power_and_log_in_place_take_their_slope_for_the_gradient(kind, more, slope, capfd):
     """Caffe writes the slope over the top's gradient, and multiplies it by that."""
     net, _, _ = run(layer("f", kind, "x", more=more) + layer("end", "Power", "x", "end"), "end", False, False)
@@ -145,13 +148,16 @@ def two(operation, more=""):
     )
 
 
-@pytest.mark.parametrize("operation, more, told, formula", [
-    ("SUM", "", False, lambda a, b, y, g: (g, g)),
-    ("SUM", "coeff: 0.5 coeff: 2", True, lambda a, b, y, g: (0.5 * g, 2 * 0.5 * g)),
-    ("MAX", "", True, lambda a, b, y, g: (g * (a > b), 0 * g)),
-    ("PROD", "", True, lambda a, b, y, g: (b * b, y * b * b)),
-    ("PROD", "stable_prod_grad: false", True, lambda a, b, y, g: (1 + 0 * g, y / b)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "operation, more, told, formula",
+    [
+        ("SUM", "", False, lambda a, b, y, g: (g, g)),
+        ("SUM", "coeff: 0.5 coeff: 2", True, lambda a, b, y, g: (0.5 * g, 2 * 0.5 * g)),
+        ("MAX", "", True, lambda a, b, y, g: (g * (a > b), 0 * g)),
+        ("PROD", "", True, lambda a, b, y, g: (b * b, y * b * b)),
+        ("PROD", "stable_prod_grad: false", True, lambda a, b, y, g: (1 + 0 * g, y / b)),
+    ],
+)
 @MANNERS
 def test_eltwise_in_place(operation, more, told, formula, frugal, looked, capfd):
     net, x, g = run(two(operation, more), "end", frugal, looked)
@@ -193,8 +199,12 @@ def test_what_users_write_into_the_top_counts(kind, looked, either_memory):
 def test_a_cube_at_zero_has_no_gradient_in_caffe():
     """power y / x, whether somebody has looked or not."""
     for looked in (False, True):
-        net, x, g = run(layer("f", "Power", "x", "y", "power_param { power: 3 }") + layer("end", "Power", "y", "end"),
-                        "end", False, looked)  # fmt: skip
+        net, x, g = run(
+            layer("f", "Power", "x", "y", "power_param { power: 3 }") + layer("end", "Power", "y", "end"),
+            "end",
+            False,
+            looked,
+        )
         net.blobs["data"].data[...] = np.where(x > 0, x, 0)
         net.executor.forward()
         net.executor.backward()

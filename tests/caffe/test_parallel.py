@@ -110,8 +110,11 @@ layer { name: "ip" type: "InnerProduct" bottom: "drop" """
 @pytest.mark.slow
 def test_ranks_without_a_seed_of_their_own_resume_exactly(tmp_path):
     """All draw the same one, which the snapshot keeps; their dropout differs none the less."""
-    job = dict(net=NET.replace('layer { name: "ip" type: "InnerProduct" bottom: "conv"', DROPOUT),
-               solver=SOLVER.replace("random_seed: 3", ""), snapshot=10)  # fmt: skip
+    job = dict(
+        net=NET.replace('layer { name: "ip" type: "InnerProduct" bottom: "conv"', DROPOUT),
+        solver=SOLVER.replace("random_seed: 3", ""),
+        snapshot=10,
+    )
     ended = []
     for arguments in ([], ["--snapshot=run_iter_10.solverstate"]):
         log = (training := start(tmp_path, 2, *arguments, **job)).communicate(timeout=120)[1]

@@ -68,10 +68,13 @@ def test_bf16_rounds_products_and_leaves_blobs_float32(tmp_path, monkeypatch):
     assert (rounded[0]["conv"].view(np.uint32) & 0xFFFF == 0).all()  # a bfloat16 has the upper 16 bits
 
 
-@pytest.mark.parametrize("name, told", [
-    ("tf32", "precision tf32 is for GPUs, and this run computes on the CPU"),
-    ("half", "unknown precision 'half' (known: float32, tf32, bf16)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("tf32", "precision tf32 is for GPUs, and this run computes on the CPU"),
+        ("half", "unknown precision 'half' (known: float32, tf32, bf16)"),
+    ],
+)
 @pytest.mark.medium
 def test_one_clear_error_on_the_cpu(name, told, tmp_path):
     (tmp_path / "net.prototxt").write_text(NET)

@@ -80,8 +80,10 @@ def test_a_single_process_is_the_only_rank():
 
 
 def test_log_and_init_log():
-    out = python("import caffe, sys; sys.stderr = sys.stdout; caffe.log('quiet'); caffe.init_log(); caffe.log('heard');"
-                 "caffe.init_log(2); caffe.log('quiet again')")  # fmt: skip
+    out = python(
+        "import caffe, sys; sys.stderr = sys.stdout; caffe.log('quiet'); caffe.init_log(); caffe.log('heard');"
+        "caffe.init_log(2); caffe.log('quiet again')"
+    )
     assert out.endswith("_caffe.cpp:150] heard") and len(out.splitlines()) == 1 and out[0] == "I"
     silenced = python(
         "import caffe, sys; sys.stderr = sys.stdout; caffe.init_log(); caffe.log('x')", GLOG_minloglevel="1"
@@ -89,18 +91,24 @@ def test_log_and_init_log():
     assert silenced == ""
 
 
-@pytest.mark.parametrize("level, code, heard", [
-    ("", "", "WE"),
-    ("0", "", "IWE"),  # as Caffe's scripts are
-    ("2", "", "E"),
-    ("no number", "", "WE"),
-    ("", "caffe.init_log(0, True);", "IWE"),
-    ("", "caffe.init_log(1, True);", "WE"),
-    ("", "caffe.init_log(0, False);", "E"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "level, code, heard",
+    [
+        ("", "", "WE"),
+        ("0", "", "IWE"),  # as Caffe's scripts are
+        ("2", "", "E"),
+        ("no number", "", "WE"),
+        ("", "caffe.init_log(0, True);", "IWE"),
+        ("", "caffe.init_log(1, True);", "WE"),
+        ("", "caffe.init_log(0, False);", "E"),
+    ],
+)
 def test_what_a_script_shows(level, code, heard):
-    said = python(f"import caffe, sys; sys.stderr = sys.stdout; from caffe import glog; {code} "
-                  "caffe.log('x'); glog.warning('y', 'z'); glog.error('y', 'z')", GLOG_minloglevel=level)  # fmt: skip
+    said = python(
+        f"import caffe, sys; sys.stderr = sys.stdout; from caffe import glog; {code} "
+        "caffe.log('x'); glog.warning('y', 'z'); glog.error('y', 'z')",
+        GLOG_minloglevel=level,
+    )
     assert "".join(line[0] for line in said.splitlines()) == heard
 
 
@@ -190,8 +198,9 @@ def test_nccl_recipe_with_two_processes(tmp_path):
     """pycaffe's own way to train with several processes: both end with the same weights, though they start apart and
     see different data; rank 0 alone takes the snapshot."""
     (tmp_path / "net.prototxt").write_text(str(ranked_net().to_proto()))
-    (tmp_path / "solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 '
-                                              'snapshot: 5 snapshot_prefix: "run"')  # fmt: skip
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 snapshot: 5 snapshot_prefix: "run"'
+    )
     (tmp_path / "ranked.py").write_text("""
 import caffe
 class Ranked(caffe.Layer):
@@ -220,8 +229,17 @@ print(hashlib.sha256(b"".join(p.data.tobytes() for p in solver.net.params["ip"])
 """
     uid = caffe.NCCL.new_uid().decode()  # as a word of the command line
     environment = dict(os.environ, PYTHONPATH=f"{REPO}:{tmp_path}", OMP_NUM_THREADS="1")
-    jobs = [subprocess.Popen([sys.executable, "-c", script, str(rank), uid], cwd=tmp_path, env=environment, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in range(2)]  # fmt: skip
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(rank), uid],
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
     said = [job.communicate(timeout=100) for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], said
     assert said[0][0] == said[1][0] and len(said[0][0].strip()) == 64

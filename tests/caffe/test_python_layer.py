@@ -30,8 +30,10 @@ def module(tmp_path, monkeypatch):
 
 def python_layer(name, module, layer, bottoms=(), top=None, more=""):
     ends = "".join(f' bottom: "{b}"' for b in bottoms) + (f' top: "{top}"' if top else "")
-    return (f'layer {{ name: "{name}" type: "Python"{ends} '
-            f'python_param {{ module: "{module}" layer: "{layer}" {more} }} }}\n')  # fmt: skip
+    return (
+        f'layer {{ name: "{name}" type: "Python"{ends} '
+        f'python_param {{ module: "{module}" layer: "{layer}" {more} }} }}\n'
+    )
 
 
 def net_of(tmp_path, text, phase=None, **kwargs):
@@ -90,8 +92,9 @@ def test_calls_and_numbers_are_caffes(case, tmp_path, monkeypatch):
     net.forward(start="w")
     head("SGDSolver(...)")
     solver_path = tmp_path / "solver.prototxt"
-    solver_path.write_text(f'net: "{path}" base_lr: 0.01 lr_policy: "fixed" test_iter: 2 test_interval: 2 '
-                           "snapshot_after_train: false")  # fmt: skip
+    solver_path.write_text(
+        f'net: "{path}" base_lr: 0.01 lr_policy: "fixed" test_iter: 2 test_interval: 2 snapshot_after_train: false'
+    )
     solver = caffe.SGDSolver(str(solver_path))
     head("solver.step(1)")
     solver.step(1)
@@ -110,7 +113,9 @@ def test_calls_and_numbers_are_caffes(case, tmp_path, monkeypatch):
 
 def test_ten_times(module, tmp_path):
     """A chain of Python layers between Caffe's own: values, gradients, reshaping."""
-    module("ten", """
+    module(
+        "ten",
+        """
         class Ten(caffe.Layer):
             def setup(self, bottom, top):
                 pass
@@ -120,10 +125,16 @@ def test_ten_times(module, tmp_path):
                 top[0].data[...] = 10 * bottom[0].data
             def backward(self, top, propagate_down, bottom):
                 bottom[0].diff[...] = 10 * top[0].diff
-    """)  # fmt: skip
-    net = net_of(tmp_path, "force_backward: true\n" + INPUT + python_layer("one", "ten", "Ten", ["data"], "one")
-                 + 'layer { name: "half" type: "Power" bottom: "one" top: "half" power_param { scale: 0.5 } }\n'
-                 + python_layer("two", "ten", "Ten", ["half"], "two"))  # fmt: skip
+    """,
+    )
+    net = net_of(
+        tmp_path,
+        "force_backward: true\n"
+        + INPUT
+        + python_layer("one", "ten", "Ten", ["data"], "one")
+        + 'layer { name: "half" type: "Power" bottom: "one" top: "half" power_param { scale: 0.5 } }\n'
+        + python_layer("two", "ten", "Ten", ["half"], "two"),
+    )
     x = np.random.RandomState(0).randn(2, 3).astype(np.float32)
     net.blobs["data"].data[...] = x
     np.testing.assert_allclose(net.forward()["two"], 50 * x, rtol=1e-6)
@@ -138,7 +149,9 @@ def test_ten_times(module, tmp_path):
 
 @pytest.mark.parametrize("method", ["setup", "reshape", "forward", "backward"])
 def test_an_exception_comes_out_as_it_is(method, module, tmp_path):
-    module("faulty", f"""
+    module(
+        "faulty",
+        f"""
         class Oops(Exception):
             pass
 
@@ -152,7 +165,8 @@ def test_an_exception_comes_out_as_it_is(method, module, tmp_path):
             raise Oops("not today")
 
         Faulty.{method} = fail
-    """)  # fmt: skip
+    """,
+    )
     import faulty
 
     with pytest.raises(faulty.Oops, match="not today") as e:
@@ -163,7 +177,9 @@ def test_an_exception_comes_out_as_it_is(method, module, tmp_path):
 
 
 def test_param_str_and_phase(module, tmp_path):
-    module("told", """
+    module(
+        "told",
+        """
         class Told(caffe.Layer):
             def setup(self, bottom, top):
                 self.told = eval(self.param_str)
@@ -171,14 +187,17 @@ def test_param_str_and_phase(module, tmp_path):
                 top[0].reshape(2)
             def forward(self, bottom, top):
                 top[0].data[...] = self.told["value"], self.phase
-    """)  # fmt: skip
+    """,
+    )
     text = python_layer("l", "told", "Told", top="y", more="param_str: \"{'value': 4.5}\"")
     for phase in (caffe.TRAIN, caffe.TEST):
         assert net_of(tmp_path, text, phase).forward()["y"].tolist() == [4.5, phase]
 
 
 def test_parameters_of_a_python_layer_are_learned_and_saved(module, tmp_path):
-    module("weighted", """
+    module(
+        "weighted",
+        """
         class Bias(caffe.Layer):
             def setup(self, bottom, top):
                 self.blobs.add_blob(1, 3)
@@ -189,12 +208,18 @@ def test_parameters_of_a_python_layer_are_learned_and_saved(module, tmp_path):
                 top[0].data[...] = bottom[0].data + self.blobs[0].data
             def backward(self, top, propagate_down, bottom):
                 self.blobs[0].diff[...] += top[0].diff.sum(0)
-    """)  # fmt: skip
-    text = INPUT + INPUT.replace("data", "want") + python_layer("bias", "weighted", "Bias", ["data"], "y") + (
-        'layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "want" top: "loss" }')  # fmt: skip
+    """,
+    )
+    text = (
+        INPUT
+        + INPUT.replace("data", "want")
+        + python_layer("bias", "weighted", "Bias", ["data"], "y")
+        + ('layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "want" top: "loss" }')
+    )
     (tmp_path / "net.prototxt").write_text(text)
-    (tmp_path / "solver.prototxt").write_text(f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" '
-                                              f'momentum: 0.9 snapshot_prefix: "{tmp_path}/s"')  # fmt: skip
+    (tmp_path / "solver.prototxt").write_text(
+        f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 snapshot_prefix: "{tmp_path}/s"'
+    )
     solver = caffe.SGDSolver(str(tmp_path / "solver.prototxt"))
     solver.net.blobs["want"].data[...] = [[1, 2, 3], [1, 2, 3]]
     solver.step(200)
@@ -207,11 +232,15 @@ def test_parameters_of_a_python_layer_are_learned_and_saved(module, tmp_path):
 
 
 def test_a_parameter_layer_gives_its_blob_as_a_top(tmp_path):
-    text = ('layer { name: "p" type: "Parameter" top: "w" parameter_param { shape { dim: 2 dim: 3 } } }\n'
-            + INPUT + 'layer { name: "s" type: "EuclideanLoss" bottom: "w" bottom: "data" top: "loss" }')  # fmt: skip
+    text = (
+        'layer { name: "p" type: "Parameter" top: "w" parameter_param { shape { dim: 2 dim: 3 } } }\n'
+        + INPUT
+        + 'layer { name: "s" type: "EuclideanLoss" bottom: "w" bottom: "data" top: "loss" }'
+    )
     (tmp_path / "net.prototxt").write_text(text)
-    (tmp_path / "solver.prototxt").write_text(f'net: "{tmp_path}/net.prototxt" base_lr: 0.5 lr_policy: "fixed" '
-                                              f'snapshot_prefix: "{tmp_path}/s"')  # fmt: skip
+    (tmp_path / "solver.prototxt").write_text(
+        f'net: "{tmp_path}/net.prototxt" base_lr: 0.5 lr_policy: "fixed" snapshot_prefix: "{tmp_path}/s"'
+    )
     solver = caffe.SGDSolver(str(tmp_path / "solver.prototxt"))
     solver.net.blobs["data"].data[...] = np.arange(6).reshape(2, 3)
     solver.step(1)
@@ -223,7 +252,9 @@ def test_a_parameter_layer_gives_its_blob_as_a_top(tmp_path):
 
 def test_blobs_of_a_python_layer_with_lr_mult(module, tmp_path):
     """param { lr_mult: 0 } stops learning, and shared names give one blob, as for any layer."""
-    module("own", """
+    module(
+        "own",
+        """
         class Own(caffe.Layer):
             def setup(self, bottom, top):
                 self.blobs.add_blob(3)
@@ -232,7 +263,8 @@ def test_blobs_of_a_python_layer_with_lr_mult(module, tmp_path):
                 top[0].reshape(*bottom[0].data.shape)
             def forward(self, bottom, top):
                 top[0].data[...] = bottom[0].data * self.blobs[0].data
-    """)  # fmt: skip
+    """,
+    )
     a = python_layer("a", "own", "Own", ["data"], "ya").replace("python_param", 'param { name: "w" } python_param')
     b = a.replace('"a"', '"b"').replace('"ya"', '"yb"')
     net = net_of(tmp_path, INPUT + a + b)
@@ -243,7 +275,9 @@ def test_blobs_of_a_python_layer_with_lr_mult(module, tmp_path):
 
 
 def test_bottom_and_top_have_a_length_and_items(module, tmp_path):
-    module("ends", """
+    module(
+        "ends",
+        """
         class Ends(caffe.Layer):
             def setup(self, bottom, top):
                 self.seen = len(bottom), len(top), bottom[1].num, bottom[-1].shape[1]
@@ -252,7 +286,8 @@ def test_bottom_and_top_have_a_length_and_items(module, tmp_path):
                     top[i].reshape(1)
             def forward(self, bottom, top):
                 top[0].data[0], top[1].data[0] = self.seen[2:]
-    """)  # fmt: skip
+    """,
+    )
     text = INPUT + INPUT.replace("data", "more") + python_layer("e", "ends", "Ends", ["data", "more"], 'x" top: "y')
     net = net_of(tmp_path, text)
     assert net.layers[-1].seen == (2, 2, 2, 3)
@@ -263,14 +298,17 @@ def test_bottom_and_top_have_a_length_and_items(module, tmp_path):
 # ---- what goes wrong
 
 
-@pytest.mark.parametrize("module_name, layer, words", [
-    ("no_such_module", "L", "cannot import Python module 'no_such_module'"),
-    ("", "L", "module is ''; wanted the name of a Python module"),
-    (".os", "L", "module is '.os'; wanted the name"),
-    ("os..path", "L", "module is 'os..path'; wanted the name"),
-    ("os", "NoSuchLayer", "module 'os' has no layer 'NoSuchLayer'"),
-    ("os", "getcwd", "os.getcwd is not a caffe.Layer"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "module_name, layer, words",
+    [
+        ("no_such_module", "L", "cannot import Python module 'no_such_module'"),
+        ("", "L", "module is ''; wanted the name of a Python module"),
+        (".os", "L", "module is '.os'; wanted the name"),
+        ("os..path", "L", "module is 'os..path'; wanted the name"),
+        ("os", "NoSuchLayer", "module 'os' has no layer 'NoSuchLayer'"),
+        ("os", "getcwd", "os.getcwd is not a caffe.Layer"),
+    ],
+)
 def test_a_layer_that_cannot_be_made_is_named(module_name, layer, words, tmp_path):
     with pytest.raises(caffe.CaffeError) as e:
         net_of(tmp_path, python_layer("mine", module_name, layer, top="y"))

@@ -58,8 +58,9 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
 )
 def test_bad_text_names_file_and_place(text, words):
     message = net_error(text)
-    assert message.startswith("Failed to parse NetParameter file: net.prototxt: "
-                              "Error parsing text-format caffe.NetParameter: ")  # fmt: skip
+    assert message.startswith(
+        "Failed to parse NetParameter file: net.prototxt: Error parsing text-format caffe.NetParameter: "
+    )
     assert words in message
     assert len(message) < 6000  # a long line is not repeated
 
@@ -151,9 +152,15 @@ def test_numbers_are_written_as_cpp_writes_them():
     )
     text = message_to_text(solver)
     assert text.splitlines() == [
-        "base_lr: 1", "max_iter: 10", "gamma: 0.1", "power: 1e+06", "momentum: 1e-05", "weight_decay: -2.5",
-        r'net: "1.0\"\nx: 2.0"', "delta: 123456792",
-    ]  # fmt: skip
+        "base_lr: 1",
+        "max_iter: 10",
+        "gamma: 0.1",
+        "power: 1e+06",
+        "momentum: 1e-05",
+        "weight_decay: -2.5",
+        r'net: "1.0\"\nx: 2.0"',
+        "delta: 123456792",
+    ]
     assert parse_text(text.encode(), caffe_pb2.SolverParameter, "s") == solver
     blob = caffe_pb2.BlobProto(double_data=[1 / 3, 1], data=[float("inf"), 1 / 3])
     assert parse_text(message_to_text(blob).encode(), caffe_pb2.BlobProto, "b") == blob

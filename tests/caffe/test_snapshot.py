@@ -216,8 +216,11 @@ def test_protoc_decodes_what_we_write(trained_small, tmp_path):
     protoc = pytest.importorskip("grpc_tools.protoc")
     trained_small.snapshot()
     for name, message in (("small_iter_10.caffemodel", "NetParameter"), ("small_iter_10.solverstate", "SolverState")):
-        done = subprocess.run([sys.executable, protoc.__file__, f"-I{REPO}/caffe/proto", f"--decode=caffe.{message}",
-                               "caffe.proto"], input=Path(name).read_bytes(), capture_output=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, protoc.__file__, f"-I{REPO}/caffe/proto", f"--decode=caffe.{message}", "caffe.proto"],
+            input=Path(name).read_bytes(),
+            capture_output=True,
+        )
         assert done.returncode == 0, done.stderr
         text = done.stdout.decode()
         unknown = [line for line in text.splitlines() if line.strip()[0].isdigit()]  # shown by its number

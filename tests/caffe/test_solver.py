@@ -32,8 +32,14 @@ SOLVER = """net: "net.prototxt" base_lr: 0.01 momentum: 0.9 weight_decay: 0.0005
 power: 0.75 max_iter: 30 snapshot_after_train: false snapshot_prefix: "model" test_iter: 2 test_interval: 10
 """
 
-CLASSES = {"SGD": caffe.SGDSolver, "Nesterov": caffe.NesterovSolver, "AdaGrad": caffe.AdaGradSolver,
-           "RMSProp": caffe.RMSPropSolver, "AdaDelta": caffe.AdaDeltaSolver, "Adam": caffe.AdamSolver}  # fmt: skip
+CLASSES = {
+    "SGD": caffe.SGDSolver,
+    "Nesterov": caffe.NesterovSolver,
+    "AdaGrad": caffe.AdaGradSolver,
+    "RMSProp": caffe.RMSPropSolver,
+    "AdaDelta": caffe.AdaDeltaSolver,
+    "Adam": caffe.AdamSolver,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -187,8 +193,9 @@ def test_a_test_prints_the_mean_over_test_iter_batches(capfd, monkeypatch):
 
 
 def test_several_test_nets_with_stages():
-    Path("net.prototxt").write_text(NET + 'layer { name: "extra" type: "Softmax" bottom: "ip" top: "prob" '
-                                          'include { phase: TEST stage: "full" } }')  # fmt: skip
+    Path("net.prototxt").write_text(
+        NET + 'layer { name: "extra" type: "Softmax" bottom: "ip" top: "prob" include { phase: TEST stage: "full" } }'
+    )
     solver = make('test_iter: 1 test_state { stage: "full" } test_state { level: 2 }')
     assert [net.outputs for net in solver.test_nets] == [["acc", "loss", "prob"], ["acc", "loss"]]
     assert solver.net.outputs == ["loss"]
@@ -230,33 +237,43 @@ def test_multistep_passes_one_boundary_a_query():
     assert learning_rate(param, 2, 0) == (1, 0)
 
 
-@pytest.mark.parametrize("policy, rate", [
-    (dict(lr_policy="sigmoid", gamma=1, stepsize=10_000), 0),
-    (dict(lr_policy="exp", gamma=2), np.inf),
-    (dict(lr_policy="step", gamma=10, stepsize=1), np.inf),
-    (dict(lr_policy="inv", gamma=-1 / 2048, power=1), np.inf),
-    (dict(lr_policy="poly", power=0.5, max_iter=1000), np.nan),
-    (dict(lr_policy="poly", power=1), -np.inf),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "policy, rate",
+    [
+        (dict(lr_policy="sigmoid", gamma=1, stepsize=10_000), 0),
+        (dict(lr_policy="exp", gamma=2), np.inf),
+        (dict(lr_policy="step", gamma=10, stepsize=1), np.inf),
+        (dict(lr_policy="inv", gamma=-1 / 2048, power=1), np.inf),
+        (dict(lr_policy="poly", power=0.5, max_iter=1000), np.nan),
+        (dict(lr_policy="poly", power=1), -np.inf),
+    ],
+)
 def test_rates_beyond_all_numbers_are_those_of_c(policy, rate):
     assert learning_rate(caffe_pb2.SolverParameter(base_lr=1, **policy), 2048, 0)[0] == pytest.approx(rate, nan_ok=True)
 
 
-@pytest.mark.parametrize("more, replace, words", [
-    ("", [('"inv"', '"nosuch"')], "Unknown learning rate policy: nosuch .known: fixed, step, exp"),
-    ('type: "Nosuch"', [], "Unknown solver type: Nosuch .known types: AdaDelta, AdaGrad, Adam, Nesterov, RMSProp, SGD"),
-    ('type: "AdaGrad"', [], "Momentum cannot be used with AdaGrad"),
-    ('type: "RMSProp"', [], "Momentum cannot be used with RMSProp"),
-    ('type: "RMSProp" rms_decay: 1', [("momentum: 0.9", "")], "rms_decay should lie between 0 and 1"),
-    ("iter_size: 0", [], "iter_size must be at least 1"),
-    ('train_net: "net.prototxt"', [], "exactly one train net.*net, train_net are set"),
-    ("", [('net: "net.prototxt"', "")], "exactly one train net.*none is set"),
-    ("", [("test_interval: 10", "")], "test_interval must be positive"),
-    ('test_net: "net.prototxt" test_net: "net.prototxt"', [], "test_iter must be specified for each test network"),
-    ("test_state { } test_state { }", [], "test_state must be unspecified or specified once per test net"),
-    ('regularization_type: "L3"', [], "Unknown regularization type: L3 .known: L1, L2"),
-    ('snapshot: 5', [('"model"', '"nodir/model"')], "Cannot write to snapshot prefix 'nodir/model'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more, replace, words",
+    [
+        ("", [('"inv"', '"nosuch"')], "Unknown learning rate policy: nosuch .known: fixed, step, exp"),
+        (
+            'type: "Nosuch"',
+            [],
+            "Unknown solver type: Nosuch .known types: AdaDelta, AdaGrad, Adam, Nesterov, RMSProp, SGD",
+        ),
+        ('type: "AdaGrad"', [], "Momentum cannot be used with AdaGrad"),
+        ('type: "RMSProp"', [], "Momentum cannot be used with RMSProp"),
+        ('type: "RMSProp" rms_decay: 1', [("momentum: 0.9", "")], "rms_decay should lie between 0 and 1"),
+        ("iter_size: 0", [], "iter_size must be at least 1"),
+        ('train_net: "net.prototxt"', [], "exactly one train net.*net, train_net are set"),
+        ("", [('net: "net.prototxt"', "")], "exactly one train net.*none is set"),
+        ("", [("test_interval: 10", "")], "test_interval must be positive"),
+        ('test_net: "net.prototxt" test_net: "net.prototxt"', [], "test_iter must be specified for each test network"),
+        ("test_state { } test_state { }", [], "test_state must be unspecified or specified once per test net"),
+        ('regularization_type: "L3"', [], "Unknown regularization type: L3 .known: L1, L2"),
+        ("snapshot: 5", [('"model"', '"nodir/model"')], "Cannot write to snapshot prefix 'nodir/model'"),
+    ],
+)
 def test_bad_solvers_are_one_sentence(more, replace, words):
     with pytest.raises(caffe.CaffeError, match=words) as e:
         make(more, replace).step(1)
@@ -267,12 +284,18 @@ def test_bad_solvers_are_one_sentence(more, replace, words):
 
 
 @pytest.mark.parametrize("stop", [1, 7, 10, 13])
-@pytest.mark.parametrize("more, replace", [
-    ("", [('"inv"', '"step"'), ("gamma: 0.0001", "gamma: 0.5 stepsize: 6")]),
-    ("snapshot_format: HDF5 stepvalue: 5 stepvalue: 12", [('"inv"', '"multistep"'), ("gamma: 0.0001", "gamma: 0.1")]),
-    ('type: "Adam" iter_size: 2 random_seed: 17', []),
-    ('type: "AdaDelta" delta: 1e-6 snapshot_format: HDF5 test_initialization: false', []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more, replace",
+    [
+        ("", [('"inv"', '"step"'), ("gamma: 0.0001", "gamma: 0.5 stepsize: 6")]),
+        (
+            "snapshot_format: HDF5 stepvalue: 5 stepvalue: 12",
+            [('"inv"', '"multistep"'), ("gamma: 0.0001", "gamma: 0.1")],
+        ),
+        ('type: "Adam" iter_size: 2 random_seed: 17', []),
+        ('type: "AdaDelta" delta: 1e-6 snapshot_format: HDF5 test_initialization: false', []),
+    ],
+)
 def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(more, replace, stop, request):
     """With dropout, random data, BatchNorm that testing changes: weights, history and losses after 17 iterations."""
     whole = make(more, replace)

@@ -16,8 +16,10 @@ def net_of(*layers):
 
 
 def outline(net):
-    return [(x.name, " ".join(x.bottom), " ".join(x.top), *([list(x.loss_weight)] if x.loss_weight else []))
-            for x in net.layer]  # fmt: skip
+    return [
+        (x.name, " ".join(x.bottom), " ".join(x.top), *([list(x.loss_weight)] if x.loss_weight else []))
+        for x in net.layer
+    ]
 
 
 def test_no_split_where_each_blob_is_used_once():
@@ -40,8 +42,9 @@ def test_split_of_a_blob_used_three_times():
 def test_one_layer_that_reads_a_blob_twice():
     net = insert_splits(net_of(("data", "", "w x"), ("a", "x x", "a")))
     assert outline(net)[1:] == [
-        ("x_data_1_split", "x", "x_data_1_split_0 x_data_1_split_1"), ("a", "x_data_1_split_0 x_data_1_split_1", "a"),
-    ]  # fmt: skip
+        ("x_data_1_split", "x", "x_data_1_split_0 x_data_1_split_1"),
+        ("a", "x_data_1_split_0 x_data_1_split_1", "a"),
+    ]
 
 
 def test_in_place_versions_are_split_each_for_itself():

@@ -89,7 +89,9 @@ def test_other_shapes_and_blobs_than_the_nets(tmp_path):
 def test_frozen_parameters_and_dropout(tmp_path):
     module = caffe.to_torch(build(TWO, tmp_path, caffe.TRAIN))
     assert {name: p.requires_grad for name, p in module.named_parameters()} == {
-        "params.conv/0": False, "params.conv/1": True}  # fmt: skip
+        "params.conv/0": False,
+        "params.conv/1": True,
+    }
     module.params["conv/1"].data += 1
     torch.manual_seed(3)
     first = module(torch.zeros(2, 3, 7, 6))["p"]

@@ -254,8 +254,9 @@ def test_every_solver_type(old):
 
 
 def test_nets_written_in_a_solver_are_upgraded():
-    solver = parse_text(b"net_param { layers { type: TANH } } test_net_param { layers { type: EXP } }",
-                        caffe_pb2.SolverParameter, "s")  # fmt: skip
+    solver = parse_text(
+        b"net_param { layers { type: TANH } } test_net_param { layers { type: EXP } }", caffe_pb2.SolverParameter, "s"
+    )
     upgrade_solver(solver, "s")
     assert solver.net_param.layer[0].type == "TanH" and solver.test_net_param[0].layer[0].type == "Exp"
 
@@ -267,8 +268,11 @@ def test_command_writes_the_new_file(tmp_path):
     code = "import sys; from caffe.upgrade_commands import net_text; sys.exit(net_text())"
     done = subprocess.run(
         [sys.executable, "-c", code, GOLDEN / "legacy_v1.prototxt", tmp_path / "net"],
-        capture_output=True, text=True, cwd=GOLDEN.parents[2], timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=GOLDEN.parents[2],
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert "Attempting to upgrade input file specified using deprecated V1LayerParameter" in done.stderr
     assert f"Wrote upgraded NetParameter to {tmp_path}/net" in done.stderr

@@ -11,8 +11,10 @@ from caffe import packed
 from caffe.proto import caffe_pb2
 
 HEAD = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
-IP = ('layer {{ name: "{0}" type: "InnerProduct" bottom: "x" top: "{0}" '
-      'inner_product_param {{ num_output: {1} weight_filler {{ type: "gaussian" std: 1 }} {2} }} {3} }}\n')  # fmt: skip
+IP = (
+    'layer {{ name: "{0}" type: "InnerProduct" bottom: "x" top: "{0}" '
+    'inner_product_param {{ num_output: {1} weight_filler {{ type: "gaussian" std: 1 }} {2} }} {3} }}\n'
+)
 formats = pytest.mark.parametrize("ending", ["caffemodel", "h5"])
 
 
@@ -49,9 +51,11 @@ def test_another_shape_is_refused_with_both_shapes_and_the_remedy(ending, make):
     path = save(make(("a", 4)), ending)
     with pytest.raises(caffe.CaffeError) as e:
         make(("a", 5), weights=path)
-    assert str(e.value) == (f"{path}: Cannot copy param 0 weights from layer 'a'; shape mismatch. Source param shape "
-                            "is 4 3 (12); target param shape is 5 3 (15). To learn this layer's parameters from "
-                            "scratch rather than copying from a saved net, rename the layer.")  # fmt: skip
+    assert str(e.value) == (
+        f"{path}: Cannot copy param 0 weights from layer 'a'; shape mismatch. Source param shape "
+        "is 4 3 (12); target param shape is 5 3 (15). To learn this layer's parameters from "
+        "scratch rather than copying from a saved net, rename the layer."
+    )
 
 
 @formats
@@ -111,10 +115,13 @@ def test_doubles_are_read(make):
     assert net.params["a"][0].data.tolist() == [[1, 2, 3]]
 
 
-@pytest.mark.parametrize("damage, words", [
-    (lambda blob: blob.data.pop(), "holds 11 values for shape .4, 3.; the file is damaged"),
-    (lambda blob: blob.shape.dim.__setitem__(0, -4), "shape mismatch. Source param shape is -4 3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda blob: blob.data.pop(), "holds 11 values for shape .4, 3.; the file is damaged"),
+        (lambda blob: blob.shape.dim.__setitem__(0, -4), "shape mismatch. Source param shape is -4 3"),
+    ],
+)
 def test_a_blob_that_contradicts_itself(damage, words, make):
     net = make(("a", 4))
     net.save("w.caffemodel")

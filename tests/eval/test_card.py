@@ -28,9 +28,11 @@ def test_figures_are_found_by_the_hub(tmp_path):
     read.data.to_dict()
     found = {result.metric_name: result.metric_value for result in read.data.eval_results}
     assert found == {
-        "mean rank-1": 71.23, "mean rank-1 without identical": 60.0, "mean rank-1, NM probes": 80.0,
+        "mean rank-1": 71.23,
+        "mean rank-1 without identical": 60.0,
+        "mean rank-1, NM probes": 80.0,
         "IoU of masks": 0.8765,
-    }  # fmt: skip
+    }
     assert read.data.library_name == "gaitnet-caffe" and read.data.license == "mit"
     for words in ("3 of Walkers (001 to 003)", "who trained gone.caffemodel", "must not be used for", "pairs of walks"):
         assert words in read.text

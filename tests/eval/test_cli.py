@@ -229,5 +229,5 @@ def test_ctrl_c_is_one_line(small_casiab, weights, tmp_path):
     os.killpg(running.pid, signal.SIGINT)
     told += running.communicate(timeout=60)[1]
     assert running.returncode == 130
-    assert "Traceback" not in told and told.splitlines()[-1] == "interrupted; the same command begins anew"
+    assert "Traceback" not in told and told.splitlines()[-1] == "stopped; the same command begins anew"
     assert not list(tmp_path.iterdir())

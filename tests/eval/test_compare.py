@@ -1,12 +1,13 @@
 """Several runs in one table: whose features they are, who is best, and how sure that is."""
 
 import csv
+import json
 import pickle
 
 import numpy as np
 import pytest
 
-from eval import compare, metrics
+from eval import cli, compare, metrics
 from eval.features import FeatureFileError, read_embeddings, write_cache, write_embeddings
 from eval.protocol import evaluate
 from layers.datasets import DATASETS
@@ -73,7 +74,7 @@ def test_other_peoples_features_give_what_their_own_evaluation_gives(tmp_path, p
 def test_our_features_go_there_and_back(tmp_path):
     np.savez(tmp_path / "a.npz", **opengait(1.5))
     features = read_embeddings(tmp_path / "a.npz", CASIAB)
-    write_embeddings(tmp_path / "b.npz", features, CASIAB.tree)
+    write_embeddings(tmp_path / "b.npz", features, CASIAB.tree, {})
     with np.load(tmp_path / "b.npz", allow_pickle=False) as arrays:
         assert arrays["embeddings"].shape == (len(features), 6, 1)
         assert (arrays["labels"][0], arrays["types"][0], arrays["views"][0]) == ("075", "nm-01", "000")
@@ -81,6 +82,49 @@ def test_our_features_go_there_and_back(tmp_path):
     np.testing.assert_array_equal(again.vectors, features.vectors)
     for name in ("labels", "groups", "roles", "covariates", "names"):
         assert getattr(again, name).tolist() == getattr(features, name).tolist()
+
+
+def test_its_rule_on_our_files_gives_our_table(tmp_path):
+    """What an evaluation leaves in features.npz, scored by OpenGait's rule as its documentation has it."""
+    data = opengait(2.0)
+    features = read_embeddings_of(tmp_path, data)
+    key = {"dataset": "casiab", "part": "test", "train_num": 74, "training": "unseen",
+           "training_told": "whom training has not seen", "training_leaked": ""}  # fmt: skip
+    write_cache(tmp_path / "cache.npz", features, key, {})
+    assert cli.main("casiab", ["--features", str(tmp_path / "cache.npz"), "--out", str(tmp_path / "out")]) == 0
+    shares = json.loads((tmp_path / "out/metrics.json").read_text())["by_probe"]
+    with np.load(tmp_path / "out/features.npz", allow_pickle=False) as arrays:
+        written = {name: arrays[name] for name in ("embeddings", "labels", "types", "views")}
+    for kind, probes in (("NM", ["nm-05", "nm-06"]), ("BG", ["bg-01", "bg-02"]), ("CL", ["cl-01", "cl-02"])):
+        want = opengait_rank1(written, probes)
+        assert 0 < want[-1] < 100
+        np.testing.assert_allclose(100 * np.array(shares[kind]["without_identical"][:3]), want[:-1], atol=1e-9)
+    # Scored again from that file, it is the same table, and who trained is known.
+    words = ["--features", str(tmp_path / "out/features.npz"), "--out", str(tmp_path / "again")]
+    assert cli.main("casiab", words) == 0
+    again = json.loads((tmp_path / "again/metrics.json").read_text())
+    assert again["by_probe"] == shares and again["training"]["verdict"] == "unseen"
+
+
+def test_who_trained_is_known_of_what_an_evaluation_left(tmp_path, capsys):
+    """A leaked run stays leaked, and a clean one clean, also when its file travels alone."""
+    features = read_embeddings_of(tmp_path, opengait(1.5))
+    told = {"leaked": "LEAKED: 1 of 4 test people were trained on (075)", "unseen": "whom training has not seen"}
+    for verdict, sentence in told.items():
+        origin = {"training": verdict, "training_told": sentence, "training_leaked": "075" * (verdict == "leaked")}
+        write_embeddings(tmp_path / f"{verdict}.npz", features, CASIAB.tree, origin)
+    words = [f"{name}={tmp_path}/{name}.npz" for name in told]
+    assert compare.main(["casiab", *words, f"theirs={tmp_path}/a.npz"]) == 0
+    out = capsys.readouterr().out
+    assert "† leaked: LEAKED: 1 of 4" in out and "leaked†" in out and "? theirs: UNKNOWN" in out
+    assert "? unseen" not in out and "unseen†" not in out
+    assert cli.main("casiab", ["--features", str(tmp_path / "leaked.npz"), "--out", str(tmp_path / "out")]) == 1
+    assert "LEAKED: 1 of 4" in capsys.readouterr().err
+
+
+def read_embeddings_of(tmp_path, data):
+    np.savez(tmp_path / "a.npz", **data)
+    return read_embeddings(tmp_path / "a.npz", CASIAB)
 
 
 def test_best_in_bold_trainings_and_published(tmp_path, capsys):

@@ -136,13 +136,19 @@ def npy(shape, kind="<f4", data=b""):
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"PK\x05\x06" + bytes(18), npy((3,)), b"\x80\x04.", npz(), npz(key=npy((), "|O", b"cos\nsystem\n")),
-        npz(key=npy((), f"<U{2**31 - 1}")), npz(key=npy((), "<U8", "[[[[[[[[".encode("utf-32-le"))),
+        b"",
+        b"PK\x05\x06" + bytes(18),
+        npy((3,)),
+        b"\x80\x04.",
+        npz(),
+        npz(key=npy((), "|O", b"cos\nsystem\n")),
+        npz(key=npy((), f"<U{2**31 - 1}")),
+        npz(key=npy((), "<U8", "[[[[[[[[".encode("utf-32-le"))),
         *(npz(vectors=npy(shape)) for shape in ((2**33,), (2**40,), (2**62,), (2**63,), (-1,), (2**31, 4), (0, 2**62))),
         npz(**{f"a{n}": npy((2**28,), data=bytes(2**28)) for n in range(5)}),  # more than a gigabyte in 1.3 MB
     ],
     ids=lambda content: f"{len(content)} bytes, {content[30:40]!r}",
-)  # fmt: skip
+)
 def test_a_cache_that_claims_much_is_refused(tmp_path, content):
     file = tmp_path / "cache.npz"
     file.write_bytes(content)
@@ -152,16 +158,28 @@ def test_a_cache_that_claims_much_is_refused(tmp_path, content):
 
 
 MISFITS = [
-    {"vectors": np.zeros(5, np.float32)}, {"vectors": np.zeros((3, 2), "c8")}, {"vectors": np.zeros((2, 2), "f4")},
-    {"vectors": np.full((3, 2), np.nan)}, {"labels": np.zeros((3, 2), int)}, {"labels": np.array(["x"] * 3)},
-    {"labels": np.array(3)}, {"groups": np.zeros(3)}, {"roles": np.zeros(3)}, {"names": np.zeros(3, "S4")},
-]  # fmt: skip
+    {"vectors": np.zeros(5, np.float32)},
+    {"vectors": np.zeros((3, 2), "c8")},
+    {"vectors": np.zeros((2, 2), "f4")},
+    {"vectors": np.full((3, 2), np.nan)},
+    {"labels": np.zeros((3, 2), int)},
+    {"labels": np.array(["x"] * 3)},
+    {"labels": np.array(3)},
+    {"groups": np.zeros(3)},
+    {"roles": np.zeros(3)},
+    {"names": np.zeros(3, "S4")},
+]
 MISFITTING_EXTRAS = [
-    {"agreement": np.zeros(3)}, {"energy": np.zeros((3, 8, 8))}, {"energy": np.full((3, 64, 64), np.inf)},
-    {"frames": np.zeros(3)}, {"frames": np.array([11, 0, 11])}, {"shown": np.zeros((1, 4, 64, 64), "u8")},
+    {"agreement": np.zeros(3)},
+    {"energy": np.zeros((3, 8, 8))},
+    {"energy": np.full((3, 64, 64), np.inf)},
+    {"frames": np.zeros(3)},
+    {"frames": np.array([11, 0, 11])},
+    {"shown": np.zeros((1, 4, 64, 64), "u8")},
     {"shown": np.zeros((2, 4, 64, 64), "u1"), "shown_walks": np.arange(3)},
-    {"shown_walks": np.array([3])}, {"shown_walks": np.array([-1])},
-]  # fmt: skip
+    {"shown_walks": np.array([3])},
+    {"shown_walks": np.array([-1])},
+]
 
 
 @pytest.mark.parametrize("extras", [False, True])

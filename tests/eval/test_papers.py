@@ -30,8 +30,15 @@ def test_means_by_probe_view_against_a_loop():
 
 
 def test_formats():
-    table = papers.Table("CASIA-B: rank-1 (%)", "probes", ["000", "mean"], [("NM#5-6 a_b", ["1.0", "-"]),
-                         ("BG#1-2 50% ±", ["2.0", "3.0 ± 0.1"])], {(1, 0)}, {1}, ["a note"])  # fmt: skip
+    table = papers.Table(
+        "CASIA-B: rank-1 (%)",
+        "probes",
+        ["000", "mean"],
+        [("NM#5-6 a_b", ["1.0", "-"]), ("BG#1-2 50% ±", ["2.0", "3.0 ± 0.1"])],
+        {(1, 0)},
+        {1},
+        ["a note"],
+    )
     assert papers.latex(table).splitlines() == [
         "% CASIA-B: rank-1 (%)",
         "% a note",

@@ -118,11 +118,17 @@ def test_a_file_that_unpacks_to_much(tmp_path, enrolled, monkeypatch):
 
 @pytest.mark.parametrize(
     "change",
-    [{"names": np.array(["a"])}, {"names": np.zeros(2)}, {"vectors": np.ones(2)}, {"vectors": np.full((2, 4), np.nan)},
-     {"walks": np.array("w")}, {"calibration": Calibration(1, np.inf, 3, 0.05, 0.9, 2, 4)},
-     {"calibration": Calibration(1, "2", 3, 0.05, 0.9, 2, 4)}],
+    [
+        {"names": np.array(["a"])},
+        {"names": np.zeros(2)},
+        {"vectors": np.ones(2)},
+        {"vectors": np.full((2, 4), np.nan)},
+        {"walks": np.array("w")},
+        {"calibration": Calibration(1, np.inf, 3, 0.05, 0.9, 2, 4)},
+        {"calibration": Calibration(1, "2", 3, 0.05, 0.9, 2, 4)},
+    ],
     ids=lambda change: repr(change)[:40],
-)  # fmt: skip
+)
 def test_people_that_do_not_fit_together(tmp_path, enrolled, change):
     replace(enrolled, **change).write(tmp_path / "people.npz")
     with pytest.raises(FeatureFileError, match="people.npz: not a file of enrolled people"):

@@ -230,11 +230,26 @@ def test_silhouettes_alone_are_tested_as_they_are(small_casiab, weights, tmp_pat
         DATASETS["casiab"],
         parse(
             DATASETS["casiab"],
-            ["--silhouettes", "--gt-path", str(small_casiab / "crop-seg"), "--weights", str(weights), "--clips", "all",
-             "--train-num", "3", "--cache", str(tmp_path), "--out", str(tmp_path / "out"), "--excluded", str(excluded)],
+            [
+                "--silhouettes",
+                "--gt-path",
+                str(small_casiab / "crop-seg"),
+                "--weights",
+                str(weights),
+                "--clips",
+                "all",
+                "--train-num",
+                "3",
+                "--cache",
+                str(tmp_path),
+                "--out",
+                str(tmp_path / "out"),
+                "--excluded",
+                str(excluded),
+            ],
         ),
         "eval",
-    )  # fmt: skip
+    )
     assert done["provenance"]["masks"] == "true" and "segmentation" not in done
     features, _, _ = read_cache(next(tmp_path.glob("casiab-tr3-test-*.npz")))
     names = features.names.tolist()

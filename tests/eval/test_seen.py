@@ -24,8 +24,21 @@ def evaluate(small_casiab, weights, tmp_path, monkeypatch, capsys):
         if record is not None:
             people.write(mine, *record)
         out = tmp_path / "out"
-        status = cli.main("casiab", ["--weights", str(mine), "--train-num", "3", "--report", "--out", str(out),
-                                     "--cache", str(tmp_path / "feat"), *words])  # fmt: skip
+        status = cli.main(
+            "casiab",
+            [
+                "--weights",
+                str(mine),
+                "--train-num",
+                "3",
+                "--report",
+                "--out",
+                str(out),
+                "--cache",
+                str(tmp_path / "feat"),
+                *words,
+            ],
+        )
         told = capsys.readouterr()
         if status:
             return status, told.err

@@ -44,8 +44,15 @@ def test_without_bags_and_coats_a_dash(folder, capsys):
     (folder / "metrics.json").write_text(json.dumps(evaluation(0.6, 0.9, bags=False)))
     assert steps.main([str(folder)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[2:] == [
-        "62.0", "-", "-", "60.0", "55.0..64.0", "-", "-", "0.900"
-    ]  # fmt: skip
+        "62.0",
+        "-",
+        "-",
+        "60.0",
+        "55.0..64.0",
+        "-",
+        "-",
+        "0.900",
+    ]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])

@@ -39,8 +39,12 @@ def small_solver(step, data, folder, snapshot_format):
         train = not any(rule.phase == 1 for rule in layer.include)
         if layer.type == "Python":
             settings = json.loads(layer.python_param.param_str.replace("'", '"'))
-            settings.update(batch_size=PAIRS.get(step, CLIPS), train_num=3, im_path=str(data / "crop-im"),
-                            gt_path=str(data / "crop-seg"))  # fmt: skip
+            settings.update(
+                batch_size=PAIRS.get(step, CLIPS),
+                train_num=3,
+                im_path=str(data / "crop-im"),
+                gt_path=str(data / "crop-seg"),
+            )
             layer.python_param.param_str = json.dumps(settings)
         elif layer.type == "Slice":
             published = 64 if layer.bottom[0] == "fc_fea" else 128

@@ -44,3 +44,12 @@ def test_fresh_moves_what_was_trained_aside(repository, names):
     assert done.returncode == 0, done.stderr
     (aside,) = folder.glob("before-*")
     assert sorted(path.name for path in aside.iterdir()) == sorted(names)
+
+
+def test_an_unknown_name_says_where_a_data_set_of_ones_own_goes(repository):
+    done = run(repository, "corridor")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: no data set or experiment 'corridor' (known: szu )")
+    assert "A data set of your own goes into layers/datasets.py, as data/README.md shows" in done.stderr
+    assert "make_prototxt.py DATASET --out experiments/corridor" in done.stderr
+    assert not (repository / "notes").exists()  # nothing was begun

@@ -27,8 +27,13 @@ PARAM_OF_TYPE = {
     for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields
     if f.name.endswith("_param")
 }
-PARAM_OF_TYPE |= {"Deconvolution": "convolution_param", "Im2col": "convolution_param", "LSTM": "recurrent_param",
-                  "RNN": "recurrent_param", "SoftmaxWithLoss": "softmax_param"}  # fmt: skip
+PARAM_OF_TYPE |= {
+    "Deconvolution": "convolution_param",
+    "Im2col": "convolution_param",
+    "LSTM": "recurrent_param",
+    "RNN": "recurrent_param",
+    "SoftmaxWithLoss": "softmax_param",
+}
 
 
 def scalar(field):

@@ -37,6 +37,11 @@ def found(data):
     return [f"{tree}/{name}" for tree in ("im", "seg") for name in FILES if (home / tree / name).read_bytes() == PNG]
 
 
+def shown(folder):
+    """What a folder holds, without archives and what is hidden."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix != ".zip" and p.name[0] != ".")
+
+
 WHOLE = [f"{tree}/{name}" for tree in ("im", "seg") for name in FILES]
 
 
@@ -48,7 +53,7 @@ def test_one_archive(data, above, place):
     settle(OUTDOOR, said.append)
     assert found(data) == WHOLE and (data / place).exists()
     assert f"unpacking {len(WHOLE)} files" in said[0]
-    assert sorted(p.name for p in (data / "Outdoor-Gait").iterdir() if p.suffix != ".zip") == ["im", "seg"]
+    assert shown(data / "Outdoor-Gait") == ["im", "seg"]
     said.clear()
     settle(OUTDOOR, said.append)
     assert not said  # nothing to do
@@ -82,7 +87,7 @@ def test_an_archive_of_archives(data):
             (data / f"{tree}.zip").unlink()
     settle(OUTDOOR, lambda _: None)
     assert found(data) == WHOLE
-    assert sorted(p.name for p in (data / "Outdoor-Gait").iterdir()) == ["im", "seg"]
+    assert shown(data / "Outdoor-Gait") == ["im", "seg"]
 
 
 @pytest.mark.parametrize("deeper", ["Outdoor-Gait/Outdoor-Gait", "Outdoor-Gait/x/y", "Outdoor-Gait/im"])
@@ -146,3 +151,151 @@ def test_links_to_a_wrong_folder_go_and_other_files_stay(data):
     with pytest.raises(DataError, match="remove the one that you do not mean"):
         settle(OUTDOOR)
     assert (home / "im/notes.txt").read_text() == "mine"
+
+
+def one_archive_a_person(data, inner):
+    """im/001.zip, im/002.zip, seg/001.zip, ...; `inner`: what stands in them above the walks."""
+    for tree in ("im", "seg"):
+        for person in ("001", "002"):
+            names = [inner.format(tree=tree, id=person) + name.split("/", 1)[1] for name in FILES if name[:3] == person]
+            make_zip(data / f"Outdoor-Gait/{tree}/{person}.zip", names)
+
+
+@pytest.mark.parametrize("inner", ["", "{id}/", "{tree}/{id}/", "Outdoor-Gait/{tree}/{id}/"])
+def test_an_archive_of_each_person(data, inner):
+    one_archive_a_person(data, inner)
+    settle(OUTDOOR, lambda _: None)
+    assert found(data) == WHOLE
+
+
+@pytest.mark.parametrize("deeper", ["Outdoor-Gait", "x/Outdoor-Gait"])
+def test_an_archive_of_each_person_one_level_deeper(data, deeper):
+    one_archive_a_person(data, "{id}/")
+    place = data / "Outdoor-Gait" / deeper
+    place.mkdir(parents=True)
+    for tree in ("im", "seg"):
+        (data / "Outdoor-Gait" / tree).rename(place / tree)
+    settle(OUTDOOR, lambda _: None)
+    assert found(data) == WHOLE
+
+
+def test_an_archive_of_the_archives_of_each_person(data):
+    one_archive_a_person(data, "{id}/")
+    with zipfile.ZipFile(data / "Outdoor-Gait.zip", "w") as file:
+        for tree in ("im", "seg"):  # of the same names in both
+            for person in ("001", "002"):
+                path = data / f"Outdoor-Gait/{tree}/{person}.zip"
+                file.write(path, f"Outdoor-Gait/{tree}/{person}.zip")
+                path.unlink()
+    settle(OUTDOOR, lambda _: None)
+    assert found(data) == WHOLE
+
+
+def test_an_archive_of_each_walk(data):
+    for tree in ("im", "seg"):
+        for walk in WALKS:
+            make_zip(data / f"Outdoor-Gait/{tree}/{walk}.zip", ["01.png", "02.png"])
+    settle(OUTDOOR, lambda _: None)
+    assert found(data) == WHOLE
+
+
+def test_a_number_of_people_in_an_archive_of_another_name(data):
+    for tree in ("im", "seg"):
+        make_zip(data / f"Outdoor-Gait/{tree}/part-1.zip", FILES)
+        make_zip(data / f"Outdoor-Gait/{tree}/extra.zip", ["003_scene1_nm_L_090_1/01.png"])  # nobody's id
+    settle(OUTDOOR, lambda _: None)
+    assert found(data) == WHOLE
+    assert sorted(p.name for p in (data / "Outdoor-Gait/im").iterdir() if p.is_dir()) == ["001", "002"]
+
+
+def test_a_part_that_arrives_later(data):
+    """Of other people, and of people who are there: each file, but none that was taken out meanwhile."""
+    make_zip(data / "Outdoor-Gait/part-1.zip", [n for n in WHOLE if "/001/" in n])
+    settle(OUTDOOR, lambda _: None)
+    (data / "Outdoor-Gait/im" / FILES[0]).unlink()  # a bad frame
+    make_zip(data / "Outdoor-Gait/part-2.zip", [n for n in WHOLE if "/002/" in n] + [f"im/{WALKS[0]}/03.png"])
+    said = []
+    settle(OUTDOOR, said.append)
+    assert "part-2.zip: unpacking" in said[0] and not any("part-1" in sentence for sentence in said)
+    assert (data / "Outdoor-Gait/im" / WALKS[0] / "03.png").exists()
+    assert not (data / "Outdoor-Gait/im" / FILES[0]).exists()
+    (data / "Outdoor-Gait/im" / FILES[0]).write_bytes(PNG)
+    assert found(data) == WHOLE
+    said.clear()
+    settle(OUTDOOR, said.append)
+    assert not said
+
+
+def test_a_part_that_arrives_after_somebody_unpacked_the_first(data):
+    for name in WHOLE:
+        path = data / "Outdoor-Gait" / name
+        if "/001/" in name and name != WHOLE[0]:  # which somebody took out
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(PNG)
+    make_zip(data / "Outdoor-Gait/all.zip", WHOLE)
+    settle(OUTDOOR, lambda _: None)
+    assert not (data / "Outdoor-Gait" / WHOLE[0]).exists()
+    (data / "Outdoor-Gait" / WHOLE[0]).write_bytes(PNG)
+    assert found(data) == WHOLE
+
+
+def test_a_broken_part_does_not_stand_in_the_way_of_what_is_there(data):
+    make_zip(data / "Outdoor-Gait/part-1.zip", [n for n in WHOLE if "/001/" in n])
+    settle(OUTDOOR, lambda _: None)
+    path = data / "Outdoor-Gait/part-2.zip"
+    make_zip(path, [n for n in WHOLE if "/002/" in n])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    said = []
+    settle(OUTDOOR, said.append)
+    assert len(said) == 1 and said[0].startswith(f"warning: {path}: cannot be unpacked")
+    path.write_bytes(whole)
+    settle(OUTDOOR, lambda _: None)
+    assert found(data) == WHOLE
+
+
+def write_deeper(data, place, person):
+    for name in WHOLE:
+        if f"/{person}/" in name:
+            path = data / "Outdoor-Gait" / place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(PNG)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_two_folders_that_lie_deeper(data, at_once):
+    """DatasetB-1/crop-im and DatasetB-2/crop-im, together or one after the other."""
+    write_deeper(data, "part-1", "001")
+    if not at_once:
+        settle(OUTDOOR, lambda _: None)
+    write_deeper(data, "2/part-2", "002")
+    settle(OUTDOOR, lambda _: None)
+    assert found(data) == WHOLE
+    said = []
+    settle(OUTDOOR, said.append)
+    assert not said
+    assert (data / "Outdoor-Gait/part-1/im" / FILES[0]).exists()
+
+
+def test_two_folders_that_hold_the_same_person(data):
+    write_deeper(data, "a", "001")
+    write_deeper(data, "b", "001")
+    with pytest.raises(DataError, match="both hold 001; remove the one you do not mean"):
+        settle(OUTDOOR)
+
+
+def test_people_beside_a_tree_are_told_of(data):
+    write_deeper(data, ".", "001")
+    write_deeper(data, "part-2", "002")
+    said = []
+    settle(OUTDOOR, said.append)
+    assert len(said) == 2 and "part-2/im: has 1 people that" in said[0] and "lacks (002); move them there" in said[0]
+
+
+def test_an_archive_that_has_nothing_for_the_trees_is_told_of(data):
+    make_zip(data / "CASIA-B/DatasetB-1.zip", ["DatasetB-1/video/001-nm-01-090.avi"])
+    make_zip(data / "CASIA-B/other.zip", ["readme/x.png"])
+    said = []
+    settle(DATASETS["casiab"], said.append)
+    assert "DatasetB-1.zip: holds videos" in said[0] and "tools/crop.py casiab --help" in said[0]
+    assert "holds no pictures crop-im or crop-seg/<subject>/<condition>/<view>/, but readme/x.png" in said[1]

@@ -43,8 +43,15 @@ def root(trees, tmp_path, monkeypatch):
 
 def train(capfd, root, *flags, num_output=3, loss="SoftmaxWithLoss", solver="", **changes):
     """(exit status, what went to stderr) of `caffe train` on a small net of these trees."""
-    params = {"dataset": "walkers", "batch_size": 12, "train_num": 3, "seed": 1, "im_path": str(root / "crop-im"),
-              "gt_path": str(root / "crop-seg"), **changes}  # fmt: skip
+    params = {
+        "dataset": "walkers",
+        "batch_size": 12,
+        "train_num": 3,
+        "seed": 1,
+        "im_path": str(root / "crop-im"),
+        "gt_path": str(root / "crop-seg"),
+        **changes,
+    }
     param_str = str({key: value for key, value in params.items() if value is not None})
     tops = " ".join(f'top: "{top}"' for top in data_layers.GaitNet.tops)
     (root.parent / "net.prototxt").write_text(NET % locals())
@@ -129,9 +136,19 @@ def stray_subject(root):
 
 @pytest.mark.parametrize(
     "spoil",
-    [truncated, zero_bytes, no_picture, flipped_byte, truncated_mask, mask_of_another_size, folder_in_place_of_an_image,
-     not_an_image, too_short, stray_subject],
-)  # fmt: skip
+    [
+        truncated,
+        zero_bytes,
+        no_picture,
+        flipped_byte,
+        truncated_mask,
+        mask_of_another_size,
+        folder_in_place_of_an_image,
+        not_an_image,
+        too_short,
+        stray_subject,
+    ],
+)
 def test_broken_files(capfd, root, spoil):
     message = spoil(root)
     assert_refused(*train(capfd, root), message)

@@ -32,9 +32,15 @@ def own_root(root, tmp_path):
 
 def param_str(root, **changes):
     params = {
-        "dataset": "walkers", "batch_size": 5, "train_num": 2, "mode": "TRAIN", "seed": 3,
-        "im_path": str(root / "crop-im"), "gt_path": str(root / "crop-seg"), **changes,
-    }  # fmt: skip
+        "dataset": "walkers",
+        "batch_size": 5,
+        "train_num": 2,
+        "mode": "TRAIN",
+        "seed": 3,
+        "im_path": str(root / "crop-im"),
+        "gt_path": str(root / "crop-seg"),
+        **changes,
+    }
     return str({key: value for key, value in params.items() if value is not None})
 
 

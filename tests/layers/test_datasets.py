@@ -27,8 +27,13 @@ def test_casiab_tree(tmp_path):
     assert casiab.subjects(root) == ["001", "002"]
     sequences = casiab.sequences(root, ["002"])
     assert [seq.path for seq in sequences] == [
-        "002/bg-01/000", "002/bg-01/090", "002/nm-01/000", "002/nm-01/090", "002/nm-02/000", "002/nm-02/090",
-    ]  # fmt: skip
+        "002/bg-01/000",
+        "002/bg-01/090",
+        "002/nm-01/000",
+        "002/nm-01/090",
+        "002/nm-02/000",
+        "002/nm-02/090",
+    ]
     seq = sequences[3]
     assert (seq.subject, seq.label, seq.condition, seq.view) == ("002", 1, "nm-01", "090")
     assert [seq.condition for seq in sequences if casiab.trains(seq)] == ["nm-01", "nm-01", "nm-02", "nm-02"]

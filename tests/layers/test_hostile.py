@@ -278,14 +278,37 @@ MERGES = "a: &a {dataset: walkers}\n" + "".join(
     f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 9)}]}}\n" for a, b in zip("abcdefgh", "bcdefghi")
 )
 PARAM_STRS = [
-    LAUGHS, MERGES, "&a {dataset: *a}", "!!python/object/apply:os.system ['touch pwned']", "!!python/name:os.system",
-    f"{{{GOOD}, gt_path: !!python/object/new:os.system [touch pwned]}}", "!<tag:yaml.org,2002:python/module:os> a",
-    "[" * 5000, "{a: " * 2000, f"{{{GOOD}, seed: {'9' * 5000}}}", f"{{{GOOD}, seed: 1e999}}", f"{{{GOOD}, seed: .nan}}",
-    f"{{{GOOD}, seed: 2001-13-45}}", "{[a]: 1}", "{? {a: b} : 1}", "\0", "\udc80", "x" * 10**7, "- " * 10**6,
-    f'{{{GOOD}, gt_path: "a\\0b"}}', f"{{{GOOD}, seed: true}}", f"{{{GOOD}, {'x' * 4000}: 1}}",
-    f"{{{GOOD.replace('1', '4097')}}}", "--- a\n--- b", "%YAML 9.9\n---\na",
-    f"{{{GOOD}, mode: !!binary 'a==b'}}", f"{{{GOOD}, mode: [{'[' * 500}{']' * 500}]}}", "", "null", "7",
-]  # fmt: skip
+    LAUGHS,
+    MERGES,
+    "&a {dataset: *a}",
+    "!!python/object/apply:os.system ['touch pwned']",
+    "!!python/name:os.system",
+    f"{{{GOOD}, gt_path: !!python/object/new:os.system [touch pwned]}}",
+    "!<tag:yaml.org,2002:python/module:os> a",
+    "[" * 5000,
+    "{a: " * 2000,
+    f"{{{GOOD}, seed: {'9' * 5000}}}",
+    f"{{{GOOD}, seed: 1e999}}",
+    f"{{{GOOD}, seed: .nan}}",
+    f"{{{GOOD}, seed: 2001-13-45}}",
+    "{[a]: 1}",
+    "{? {a: b} : 1}",
+    "\0",
+    "\udc80",
+    "x" * 10**7,
+    "- " * 10**6,
+    f'{{{GOOD}, gt_path: "a\\0b"}}',
+    f"{{{GOOD}, seed: true}}",
+    f"{{{GOOD}, {'x' * 4000}: 1}}",
+    f"{{{GOOD.replace('1', '4097')}}}",
+    "--- a\n--- b",
+    "%YAML 9.9\n---\na",
+    f"{{{GOOD}, mode: !!binary 'a==b'}}",
+    f"{{{GOOD}, mode: [{'[' * 500}{']' * 500}]}}",
+    "",
+    "null",
+    "7",
+]
 
 
 @pytest.mark.parametrize("text", PARAM_STRS, ids=lambda text: ascii(text)[1:40])
@@ -311,17 +334,36 @@ def packed(tmp_path_factory):
 
 WRONG = ["", [], {}, None, 7, "x" * 10**6]
 NUMBERS = {"frames": 12, "masks": 12, "crc32": 0, "offset": 4096}
-ENTRIES = [*WRONG, *({**NUMBERS, **change} for change in (
-    {"frames": -1}, {"frames": 2**53}, {"frames": "12"}, {"frames": 1.5}, {"frames": True}, {"frames": None},
-    {"masks": -1}, {"offset": -4096}, {"offset": 2**62}, {"offset": 10**30}, {"offset": 1e300}, {"offset": []},
-))]  # fmt: skip
+ENTRIES = [
+    *WRONG,
+    *(
+        {**NUMBERS, **change}
+        for change in (
+            {"frames": -1},
+            {"frames": 2**53},
+            {"frames": "12"},
+            {"frames": 1.5},
+            {"frames": True},
+            {"frames": None},
+            {"masks": -1},
+            {"offset": -4096},
+            {"offset": 2**62},
+            {"offset": 10**30},
+            {"offset": 1e300},
+            {"offset": []},
+        )
+    ),
+]
 INDEXES = [
     *({"sequences": {WALK: entry}} for entry in ENTRIES),
     *({"sequences": wrong} for wrong in WRONG),
-    *({"dataset": wrong} for wrong in (*WRONG, "corridor")), *({"format": wrong} for wrong in WRONG),
-    *({"size": wrong} for wrong in (*WRONG, -1, 2**62)), *({"head_crc32": wrong} for wrong in WRONG),
-    *({"im_path": wrong} for wrong in (7, "\0", None, ["a"])), *({"gt_path": wrong} for wrong in (7, "\0", {})),
-]  # fmt: skip
+    *({"dataset": wrong} for wrong in (*WRONG, "corridor")),
+    *({"format": wrong} for wrong in WRONG),
+    *({"size": wrong} for wrong in (*WRONG, -1, 2**62)),
+    *({"head_crc32": wrong} for wrong in WRONG),
+    *({"im_path": wrong} for wrong in (7, "\0", None, ["a"])),
+    *({"gt_path": wrong} for wrong in (7, "\0", {})),
+]
 TEXTS = [
     b"",
     b"[]",

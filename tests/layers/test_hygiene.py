@@ -19,8 +19,13 @@ def root(tmp_path):
 
 
 def training(root):
-    settings = {"dataset": "walkers", "batch_size": 2, "train_num": 2, "im_path": str(root / "crop-im"),
-                "gt_path": str(root / "crop-seg")}  # fmt: skip
+    settings = {
+        "dataset": "walkers",
+        "batch_size": 2,
+        "train_num": 2,
+        "im_path": str(root / "crop-im"),
+        "gt_path": str(root / "crop-seg"),
+    }
     params = parse(str(settings), "GaitNet")
     return training_sequences(params, open_frames(params.im_path, params.gt_path))
 
@@ -59,8 +64,12 @@ def test_what_the_protocol_wants_is_named():
     casiab, outdoor = DATASETS["casiab"], DATASETS["outdoor"]
     paths = [f"076/{walk}" for walk in casiab.wanted if not walk.startswith("cl-02") and walk != "bg-01/018"]
     assert absent(casiab, paths, ["076"]) == ["076/bg-01/018", "076/cl-02, 11 views"]
-    written = [f"017/017_{scene}_{cloth}_L_090_0{n}" for scene in (1, 2, 3) for cloth in ("nm", "cl", "bg")
-               for n in (1, 2, 3, 4)]  # fmt: skip
+    written = [
+        f"017/017_{scene}_{cloth}_L_090_0{n}"
+        for scene in (1, 2, 3)
+        for cloth in ("nm", "cl", "bg")
+        for n in (1, 2, 3, 4)
+    ]
     assert absent(outdoor, written[1:], ["017"]) == ["017/017_scene1_nm_L_090_1"]
 
 

@@ -34,8 +34,11 @@ def numbers(*shape):
 @pytest.mark.parametrize("order", ["CHW", "HWC", "fortran"])
 def test_frames_are_blue_first(tmp_path, order, protocol):
     red_first, masks = numbers(12, 20, 20, 3), numbers(12, 20, 20)
-    stored = {"CHW": np.ascontiguousarray(red_first.transpose(0, 3, 1, 2)), "HWC": red_first,
-              "fortran": np.asfortranarray(red_first)}[order]  # fmt: skip
+    stored = {
+        "CHW": np.ascontiguousarray(red_first.transpose(0, 3, 1, 2)),
+        "HWC": red_first,
+        "fortran": np.asfortranarray(red_first),
+    }[order]
     write(tmp_path, "090-rgbs.pkl", stored, protocol)
     write(tmp_path, "090-sils.pkl", masks, protocol)
     write(tmp_path, "090-ratios.pkl", np.ones(12), protocol)

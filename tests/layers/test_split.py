@@ -72,11 +72,17 @@ def test_training_draws_from_the_partition_alone(tmp_path):
     root = write_walkers(tmp_path / "Walkers", subjects=4)
     (tmp_path / "excluded.txt").write_text("004/nm-02\n")
     settings = {
-        "dataset": "walkers", "batch_size": 2, "im_path": str(root / "crop-im"), "gt_path": str(root / "crop-seg"),
-        "partition": str(partition(tmp_path, ["002", "004"], ["001"])), "excluded": str(tmp_path / "excluded.txt"),
-    }  # fmt: skip
+        "dataset": "walkers",
+        "batch_size": 2,
+        "im_path": str(root / "crop-im"),
+        "gt_path": str(root / "crop-seg"),
+        "partition": str(partition(tmp_path, ["002", "004"], ["001"])),
+        "excluded": str(tmp_path / "excluded.txt"),
+    }
     params = parse(str(settings), "GaitNet")
     sequences, _ = training_sequences(params, open_frames(params.im_path, params.gt_path))
     assert {(seq.subject, seq.label, seq.condition) for seq in sequences} == {
-        ("002", 0, "nm-01"), ("002", 0, "nm-02"), ("004", 1, "nm-01"),
-    }  # fmt: skip
+        ("002", 0, "nm-01"),
+        ("002", 0, "nm-02"),
+        ("004", 1, "nm-01"),
+    }

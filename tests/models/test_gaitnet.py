@@ -114,10 +114,21 @@ def test_published_dropout_is_half_in_three_places():
 def test_published_solvers(dataset, step, base_lr, stepsize, max_iter):
     got = solver(dataset, step)
     want = caffe_pb2.SolverParameter(
-        net=f"./gaitnet-{step}.prototxt", base_lr=base_lr, stepsize=stepsize, max_iter=max_iter,
-        lr_policy="step", gamma=0.1, momentum=0.9, weight_decay=5e-4, test_iter=[10], test_interval=1000,
-        display=10, snapshot=10000, snapshot_prefix=f"gaitnet-{step}", solver_mode=caffe_pb2.SolverParameter.GPU,
-    )  # fmt: skip
+        net=f"./gaitnet-{step}.prototxt",
+        base_lr=base_lr,
+        stepsize=stepsize,
+        max_iter=max_iter,
+        lr_policy="step",
+        gamma=0.1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        test_iter=[10],
+        test_interval=1000,
+        display=10,
+        snapshot=10000,
+        snapshot_prefix=f"gaitnet-{step}",
+        solver_mode=caffe_pb2.SolverParameter.GPU,
+    )
     assert got == want
 
 

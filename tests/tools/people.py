@@ -1,5 +1,6 @@
 """Made-up people of known place, for the tests of cropping."""
 
+import cv2
 import numpy as np
 
 HEIGHT, WIDTH = 120, 160
@@ -16,3 +17,15 @@ def picture(mask):
     frame = np.full((*mask.shape, 3), 90, np.uint8)
     frame[mask > 0] = (40, 200, 60)
     return frame
+
+
+def figure(left, top, height=80, stride=10, shape=(HEIGHT, WIDTH)):
+    """Head, trunk and two legs."""
+    mask, h = np.zeros(shape, np.uint8), height
+    middle, hip = left + h // 4, top + h // 2
+    cv2.ellipse(mask, (middle, top + h // 14), (h // 20, h // 14), 0, 0, 360, 255, -1)
+    cv2.ellipse(mask, (middle, top + h // 3), (h // 8, h // 4), 0, 0, 360, 255, -1)
+    for side in (-1, 1):
+        feet = (middle + side * stride, top + h - 3)
+        cv2.line(mask, (middle, hip), feet, 255, max(h // 12, 3))
+    return mask

@@ -47,8 +47,11 @@ def test_data_part(tmp_path, monkeypatch):
 @pytest.mark.medium
 def test_eval_part():
     rows = bench.evaluation(quick=True)
-    assert [row.what for row in rows] == ["feature of a walk of 12 frames", "scores of 1239 x 1240",
-                                          "search of 10 in 2000: arithmetic"]  # fmt: skip
+    assert [row.what for row in rows] == [
+        "feature of a walk of 12 frames",
+        "scores of 1239 x 1240",
+        "search of 10 in 2000: arithmetic",
+    ]
     assert all(row.value > 0 and row.reference > 0 for row in rows)
 
 

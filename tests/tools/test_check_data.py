@@ -29,10 +29,23 @@ def run(root, *args, train_num=2, dataset="walkers"):
     """(exit status, report, text)"""
     report = root.parent / "report.json"
     done = subprocess.run(
-        [sys.executable, str(TOOL), dataset, "--im-path", str(root / "crop-im"), "--gt-path", str(root / "crop-seg"),
-         "--train-num", str(train_num), "--json", str(report), *args],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(TOOL),
+            dataset,
+            "--im-path",
+            str(root / "crop-im"),
+            "--gt-path",
+            str(root / "crop-seg"),
+            "--train-num",
+            str(train_num),
+            "--json",
+            str(report),
+            *args,
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert "Traceback" not in done.stderr
     return done.returncode, json.loads(report.read_text()) if report.exists() else None, done.stdout + done.stderr
 
@@ -41,8 +54,11 @@ def test_good_data(root):
     status, report, text = run(root, "--jobs", "2")
     assert status == 0 and report["can_train"] and not report["stops"]
     assert report["subjects"] == {
-        "found": 3, "published": PUBLISHED, "training": 2, "missing": [f"{n:03d}" for n in range(4, PUBLISHED + 1)],
-    }  # fmt: skip
+        "found": 3,
+        "published": PUBLISHED,
+        "training": 2,
+        "missing": [f"{n:03d}" for n in range(4, PUBLISHED + 1)],
+    }
     assert report["sequences"]["per_subject"] == {"001": 6, "002": 6, "003": 6}
     assert report["sequences"]["usable_training"] == report["sequences"]["training"] == 8
     assert report["frames"]["sizes"] == {"13x20": report["frames"]["found"]} and report["frames"]["found"] == 216
@@ -151,7 +167,11 @@ def test_other_trees(tmp_path):
 
 
 def test_missing_dataset_says_where_to_get_it(tmp_path):
-    done = subprocess.run([sys.executable, str(TOOL), "casiab"], capture_output=True, text=True,
-                          env={**os.environ, "GAITNET_DATA": str(tmp_path)})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(TOOL), "casiab"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GAITNET_DATA": str(tmp_path)},
+    )
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path}/CASIA-B/crop-im: no such folder. CASIA-B: by application to")

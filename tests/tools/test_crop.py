@@ -16,7 +16,8 @@ import pytest
 
 from layers.datasets import DATASETS
 from layers.frames import Tree
-from tests.tools.people import HEIGHT, WIDTH, person, picture
+from tests.tools.people import HEIGHT, WIDTH, figure, person, picture
+from tools import check_data
 from tools.walkers.sequence import render_sequence
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "crop.py"
@@ -361,3 +362,35 @@ def test_silhouettes_alone(tmp_path):
     assert names == [f"{i:03d}" for i in KEPT]
     mask = cv2.imread(str(tmp_path / "out/crop-seg/001/nm-01/090/010.png"), cv2.IMREAD_GRAYSCALE)
     assert mask.shape == (72, 72) and mask.any(axis=1).sum() == 64
+
+
+def write_figures(root, path, legs_alone=False):
+    """20 frames of a figure who walks from left to right, 80 pixels high; of the masks perhaps the legs alone."""
+    for tree in ("frames", "masks"):
+        (root / tree / path).mkdir(parents=True)
+    for i in range(20):
+        mask = figure(left=20 + 3 * i, top=20, stride=4 + 6 * (i % 2))
+        cv2.imwrite(str(root / "frames" / path / f"{i + 1:03d}.png"), picture(mask))
+        if legs_alone:
+            mask[:58] = 0
+        cv2.imwrite(str(root / "masks" / path / f"{i + 1:03d}.png"), mask)
+
+
+@pytest.mark.medium
+def test_legs_alone_in_every_frame_are_told_of(tmp_path, capsys):
+    """They jump nowhere: a walk is judged as a whole, here and in check_data, with pictures and without."""
+    for subject in ("001", "002"):
+        write_figures(tmp_path, f"{subject}/nm-01/090", legs_alone=subject == "002")
+    done = run("casiab", tmp_path)
+    assert done.returncode == 0 and "2 of 2 sequences are cropped" in done.stdout
+    told = "no head in any frame: legs alone?"
+    assert f"warning: 1 sequences may show no whole person in any frame; look at them, and leave them out by " \
+        f"--excluded: 002/nm-01/090 ({told})" in done.stderr  # fmt: skip
+    assert left_out(tmp_path) == [["002/nm-01/090", "", told]]
+    again = run("casiab", tmp_path)  # the walks are there already, and so is the doubt
+    assert left_out(tmp_path) == [["002/nm-01/090", "", told]] and "002/nm-01/090" in again.stderr
+    out = tmp_path / "out"
+    for words in (["--im-path", out / "crop-im"], ["--im-path", out / "crop-im", "--quick"], ["--silhouettes"]):
+        check_data.main(["casiab", "--train-num", "2", "--gt-path", str(out / "crop-seg"), *map(str, words)])
+        doubt = "no whole person in any frame; look at them, and leave them out by --excluded"
+        assert f"{doubt}: 002/nm-01/090 ({told})" in capsys.readouterr().out

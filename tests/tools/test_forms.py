@@ -93,7 +93,9 @@ def test_feet_that_meet_and_wide_strides_are_no_jump(root, capsys):
     folder = root / "crop-seg" / SEQ
     for file, width in zip(sorted(folder.iterdir()), (4, 5, 6, 8, 10, 10, 8, 6, 5, 4, 2, 2, 4), strict=False):
         mask = np.zeros((20, 13), np.uint8)
-        mask[2:18, 1 : 1 + width] = 255
+        mask[2:4, 5:7] = mask[4:11, 4:8] = 255
+        for left in {6 - (width + 1) // 2, 4 + width // 2}:  # the legs
+            mask[11:18, max(left, 0) : left + 2] = 255
         cv2.imwrite(str(file), mask)
     tool(check_data, root, "--train-num", "2")
     told = capsys.readouterr().out

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from eval import cli
 from eval.features import Features, write_cache
 from layers.digest import sha256
 from tools import identify as tool
@@ -49,7 +50,7 @@ def identify(weights, *arguments):
     return subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=300)
 
 
-def validation_file(path, weights, enrolled, scale):
+def validation_file(path, weights, enrolled, scale, **told):
     """Features of six people, `scale` apart, around those enrolled; a twentieth of that within a person."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(6), 4)
@@ -58,7 +59,7 @@ def validation_file(path, weights, enrolled, scale):
     roles = np.tile(["gallery", "probe"], 12)
     empty = np.full(24, "")
     features = Features(vectors.astype(np.float32), labels, np.zeros(24, int), roles, empty, empty)
-    write_cache(path, features, {"weights_sha256": sha256(weights), "part": "test", "dataset": "walkers"}, {})
+    write_cache(path, features, {"weights_sha256": sha256(weights), "part": "test", "dataset": "walkers"} | told, {})
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +197,15 @@ def test_crop_of_what_is_cropped_already_is_a_sentence(weights, tmp_path):
 
 def test_weights_of_another_data_set(tmp_path, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(tool, "default_weights", lambda name: asked.append(name) or tmp_path / "gone.caffemodel")
+    monkeypatch.setattr(cli, "default_weights", lambda name: asked.append(name) or tmp_path / "gone.caffemodel")
     for words in (["--dataset", "casiab"], []):
         assert tool.main(["query", str(tmp_path / "p.npz"), str(tmp_path), *words]) == 1
     assert asked == ["casiab", "walkers"] and "gone.caffemodel" in capsys.readouterr().err
+
+
+def test_people_whom_training_has_seen_do_not_calibrate(weights, tmp_path, capsys):
+    file, told = tmp_path / "features.npz", "LEAKED: 1 of 6 test people were trained on (061)"
+    validation_file(file, weights, np.zeros((2, 256), np.float32), 1.0, training="leaked", training_told=told)
+    words = ["calibrate", tmp_path / "people.npz", "--features", file, "--weights", weights]
+    assert tool.main(list(map(str, words))) == 1 and not (tmp_path / "people.npz").exists()
+    assert capsys.readouterr().err == f"error: {file}: {told}; wanted people whom training has not seen\n"

@@ -84,8 +84,9 @@ def room_colour(walk):
 @pytest.mark.medium
 def test_colour_does_not_tell_who_it_is_but_shape_does():
     seen = [walks(view) for view in (0, 126)]
-    by_clothes, by_room, by_shape = (np.sum([hits(f, s) for s in seen], axis=0)
-                                     for f in (person_colour, room_colour, energy_image))  # fmt: skip
+    by_clothes, by_room, by_shape = (
+        np.sum([hits(f, s) for s in seen], axis=0) for f in (person_colour, room_colour, energy_image)
+    )
     # Guessing gets at most this many of the 40 probes in 999 of 1000 draws: 11, chance being 4.
     bound = binom.ppf(0.999, by_clothes[1], 1 / SUBJECTS)
     assert by_clothes[0] <= bound
@@ -206,10 +207,20 @@ def test_full_frames_are_what_crop_reads(tmp_path):
         tmp_path / "raw", "--uncropped", "--subjects", 1, "--conditions", "nm-01", "--views", "090", "--frames", 12
     )
     cut = subprocess.run(
-        [sys.executable, str(TOOLS / "crop.py"), "casiab", "--frames", str(raw / "videos"),
-         "--masks", str(raw / "silhouettes"), "--out", str(tmp_path / "cut")],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(TOOLS / "crop.py"),
+            "casiab",
+            "--frames",
+            str(raw / "videos"),
+            "--masks",
+            str(raw / "silhouettes"),
+            "--out",
+            str(tmp_path / "cut"),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert cut.returncode == 0, cut.stdout + cut.stderr
     assert len(list((tmp_path / "cut/crop-im/001/nm-01/090").glob("*.png"))) == 12
     boxes = json.loads((raw / "boxes/001-nm-01-090.json").read_text())

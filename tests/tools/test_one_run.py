@@ -19,10 +19,13 @@ def test_one_run_in_a_folder(tmp_path):
     assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("command", [
-    ["make_walkers.py", "--subjects", "1", "--out"],
-    ["crop.py", "szu", "--frames", "{in}", "--masks", "{in}", "--out"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["make_walkers.py", "--subjects", "1", "--out"],
+        ["crop.py", "szu", "--frames", "{in}", "--masks", "{in}", "--out"],
+    ],
+)
 def test_tools_that_write_a_tree_are_refused_beside_another(tmp_path, command):
     (tmp_path / "in" / "001" / "1").mkdir(parents=True)
     tool, *words = [word.replace("{in}", str(tmp_path / "in")) for word in command]

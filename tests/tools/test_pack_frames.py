@@ -26,8 +26,16 @@ TOOL = Path(__file__).resolve().parents[2] / "tools" / "pack_frames.py"
 
 
 def command(root, *args):
-    return [sys.executable, str(TOOL), "walkers", "--im-path", str(root / "crop-im"),
-            "--gt-path", str(root / "crop-seg"), *args]  # fmt: skip
+    return [
+        sys.executable,
+        str(TOOL),
+        "walkers",
+        "--im-path",
+        str(root / "crop-im"),
+        "--gt-path",
+        str(root / "crop-seg"),
+        *args,
+    ]
 
 
 def run(root, *args):

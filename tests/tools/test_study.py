@@ -63,8 +63,14 @@ def test_every_arm_is_compared(killed):
     assert set(results) == set(ARMS) and "Seeds with all 9 arms finished: 1." in done.stdout
     assert (where / "study.png").read_bytes().startswith(b"\x89PNG")
     assert (where / "table.md").read_text() in done.stdout
-    for line in ("joint - rec-more", "sia - joint-more", "joint - one-step", "true-more - rec-more", "GEI, true masks",
-                 "sia: swapping looks costs"):  # fmt: skip
+    for line in (
+        "joint - rec-more",
+        "sia - joint-more",
+        "joint - one-step",
+        "true-more - rec-more",
+        "GEI, true masks",
+        "sia: swapping looks costs",
+    ):
         assert line in done.stdout
     for arm, seeds in results.items():
         one = seeds[1]

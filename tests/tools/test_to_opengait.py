@@ -7,10 +7,9 @@ import pickletools
 import numpy as np
 import pytest
 
-from eval.deploy import CPU_BATCH, PROTOTXT, DeployNet
+from eval.deploy import open_net
 from eval.extract import read_walk
-from eval.features import Features, write_cache
-from eval.runtime import load_caffe
+from eval.features import Features, training_told, write_cache
 from layers.sources import open_frames
 from layers.unpickle import load_array
 from tests.layers.trees import write_walkers
@@ -28,11 +27,15 @@ def test_masks_are_what_the_net_predicts(tmp_path, weights, capsys):
         masks = pickle.load(opened)
     assert masks.dtype == np.uint8 and masks.shape == (12, 64, 64) and masks.flags.writeable
     assert np.array_equal(masks, load_array(file))
-    net = DeployNet(load_caffe(None), PROTOTXT, weights, CPU_BATCH)
+    net = open_net(weights)
     frames = open_frames(root / "crop-im")
     assert np.array_equal(masks, np.rint(255 * net.masks(read_walk(frames, "001/nm-01/090", 12))))
     asked = {str(argument) for code, argument, _ in pickletools.genops(file.read_bytes()) if code.name == "GLOBAL"}
     assert "numpy.core.multiarray _reconstruct" in asked  # which every version of NumPy has
+    # As its loader takes them: every .pkl in <id>/<type>/<view>/, 64 high, ten columns cut off at each side, to 0..1.
+    cutting = masks.shape[-1] // 64 * 10
+    taken = masks[..., cutting:-cutting] / 255.0
+    assert taken.shape == (12, 64, 44) and 0 <= taken.min() < taken.max() <= 1
     # Read back as silhouettes, they are what was written.
     _, found = open_frames(None, tmp_path / "out").clip("001/nm-01/090", 0, 12)
     assert np.array_equal(found, masks)
@@ -48,7 +51,8 @@ def cache(tmp_path):
     vectors = np.random.default_rng(1).random((3, 256), np.float32)
     features = Features(vectors, np.array([74, 74, 75]), np.array([0, 1, 5]), np.array(["probe", "", "gallery"]),
                         np.array(["NM", "BG", ""]), names)  # fmt: skip
-    write_cache(tmp_path / "cache.npz", features, {"dataset": "casiab"}, {})
+    key = {"dataset": "casiab", "training": "unseen", "training_told": "whom training has not seen"}
+    write_cache(tmp_path / "cache.npz", features, key, {})
     return tmp_path / "cache.npz", vectors
 
 
@@ -62,6 +66,30 @@ def test_features_as_npz(cache, tmp_path):
             "018",
             "090",
         ]
+
+
+def test_who_trained_goes_along(cache, tmp_path):
+    assert to_opengait.main(["features", str(cache[0]), "--out", str(tmp_path / "out.npz")]) == 0
+    assert training_told(tmp_path / "out.npz") == {"training": "unseen", "training_told": "whom training has not seen"}
+
+
+def test_what_is_in_its_form_already_is_one_sentence(cache, tmp_path, capsys):
+    assert to_opengait.main(["features", str(cache[0]), "--out", str(tmp_path / "out.npz")]) == 0
+    assert to_opengait.main(["features", str(tmp_path / "out.npz"), "--out", str(tmp_path / "again.npz")]) == 1
+    told = capsys.readouterr().err
+    assert told == f"error: {tmp_path}/out.npz: is in OpenGait's form already; this takes what lies in eval/feat/\n"
+    (tmp_path / "other.npz").write_bytes(b"not a zip")
+    assert to_opengait.main(["features", str(tmp_path / "other.npz"), "--out", str(tmp_path / "again.npz")]) == 1
+    told = capsys.readouterr().err
+    assert "other.npz: not a feature file of this project" in told and "delete" not in told  # it is not ours to delete
+
+
+def test_weights_that_are_not_there_leave_no_folder(tmp_path, capsys):
+    root = write_walkers(tmp_path / "Walkers", subjects=1, conditions=("nm-01",))
+    words = ["masks", "walkers", "--weights", "/nowhere", "--im-path", str(root / "crop-im")]
+    assert to_opengait.main([*words, "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("error: /nowhere: no such file of weights; see --weights")
+    assert not (tmp_path / "out").exists()
 
 
 def test_features_as_csv(cache, tmp_path):

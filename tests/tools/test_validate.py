@@ -81,7 +81,10 @@ def test_each_snapshot_is_scored_once_on_people_held_out(run, weights, capsys, m
     status, again = validated(run)
     assert status == 0 and scored == ["gaitnet-joint_iter_20.caffemodel"]
     assert [one["weights_sha256"] == two["weights_sha256"] for one, two in zip(record["scored"], again["scored"])] == [
-        True, True, False]  # fmt: skip
+        True,
+        True,
+        False,
+    ]
 
     assert validated(run, "--subjects", "003-004")[0] == 1
     assert "scores of other people (002 003 004)" in capsys.readouterr().err

@@ -6,12 +6,13 @@ from functools import partial
 
 import yaml
 
+from caffe.costs import flop
 from caffe.net import Net
 from caffe.proto import caffe_pb2
 from caffe.text import message_to_text
 from layers.datasets import NUM_FRAMES
 from models.gaitnet import STEPS, deploy, gaitnet, solver
-from models.summary import fed, flop
+from models.summary import fed
 from tools.ablation.plan import ARMS, DATASET
 from tools.roofline import net_costs
 

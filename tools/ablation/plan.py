@@ -71,6 +71,11 @@ class Size:
 
 
 QUICK = Size(
-    train_num=3, people=2, views=("036", "090"), looks_views=("036", "090"), training_views=("090",),
-    most_iterations=2, most_clips=4,
-)  # fmt: skip
+    train_num=3,
+    people=2,
+    views=("036", "090"),
+    looks_views=("036", "090"),
+    training_views=("090",),
+    most_iterations=2,
+    most_clips=4,
+)

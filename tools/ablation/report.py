@@ -107,8 +107,11 @@ class Report:
             masks = [bootstrap.means([one["iou"][name] for one in found]) for name in ("usual", "other")]
             cells = [level(bootstrap.interval(one)) for one in [*draws.values(), *masks]]
             rows.append([ARMS[arm].title, str(len(found)), *cells])
-            for low, high, what in (("swapped", "own", "swapping looks"), ("other", "usual", "another place"),
-                                    ("usual to other", "usual", "a gallery in another place")):  # fmt: skip
+            for low, high, what in (
+                ("swapped", "own", "swapping looks"),
+                ("other", "usual", "another place"),
+                ("usual to other", "usual", "a gallery in another place"),
+            ):
                 lines.append(f"* {arm}: {cost(what, bootstrap.interval(draws[low] - draws[high]))}")
         return table(rows) + "\n\n" + "\n".join(lines) if len(rows) > 1 else ""
 

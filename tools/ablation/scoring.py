@@ -90,8 +90,13 @@ class Scorer:
         """Rank-1 of NM probes among other looks: with the gallery in the same ones, or walks of the usual kind.
 
         "worn": how often a probe in swapped looks is taken for the person whose looks it has."""
-        cases = {"usual": ("usual", "usual"), "other": ("other", "other"), "usual to other": ("usual", "other"),
-                 "own": ("own", "own"), "swapped": ("own", "swapped")}  # fmt: skip
+        cases = {
+            "usual": ("usual", "usual"),
+            "other": ("other", "other"),
+            "usual to other": ("usual", "other"),
+            "own": ("own", "own"),
+            "swapped": ("own", "swapped"),
+        }
         found: dict = {"rank1": {}, "iou": {name: self.iou(masks, name) for name in ("usual", "other")}}
         for name, (gallery_looks, probe_looks) in cases.items():
             gallery = self.described(vectors, self.some(gallery_looks, "nm-01"))

@@ -53,9 +53,13 @@ class Tape(TorchDispatchMode):
             raise RuntimeError("operation not permitted when stream is capturing")
         inputs = list(tree_leaves((args, kwargs)))
         inputs = [t for t in inputs if torch.is_tensor(t)]
-        written = [t for argument, value in self._arguments(func, args, kwargs)
-                   if argument.alias_info is not None and argument.alias_info.is_write
-                   for t in tree_leaves(value) if torch.is_tensor(t)]  # fmt: skip
+        written = [
+            t
+            for argument, value in self._arguments(func, args, kwargs)
+            if argument.alias_info is not None and argument.alias_info.is_write
+            for t in tree_leaves(value)
+            if torch.is_tensor(t)
+        ]
         for t in written:
             key = t.untyped_storage().data_ptr()
             if key not in self.made and key not in self.before:

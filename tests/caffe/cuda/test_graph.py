@@ -115,8 +115,17 @@ class Twice(caffe.Layer):
 
 
 def solver(net=BODY + LOSS, layer="Batches", engine=None, frugal=False, **fields):
-    param = caffe_pb2.SolverParameter(base_lr=0.01, lr_policy="inv", gamma=0.1, power=0.75, momentum=0.9,
-                                      weight_decay=0.01, random_seed=3, average_loss=3, max_iter=100)  # fmt: skip
+    param = caffe_pb2.SolverParameter(
+        base_lr=0.01,
+        lr_policy="inv",
+        gamma=0.1,
+        power=0.75,
+        momentum=0.9,
+        weight_decay=0.01,
+        random_seed=3,
+        average_loss=3,
+        max_iter=100,
+    )
     for name, value in fields.items():
         setattr(param, name, value)
     text_format.Parse(DATA.replace("LAYER", layer) + net, param.train_net_param)
@@ -358,8 +367,11 @@ def test_python_layer_in_the_middle():
 
 def test_shapes_that_depend_on_data():
     param = caffe_pb2.NetParameter()
-    text_format.Parse('layer { name: "in" type: "Input" top: "ip" top: "keep" input_param { shape { dim: 3 dim: 2 } '
-                      "shape { dim: 3 } } }" + FILTER, param)  # fmt: skip
+    text_format.Parse(
+        'layer { name: "in" type: "Input" top: "ip" top: "keep" input_param { shape { dim: 3 dim: 2 } '
+        "shape { dim: 3 } } }" + FILTER,
+        param,
+    )
     param.state.phase = TRAIN
     assert "layer 'filter' (Filter)" in why_not(Net.from_proto(param))
 

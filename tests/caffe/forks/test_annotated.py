@@ -13,8 +13,11 @@ from caffe.net import Net
 from caffe.proto import caffe_pb2
 from caffe.read import parse_text
 
-BOXES = [[(1, 0, 0.125, 0.25, 0.5, 0.75, 0), (1, 1, 0.5, 0.5, 1, 1, 1), (7, 0, 0, 0, 0.25, 0.5, 0)], [],
-         [(2, 0, 0.25, 0.25, 0.75, 0.5, 0)]]  # fmt: skip
+BOXES = [
+    [(1, 0, 0.125, 0.25, 0.5, 0.75, 0), (1, 1, 0.5, 0.5, 1, 1, 1), (7, 0, 0, 0, 0.25, 0.5, 0)],
+    [],
+    [(2, 0, 0.25, 0.25, 0.75, 0.5, 0)],
+]
 RNG = np.random.default_rng(4)
 IMAGES = RNG.integers(0, 256, (3, 8, 16, 3), dtype=np.uint8)
 
@@ -177,10 +180,17 @@ def test_samples_meet_their_constraint():
 
 @pytest.mark.parametrize(
     "bound, good",
-    [("min_jaccard_overlap: 0.25", True), ("min_jaccard_overlap: 0.26", False), ("max_jaccard_overlap: 0.2", False),
-     ("min_sample_coverage: 0.24 max_sample_coverage: 0.26", True), ("min_sample_coverage: 0.3", False),
-     ("min_object_coverage: 1", True), ("max_object_coverage: 0.9", False), ("", True)],
-)  # fmt: skip
+    [
+        ("min_jaccard_overlap: 0.25", True),
+        ("min_jaccard_overlap: 0.26", False),
+        ("max_jaccard_overlap: 0.2", False),
+        ("min_sample_coverage: 0.24 max_sample_coverage: 0.26", True),
+        ("min_sample_coverage: 0.3", False),
+        ("min_object_coverage: 1", True),
+        ("max_object_coverage: 0.9", False),
+        ("", True),
+    ],
+)
 def test_constraint(bound, good):
     constraint = text_format.Parse(bound, caffe_pb2.SampleConstraint())
     box, window = np.array([[0.25, 0.25, 0.5, 0.5]], np.float32), np.array([0, 0, 0.5, 0.5], np.float32)
@@ -215,16 +225,19 @@ def test_whole_of_ssd_learns_and_repeats(source):
         np.testing.assert_array_equal(nets[0].blobs["label"].data, nets[1].blobs["label"].data)
 
 
-@pytest.mark.parametrize("transform, own, words", [
-    ("resize_param { height: 4 width: 4 resize_mode: FIT_SMALL_SIZE }", "", "wanted WARP or FIT_LARGE"),
-    ("resize_param { height: 4 }", "", "give height and width"),
-    ("resize_param { height: 4 width: 4 pad_mode: MIRRORED }", "", "MIRRORED is not here"),
-    ("distort_param { hue_prob: 2 }", "", "hue_prob is 2; wanted at least 0, and at most 1"),
-    ("distort_param { contrast_lower: 2 contrast_upper: 1 }", "", "contrast_upper is below"),
-    ("expand_param { max_expand_ratio: 0.5 }", "", "max_expand_ratio is 0.5"),
-    ("", "batch_sampler { use_original_image: false }", "use_original_image: false is not here"),
-    ("crop_size: 9", "", "crop_size is 9; an image has shape"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "transform, own, words",
+    [
+        ("resize_param { height: 4 width: 4 resize_mode: FIT_SMALL_SIZE }", "", "wanted WARP or FIT_LARGE"),
+        ("resize_param { height: 4 }", "", "give height and width"),
+        ("resize_param { height: 4 width: 4 pad_mode: MIRRORED }", "", "MIRRORED is not here"),
+        ("distort_param { hue_prob: 2 }", "", "hue_prob is 2; wanted at least 0, and at most 1"),
+        ("distort_param { contrast_lower: 2 contrast_upper: 1 }", "", "contrast_upper is below"),
+        ("expand_param { max_expand_ratio: 0.5 }", "", "max_expand_ratio is 0.5"),
+        ("", "batch_sampler { use_original_image: false }", "use_original_image: false is not here"),
+        ("crop_size: 9", "", "crop_size is 9; an image has shape"),
+    ],
+)
 def test_what_is_refused(source, transform, own, words):
     path = source([record(IMAGES[0], BOXES[0], False)])
     with pytest.raises(CaffeError, match=words):

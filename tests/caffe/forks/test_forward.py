@@ -114,8 +114,14 @@ def test_box_annotator():
     rois[:, 0] = [0, 1, 0, 0, 1, 0, 2]
     losses = np.array([0.1, 0.5, 0.9, 0.3, 0.5, 0.3, 0], np.float32)
     labels, weights = np.arange(1, 8, dtype=np.float32), RNG.normal(size=(7, 8)).astype(np.float32)
-    net = layer_net('type: "BoxAnnotatorOHEM" box_annotator_ohem_param { roi_per_img: 2 ignore_label: 255 }',
-                    rois.shape, (7,), (7,), weights.shape, tops=2)  # fmt: skip
+    net = layer_net(
+        'type: "BoxAnnotatorOHEM" box_annotator_ohem_param { roi_per_img: 2 ignore_label: 255 }',
+        rois.shape,
+        (7,),
+        (7,),
+        weights.shape,
+        tops=2,
+    )
     kept_labels, kept_weights = forward(net, rois, losses, labels, weights)
     kept = [False, True, True, True, True, False, True]  # of equals the first
     np.testing.assert_array_equal(kept_labels, np.where(kept, labels, 255))
@@ -155,7 +161,8 @@ def test_interp(text, size):
         (a, b), (p, q) = (int(v) for v in place), (v - int(v) for v in place)
         c, d = min(a + 1, inner.shape[2] - 1), min(b + 1, inner.shape[3] - 1)
         wanted[:, :, i, j] = (1 - p) * ((1 - q) * inner[:, :, a, b] + q * inner[:, :, a, d]) + p * (
-            (1 - q) * inner[:, :, c, b] + q * inner[:, :, c, d])  # fmt: skip
+            (1 - q) * inner[:, :, c, b] + q * inner[:, :, c, d]
+        )
     top = forward(layer_net(f'type: "Interp" interp_param {{ {text} }}', x.shape), x)[0]
     assert top.shape == wanted.shape
     np.testing.assert_allclose(top, wanted, rtol=0, atol=3e-6)
@@ -274,7 +281,7 @@ def test_bn_of_segnet():
         ('type: "SpatialDropout"', [(2, 4, 4, 4)], "give spatial_dropout_param"),
         ('type: "BoxAnnotatorOHEM"', [(3, 5), (3,), (3,), (3, 2)], "roi_per_img must be given"),
     ],
-)  # fmt: skip
+)
 def test_what_is_refused(text, shapes, words):
     with pytest.raises(CaffeError, match=words):
         layer_net(text, *shapes, tops=2 if "OHEM" in text else 1)

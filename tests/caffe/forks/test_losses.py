@@ -54,12 +54,25 @@ SCENES = [
     {"normalization": "NONE"},
 ]
 DEFAULTS = {
-    "loc_loss_type": "SMOOTH_L1", "conf_loss_type": "SOFTMAX", "loc_weight": 1.0, "share_location": True,
-    "match_type": "PER_PREDICTION", "overlap_threshold": 0.5, "use_prior_for_matching": True, "use_difficult_gt": True,
-    "neg_pos_ratio": 3.0, "neg_overlap": 0.5, "code_type": "CENTER_SIZE", "encode_variance_in_target": False,
-    "map_object_to_agnostic": False, "ignore_cross_boundary_bbox": False, "bp_inside": False,
-    "mining_type": "MAX_NEGATIVE", "sample_size": 64, "normalization": "VALID",
-}  # fmt: skip
+    "loc_loss_type": "SMOOTH_L1",
+    "conf_loss_type": "SOFTMAX",
+    "loc_weight": 1.0,
+    "share_location": True,
+    "match_type": "PER_PREDICTION",
+    "overlap_threshold": 0.5,
+    "use_prior_for_matching": True,
+    "use_difficult_gt": True,
+    "neg_pos_ratio": 3.0,
+    "neg_overlap": 0.5,
+    "code_type": "CENTER_SIZE",
+    "encode_variance_in_target": False,
+    "map_object_to_agnostic": False,
+    "ignore_cross_boundary_bbox": False,
+    "bp_inside": False,
+    "mining_type": "MAX_NEGATIVE",
+    "sample_size": 64,
+    "normalization": "VALID",
+}
 
 
 def coded(box, prior, variance, kind):
@@ -197,8 +210,11 @@ def test_multibox_loss(own):
     net = layer_net(
         f'type: "MultiBoxLoss" multibox_loss_param {{ num_classes: 3 {text} }} '
         f"loss_param {{ normalization: {normalization} }}",
-        loc.shape, conf.shape, priors.shape, TRUTH.shape,
-    )  # fmt: skip
+        loc.shape,
+        conf.shape,
+        priors.shape,
+        TRUTH.shape,
+    )
     loss, dloc, dconf, (positives, negatives) = loop_loss(loc, conf, priors, TRUTH, o)
     assert positives > 3 and (negatives or o["mining_type"] == "NONE")
     for field in ("bp_inside", "ignore_cross_boundary_bbox"):
@@ -212,5 +228,10 @@ def test_multibox_loss(own):
 def test_suppression_in_mining_is_refused():
     loc, conf, priors = scene()
     with pytest.raises(CaffeError, match="nms_param is not supported"):
-        layer_net('type: "MultiBoxLoss" multibox_loss_param { num_classes: 3 nms_param { nms_threshold: 0.5 } }',
-                  loc.shape, conf.shape, priors.shape, TRUTH.shape)  # fmt: skip
+        layer_net(
+            'type: "MultiBoxLoss" multibox_loss_param { num_classes: 3 nms_param { nms_threshold: 0.5 } }',
+            loc.shape,
+            conf.shape,
+            priors.shape,
+            TRUTH.shape,
+        )

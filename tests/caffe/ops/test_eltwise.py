@@ -13,13 +13,16 @@ def inputs(count):
     return list(0.1 * RNG.permutation(count * 12).reshape(count, *SHAPE).astype(np.float32) - 1)
 
 
-@pytest.mark.parametrize("param, formula", [
-    ("", lambda x: sum(x)),
-    ("coeff: 1 coeff: -0.5 coeff: 2", lambda x: x[0] - 0.5 * x[1] + 2 * x[2]),
-    ("operation: PROD", lambda x: x[0] * x[1] * x[2]),
-    ("operation: PROD stable_prod_grad: false", lambda x: x[0] * x[1] * x[2]),
-    ("operation: MAX", lambda x: np.maximum(np.maximum(x[0], x[1]), x[2])),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "param, formula",
+    [
+        ("", lambda x: sum(x)),
+        ("coeff: 1 coeff: -0.5 coeff: 2", lambda x: x[0] - 0.5 * x[1] + 2 * x[2]),
+        ("operation: PROD", lambda x: x[0] * x[1] * x[2]),
+        ("operation: PROD stable_prod_grad: false", lambda x: x[0] * x[1] * x[2]),
+        ("operation: MAX", lambda x: np.maximum(np.maximum(x[0], x[1]), x[2])),
+    ],
+)
 def test_formula_and_gradient(param, formula):
     x = inputs(3)
     if "false" in param:  # the top over the bottom: Caffe has no gradient at 0
@@ -52,12 +55,15 @@ def test_product_with_zeros_has_a_gradient():
     np.testing.assert_array_equal(backward(net, [1, 1]), [[3, 0], [0, 0]])
 
 
-@pytest.mark.parametrize("param, shapes, text", [
-    ("coeff: 1", [(2,), (2,)], "one coefficient per bottom blob; 1 for 2 bottoms"),
-    ("operation: PROD coeff: 1 coeff: 2", [(2,), (2,)], "only takes coefficients for summation"),
-    ("", [(2, 3), (2, 3), (3, 2)], r"bottom\[2\] has shape \(3, 2\), bottom\[0\] \(2, 3\)"),
-    ("", [(2,)], "at least 2 bottom"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "param, shapes, text",
+    [
+        ("coeff: 1", [(2,), (2,)], "one coefficient per bottom blob; 1 for 2 bottoms"),
+        ("operation: PROD coeff: 1 coeff: 2", [(2,), (2,)], "only takes coefficients for summation"),
+        ("", [(2, 3), (2, 3), (3, 2)], r"bottom\[2\] has shape \(3, 2\), bottom\[0\] \(2, 3\)"),
+        ("", [(2,)], "at least 2 bottom"),
+    ],
+)
 def test_bad_input(param, shapes, text):
     with pytest.raises(caffe.CaffeError, match=text):
         layer_net(f'type: "Eltwise" eltwise_param {{ {param} }}', *shapes)

@@ -17,8 +17,21 @@ pytestmark = pytest.mark.usefixtures("either_memory")
 
 CASES = sorted((Path(__file__).parents[2] / "golden" / "layers").glob("*.npz"))
 # These move or select values, or count them: nothing is rounded.
-EXACT = {"Concat", "Slice", "Split", "Crop", "Tile", "Flatten", "Reshape", "ReLU", "Threshold", "ArgMax", "Accuracy",
-         "Dropout", "Silence"}  # fmt: skip
+EXACT = {
+    "Concat",
+    "Slice",
+    "Split",
+    "Crop",
+    "Tile",
+    "Flatten",
+    "Reshape",
+    "ReLU",
+    "Threshold",
+    "ArgMax",
+    "Accuracy",
+    "Dropout",
+    "Silence",
+}
 
 
 def is_exact(layer):

@@ -38,8 +38,10 @@ def pool_loops(x, method, kernel, stride, pad, round_up=True):
 
 def pooling(method, kernel, stride, pad, extra=""):
     (kh, kw), (sh, sw), (ph, pw) = kernel, stride, pad
-    return (f'type: "Pooling" pooling_param {{ pool: {method} kernel_h: {kh} kernel_w: {kw} stride_h: {sh} '
-            f"stride_w: {sw} pad_h: {ph} pad_w: {pw} {extra} }}")  # fmt: skip
+    return (
+        f'type: "Pooling" pooling_param {{ pool: {method} kernel_h: {kh} kernel_w: {kw} stride_h: {sh} '
+        f"stride_w: {sw} pad_h: {ph} pad_w: {pw} {extra} }}"
+    )
 
 
 def distinct(shape):

@@ -74,10 +74,13 @@ def test_passes_continue_where_cont_is_1(kind, static):
         np.testing.assert_allclose(top, want, atol=2e-6)  # float32 against float64, values below 1
 
 
-@pytest.mark.parametrize("kind, shapes", [
-    ("RNN", [(H, X), (H,), (H, S), (H, H), (H, H), (H,)]),
-    ("LSTM", [(4 * H, X), (4 * H,), (4 * H, S), (4 * H, H)]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, shapes",
+    [
+        ("RNN", [(H, X), (H,), (H, S), (H, H), (H, H), (H,)]),
+        ("LSTM", [(4 * H, X), (4 * H,), (4 * H, S), (4 * H, H)]),
+    ],
+)
 def test_blobs_are_in_the_order_of_the_unrolled_net(kind, shapes):
     net = recurrent(kind, (T, N, X), (T, N), (N, S))
     assert [b.shape for b in net.params["layer"]] == shapes
@@ -128,12 +131,15 @@ def test_lstm_unit():
     check_gradients(net, cell, gates, cont, wrt=(0, 1))
 
 
-@pytest.mark.parametrize("shapes, text", [
-    ([(T,), (T, N)], "at least 2 axes"),
-    ([(T, N, X), (T, N, 1)], r"bottom\[1\] has shape \(4, 3, 1\).*\(4, 3\)"),
-    ([(T, N, X), (T, N), (N + 1, S)], r"bottom\[2\] has shape \(4, 2\); wanted 2 inputs for 3 streams"),
-    ([(T, N, X)], "2 to 3 bottom"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "shapes, text",
+    [
+        ([(T,), (T, N)], "at least 2 axes"),
+        ([(T, N, X), (T, N, 1)], r"bottom\[1\] has shape \(4, 3, 1\).*\(4, 3\)"),
+        ([(T, N, X), (T, N), (N + 1, S)], r"bottom\[2\] has shape \(4, 2\); wanted 2 inputs for 3 streams"),
+        ([(T, N, X)], "2 to 3 bottom"),
+    ],
+)
 def test_bad_bottoms(shapes, text):
     with pytest.raises(caffe.CaffeError, match=text):
         recurrent("LSTM", *shapes)

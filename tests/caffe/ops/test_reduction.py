@@ -52,8 +52,10 @@ def test_accuracy(top_k):
     labels[0, :2] = 9
     net = layer_net(
         f'type: "Accuracy" accuracy_param {{ top_k: {top_k} ignore_label: 9 }} propagate_down: [false, false]',
-        (3, 4, 6), (3, 6), tops=2,
-    )  # fmt: skip
+        (3, 4, 6),
+        (3, 6),
+        tops=2,
+    )
     share, per_class = accuracy_loops(scores, labels, top_k, ignore=9)
     found, found_per_class = forward(net, scores, labels)
     assert found.shape == () and found_per_class.shape == (4,)

@@ -42,17 +42,25 @@ def test_writing_to_a_slice_leaves_its_bottom_alone():
     np.testing.assert_array_equal(net.blobs["b0"].data, x)
 
 
-@pytest.mark.parametrize("layer, shapes, tops, text", [
-    ('type: "Concat" concat_param { axis: 2 }', [(2, 3)], 1, r"axis 2 out of range for a 2-D blob with shape \(2, 3\)"),
-    ('type: "Concat"', [(2, 3, 4), (2, 5, 3)], 1, r"bottom\[1\] has shape \(2, 5, 3\).*except at axis 1"),
-    ('type: "Concat"', [(2, 3), (2, 3, 1)], 1, "must have the same shape"),
-    ('type: "Concat" concat_param { axis: 1 concat_dim: 1 }', [(2, 3)], 1, "Either axis or concat_dim"),
-    ('type: "Slice" slice_param { axis: 1 slice_dim: 1 }', [(2, 3)], 1, "Either axis or slice_dim"),
-    ('type: "Slice"', [(2, 5)], 2, r"tops? blobs? \(2\) should evenly divide input slice axis \(5\)"),
-    ('type: "Slice" slice_param { slice_point: 1 }', [(2, 5)], 3, "1 slice points for 3 tops"),
-    ('type: "Slice" slice_param { slice_point: 5 }', [(2, 5)], 2, r"shape \(2, 5\) is 5 long; slice points \[5\]"),
-    ('type: "Slice" slice_param { slice_point: 3 slice_point: 2 }', [(2, 5)], 3, "must rise"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer, shapes, tops, text",
+    [
+        (
+            'type: "Concat" concat_param { axis: 2 }',
+            [(2, 3)],
+            1,
+            r"axis 2 out of range for a 2-D blob with shape \(2, 3\)",
+        ),
+        ('type: "Concat"', [(2, 3, 4), (2, 5, 3)], 1, r"bottom\[1\] has shape \(2, 5, 3\).*except at axis 1"),
+        ('type: "Concat"', [(2, 3), (2, 3, 1)], 1, "must have the same shape"),
+        ('type: "Concat" concat_param { axis: 1 concat_dim: 1 }', [(2, 3)], 1, "Either axis or concat_dim"),
+        ('type: "Slice" slice_param { axis: 1 slice_dim: 1 }', [(2, 3)], 1, "Either axis or slice_dim"),
+        ('type: "Slice"', [(2, 5)], 2, r"tops? blobs? \(2\) should evenly divide input slice axis \(5\)"),
+        ('type: "Slice" slice_param { slice_point: 1 }', [(2, 5)], 3, "1 slice points for 3 tops"),
+        ('type: "Slice" slice_param { slice_point: 5 }', [(2, 5)], 2, r"shape \(2, 5\) is 5 long; slice points \[5\]"),
+        ('type: "Slice" slice_param { slice_point: 3 slice_point: 2 }', [(2, 5)], 3, "must rise"),
+    ],
+)
 def test_bad_concat_and_slice(layer, shapes, tops, text):
     with pytest.raises(caffe.CaffeError, match=text):
         layer_net(layer, *shapes, tops=tops)
@@ -76,17 +84,20 @@ def test_split_with_one_gradient_and_with_none():
     np.testing.assert_array_equal(net.blobs["t0"].diff, [1, 2, 3])
 
 
-@pytest.mark.parametrize("layer, shape, want", [
-    ('type: "Flatten"', (2, 3, 4), (2, 12)),
-    ('type: "Flatten" flatten_param { axis: 0 end_axis: -2 }', (2, 3, 4), (6, 4)),
-    ('type: "Flatten" flatten_param { axis: 2 end_axis: 2 }', (2, 3, 4), (2, 3, 4)),
-    ('type: "Reshape" reshape_param { shape { dim: 0 dim: 2 dim: -1 } }', (2, 3, 4), (2, 2, 6)),
-    ('type: "Reshape" reshape_param { shape { dim: 4 dim: 0 } axis: 1 }', (2, 4, 3), None),
-    ('type: "Reshape" reshape_param { shape { dim: 6 } axis: 0 num_axes: 2 }', (2, 3, 4), (6, 4)),
-    ('type: "Reshape" reshape_param { shape { dim: 1 dim: 1 } axis: -1 }', (2, 3), (2, 3, 1, 1)),
-    ('type: "Reshape" reshape_param { shape { dim: 2 dim: 2 } axis: -2 num_axes: 1 }', (2, 4), (2, 2, 2)),
-    ('type: "Reshape" reshape_param { shape { } axis: 1 num_axes: 1 }', (2, 1, 3), (2, 3)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer, shape, want",
+    [
+        ('type: "Flatten"', (2, 3, 4), (2, 12)),
+        ('type: "Flatten" flatten_param { axis: 0 end_axis: -2 }', (2, 3, 4), (6, 4)),
+        ('type: "Flatten" flatten_param { axis: 2 end_axis: 2 }', (2, 3, 4), (2, 3, 4)),
+        ('type: "Reshape" reshape_param { shape { dim: 0 dim: 2 dim: -1 } }', (2, 3, 4), (2, 2, 6)),
+        ('type: "Reshape" reshape_param { shape { dim: 4 dim: 0 } axis: 1 }', (2, 4, 3), None),
+        ('type: "Reshape" reshape_param { shape { dim: 6 } axis: 0 num_axes: 2 }', (2, 3, 4), (6, 4)),
+        ('type: "Reshape" reshape_param { shape { dim: 1 dim: 1 } axis: -1 }', (2, 3), (2, 3, 1, 1)),
+        ('type: "Reshape" reshape_param { shape { dim: 2 dim: 2 } axis: -2 num_axes: 1 }', (2, 4), (2, 2, 2)),
+        ('type: "Reshape" reshape_param { shape { } axis: 1 num_axes: 1 }', (2, 1, 3), (2, 3)),
+    ],
+)
 def test_flatten_and_reshape(layer, shape, want):
     x = randn(*shape)
     want = want or shape
@@ -96,20 +107,26 @@ def test_flatten_and_reshape(layer, shape, want):
     np.testing.assert_array_equal(backward(net, g)[0], g.reshape(shape))
 
 
-@pytest.mark.parametrize("layer, text", [
-    ('type: "Flatten" flatten_param { axis: 2 end_axis: 1 }', "end_axis 1 comes before axis 2"),
-    ('type: "Flatten" flatten_param { end_axis: 3 }', "end_axis 3 out of range"),
-    ('type: "Reshape" reshape_param { shape { dim: -1 dim: -1 } }', "at most one -1"),
-    ('type: "Reshape" reshape_param { shape { dim: -2 } }', "dims >= 0"),
-    ('type: "Reshape" reshape_param { shape { dim: 5 dim: -1 } }', "must be divisible by 5"),
-    ('type: "Reshape" reshape_param { shape { dim: 5 } }', r"\[5\] has 5, bottom \(2, 3, 4\) has 24"),
-    ('type: "Reshape" reshape_param { shape { dim: 24 dim: 1 dim: 1 dim: 0 } }', "copies axis 3"),
-    ('type: "Reshape" reshape_param { shape { dim: 1 } axis: 4 }', "axis 4 with num_axes -1 does not fit"),
-    ('type: "Reshape" reshape_param { shape { dim: 1 } axis: 2 num_axes: 2 }', "axis 2 with num_axes 2 does not fit"),
-    ('type: "Reshape" reshape_param { shape { dim: 1 } num_axes: -2 }', "num_axes must be >= 0, or -1"),
-    ('type: "Tile" tile_param { axis: 1 }', "Number of tiles must be positive"),
-    ('type: "Tile" tile_param { axis: 3 tiles: 2 }', "axis 3 out of range"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer, text",
+    [
+        ('type: "Flatten" flatten_param { axis: 2 end_axis: 1 }', "end_axis 1 comes before axis 2"),
+        ('type: "Flatten" flatten_param { end_axis: 3 }', "end_axis 3 out of range"),
+        ('type: "Reshape" reshape_param { shape { dim: -1 dim: -1 } }', "at most one -1"),
+        ('type: "Reshape" reshape_param { shape { dim: -2 } }', "dims >= 0"),
+        ('type: "Reshape" reshape_param { shape { dim: 5 dim: -1 } }', "must be divisible by 5"),
+        ('type: "Reshape" reshape_param { shape { dim: 5 } }', r"\[5\] has 5, bottom \(2, 3, 4\) has 24"),
+        ('type: "Reshape" reshape_param { shape { dim: 24 dim: 1 dim: 1 dim: 0 } }', "copies axis 3"),
+        ('type: "Reshape" reshape_param { shape { dim: 1 } axis: 4 }', "axis 4 with num_axes -1 does not fit"),
+        (
+            'type: "Reshape" reshape_param { shape { dim: 1 } axis: 2 num_axes: 2 }',
+            "axis 2 with num_axes 2 does not fit",
+        ),
+        ('type: "Reshape" reshape_param { shape { dim: 1 } num_axes: -2 }', "num_axes must be >= 0, or -1"),
+        ('type: "Tile" tile_param { axis: 1 }', "Number of tiles must be positive"),
+        ('type: "Tile" tile_param { axis: 3 tiles: 2 }', "axis 3 out of range"),
+    ],
+)
 def test_bad_shapes(layer, text):
     with pytest.raises(caffe.CaffeError, match=text):
         layer_net(layer, (2, 3, 4))
@@ -158,11 +175,14 @@ def test_filter_keeps_the_selected_items():
             np.testing.assert_array_equal(diff, want.astype(np.float32))
 
 
-@pytest.mark.parametrize("shapes, tops, text", [
-    ([(4, 2), (4, 2)], 1, r"must be singletons \(1\), except the first; its shape is \(4, 2\)"),
-    ([(4, 2), (3,)], 1, r"bottom\[0\] has shape \(4, 2\); wanted the selector's 3 items"),
-    ([(4, 2), (4,), (4,)], 1, "3 bottoms, 1 tops"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "shapes, tops, text",
+    [
+        ([(4, 2), (4, 2)], 1, r"must be singletons \(1\), except the first; its shape is \(4, 2\)"),
+        ([(4, 2), (3,)], 1, r"bottom\[0\] has shape \(4, 2\); wanted the selector's 3 items"),
+        ([(4, 2), (4,), (4,)], 1, "3 bottoms, 1 tops"),
+    ],
+)
 def test_bad_filter(shapes, tops, text):
     with pytest.raises(caffe.CaffeError, match=text):
         layer_net('type: "Filter"', *shapes, tops=tops)

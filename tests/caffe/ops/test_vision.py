@@ -15,8 +15,10 @@ def columns(x, kernel, stride, pad, dilation):
     """(N, C k1 k2 .., n1, n2, ..): the windows of a convolution, one cell of the kernel after another."""
     wide = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in pad)])
     out = [(size - d * (k - 1) - 1) // s + 1 for size, k, s, d in zip(wide.shape[2:], kernel, stride, dilation)]
-    cells = [wide[(..., *(slice(i * d, i * d + (n - 1) * s + 1, s) for i, n, s, d in zip(cell, out, stride, dilation)))]
-             for cell in np.ndindex(*kernel)]  # fmt: skip
+    cells = [
+        wide[(..., *(slice(i * d, i * d + (n - 1) * s + 1, s) for i, n, s, d in zip(cell, out, stride, dilation)))]
+        for cell in np.ndindex(*kernel)
+    ]
     return np.stack(cells, 2).reshape(len(x), -1, *out)
 
 
@@ -39,8 +41,10 @@ GEOMETRIES = [  # kernel, stride, pad, dilation
 
 
 def sizes(kernel, stride, pad, dilation):
-    return (f"kernel_h: {kernel[0]} kernel_w: {kernel[1]} stride_h: {stride[0]} stride_w: {stride[1]} "
-            f"pad_h: {pad[0]} pad_w: {pad[1]} dilation: {dilation[0]} dilation: {dilation[1]}")  # fmt: skip
+    return (
+        f"kernel_h: {kernel[0]} kernel_w: {kernel[1]} stride_h: {stride[0]} stride_w: {stride[1]} "
+        f"pad_h: {pad[0]} pad_w: {pad[1]} dilation: {dilation[0]} dilation: {dilation[1]}"
+    )
 
 
 SPATIAL = [  # bottom without batch and channels; kernel, stride, pad, dilation
@@ -52,8 +56,11 @@ SPATIAL = [  # bottom without batch and channels; kernel, stride, pad, dilation
 
 def repeated(*geometry):
     """The fields of a convolution over any number of axes: each size once for each axis."""
-    return " ".join(f"{name}: {value}" for name, values in zip(("kernel_size", "stride", "pad", "dilation"), geometry)
-                    for value in values)  # fmt: skip
+    return " ".join(
+        f"{name}: {value}"
+        for name, values in zip(("kernel_size", "stride", "pad", "dilation"), geometry)
+        for value in values
+    )
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -120,20 +127,24 @@ def test_axes_before_the_channels_count_items(kind):
 
 
 @pytest.mark.parametrize("group", [1, 2])
-@pytest.mark.parametrize("geometry, shape", [
-    *[(geometry, (2, 4, 3, 4)) for geometry in GEOMETRIES],
-    *[(geometry, (2, 4, 1, 1)) for geometry in GEOMETRIES if geometry[2] == (0, 0)],
-    *[(geometry, (2, 4, *spatial)) for spatial, geometry in SPATIAL],
-    (SPATIAL[1][1], (2, 4, 1)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "geometry, shape",
+    [
+        *[(geometry, (2, 4, 3, 4)) for geometry in GEOMETRIES],
+        *[(geometry, (2, 4, 1, 1)) for geometry in GEOMETRIES if geometry[2] == (0, 0)],
+        *[(geometry, (2, 4, *spatial)) for spatial, geometry in SPATIAL],
+        (SPATIAL[1][1], (2, 4, 1)),
+    ],
+)
 def test_deconvolution_is_the_transpose_of_convolution(geometry, shape, group):
     kernel, stride, pad, dilation = geometry
     text = f"group: {group} {repeated(*geometry)} bias_term: false {FILLERS}"
     net = layer_net(f'type: "Deconvolution" convolution_param {{ num_output: 6 {text} }}', shape)
     x = randn(*shape)
     (top,) = forward(net, x)
-    assert top.shape[2:] == tuple(s * (n - 1) + d * (k - 1) + 1 - 2 * p
-                                  for n, k, s, p, d in zip(shape[2:], kernel, stride, pad, dilation))  # fmt: skip
+    assert top.shape[2:] == tuple(
+        s * (n - 1) + d * (k - 1) + 1 - 2 * p for n, k, s, p, d in zip(shape[2:], kernel, stride, pad, dilation)
+    )
     back = layer_net(f'type: "Convolution" convolution_param {{ num_output: 4 {text} }}', top.shape)
     back.params["layer"][0].data[...] = net.params["layer"][0].data  # (in, out / group, kh, kw), as in Caffe
     y = randn(*top.shape)
@@ -142,8 +153,10 @@ def test_deconvolution_is_the_transpose_of_convolution(geometry, shape, group):
     check_gradients(net, x)
 
 
-@pytest.mark.parametrize("axis, offset, begin", [(2, "", (0, 0, 0, 0)), (1, "offset: 1", (0, 1, 1, 1)),
-                                                 (-2, "offset: 2 offset: 0", (0, 0, 2, 0))])  # fmt: skip
+@pytest.mark.parametrize(
+    "axis, offset, begin",
+    [(2, "", (0, 0, 0, 0)), (1, "offset: 1", (0, 1, 1, 1)), (-2, "offset: 2 offset: 0", (0, 0, 2, 0))],
+)
 def test_crop(axis, offset, begin):
     x, size = randn(3, 4, 6, 5), (3, 2, 3, 4)
     want = (*x.shape[: axis % 4], *size[axis % 4 :])
@@ -157,42 +170,83 @@ def test_crop(axis, offset, begin):
     np.testing.assert_array_equal(diffs[1], 0)
 
 
-@pytest.mark.parametrize("layer, shapes, text", [
-    ('type: "Crop" crop_param { offset: 3 }', [(2, 3, 5, 5), (2, 3, 4, 2)], "dimension 2 is out-of-bounds: size 4 "),
-    ('type: "Crop" crop_param { axis: 1 offset: 3 offset: 1 }', [(2, 3, 5, 5)] * 2, "2 offsets; wanted none, one, or "),
-    ('type: "Crop"', [(2, 3, 5, 5), (2, 3)], "wanted at least the 4 axes"),
-    ('type: "Im2col" convolution_param { kernel_size: 7 }', [(1, 1, 5, 5)], r"kernel \(7, 7\) .* is larger than"),
-    ('type: "Convolution" convolution_param { kernel_size: 3 }', [(1, 1, 5, 5)], "num_output must be at least 1"),
-    ('type: "Convolution" convolution_param { num_output: 2 }', [(1, 1, 5, 5)],
-     "kernel_size specified 0 times; 2 spatial dims"),
-    ('type: "Convolution" convolution_param { num_output: 2 kernel_size: 3 kernel_size: 0 }', [(1, 1, 5, 5)],
-     "must be nonzero"),
-    ('type: "Convolution" convolution_param { num_output: 2 kernel_size: 2 kernel_size: 2 }', [(1, 1, 5, 5, 5)],
-     "kernel_size specified 2 times; 3 spatial dims"),
-    ('type: "Im2col" convolution_param { kernel_h: 2 kernel_w: 2 }', [(1, 1, 5)],
-     "kernel_h & kernel_w can only be used for 2D convolution"),
-    ('type: "Convolution" convolution_param { num_output: 2 kernel_size: 2 dilation: 2 }', [(1, 1, 2, 2)],
-     "do not fit"),
-    ('type: "Convolution" convolution_param { num_output: 2 kernel_size: 2 }', [(1, 1, 5, 5), (1, 1, 5)],
-     "wanted 1 channels at axis 1, and 2 axes after it"),
-    ('type: "Convolution" convolution_param { num_output: 2 kernel_size: 3 kernel_h: 3 kernel_w: 3 }', [(1, 1, 5, 5)],
-     "give either kernel_size or kernel_h and kernel_w"),
-    ('type: "Convolution" convolution_param { num_output: 3 kernel_size: 3 group: 2 }', [(1, 2, 5, 5)],
-     "group 2 must divide"),
-    ('type: "Convolution" convolution_param { num_output: 3 kernel_size: 3 }', [(1, 2)],
-     r"shape \(1, 2\); wanted 1, 2 or 3 axes after the channels"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer, shapes, text",
+    [
+        (
+            'type: "Crop" crop_param { offset: 3 }',
+            [(2, 3, 5, 5), (2, 3, 4, 2)],
+            "dimension 2 is out-of-bounds: size 4 ",
+        ),
+        (
+            'type: "Crop" crop_param { axis: 1 offset: 3 offset: 1 }',
+            [(2, 3, 5, 5)] * 2,
+            "2 offsets; wanted none, one, or ",
+        ),
+        ('type: "Crop"', [(2, 3, 5, 5), (2, 3)], "wanted at least the 4 axes"),
+        ('type: "Im2col" convolution_param { kernel_size: 7 }', [(1, 1, 5, 5)], r"kernel \(7, 7\) .* is larger than"),
+        ('type: "Convolution" convolution_param { kernel_size: 3 }', [(1, 1, 5, 5)], "num_output must be at least 1"),
+        (
+            'type: "Convolution" convolution_param { num_output: 2 }',
+            [(1, 1, 5, 5)],
+            "kernel_size specified 0 times; 2 spatial dims",
+        ),
+        (
+            'type: "Convolution" convolution_param { num_output: 2 kernel_size: 3 kernel_size: 0 }',
+            [(1, 1, 5, 5)],
+            "must be nonzero",
+        ),
+        (
+            'type: "Convolution" convolution_param { num_output: 2 kernel_size: 2 kernel_size: 2 }',
+            [(1, 1, 5, 5, 5)],
+            "kernel_size specified 2 times; 3 spatial dims",
+        ),
+        (
+            'type: "Im2col" convolution_param { kernel_h: 2 kernel_w: 2 }',
+            [(1, 1, 5)],
+            "kernel_h & kernel_w can only be used for 2D convolution",
+        ),
+        (
+            'type: "Convolution" convolution_param { num_output: 2 kernel_size: 2 dilation: 2 }',
+            [(1, 1, 2, 2)],
+            "do not fit",
+        ),
+        (
+            'type: "Convolution" convolution_param { num_output: 2 kernel_size: 2 }',
+            [(1, 1, 5, 5), (1, 1, 5)],
+            "wanted 1 channels at axis 1, and 2 axes after it",
+        ),
+        (
+            'type: "Convolution" convolution_param { num_output: 2 kernel_size: 3 kernel_h: 3 kernel_w: 3 }',
+            [(1, 1, 5, 5)],
+            "give either kernel_size or kernel_h and kernel_w",
+        ),
+        (
+            'type: "Convolution" convolution_param { num_output: 3 kernel_size: 3 group: 2 }',
+            [(1, 2, 5, 5)],
+            "group 2 must divide",
+        ),
+        (
+            'type: "Convolution" convolution_param { num_output: 3 kernel_size: 3 }',
+            [(1, 2)],
+            r"shape \(1, 2\); wanted 1, 2 or 3 axes after the channels",
+        ),
+    ],
+)
 def test_bad_input(layer, shapes, text):
     with pytest.raises(caffe.CaffeError, match=text):
         layer_net(layer, *shapes)
 
 
-@pytest.mark.parametrize("shape, geometry", [
-    ((2, 1, 4, 5), ((3, 5), (1, 3), (1, 0), (1, 1))),
-    ((3, 1, 5, 3), ((4, 2), (1, 3), (2, 0), (1, 1))),
-    ((3, 1, 9, 4), ((5, 5), (1, 2), (2, 1), (1, 1))),
-    ((2, 1, 8, 1), ((5, 3), (1, 3), (0, 2), (1, 1))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape, geometry",
+    [
+        ((2, 1, 4, 5), ((3, 5), (1, 3), (1, 0), (1, 1))),
+        ((3, 1, 5, 3), ((4, 2), (1, 3), (2, 0), (1, 1))),
+        ((3, 1, 9, 4), ((5, 5), (1, 2), (2, 1), (1, 1))),
+        ((2, 1, 8, 1), ((5, 3), (1, 3), (0, 2), (1, 1))),
+    ],
+)
 def test_one_window_along_an_axis_whatever_the_stride(shape, geometry):
     """oneDNN gives garbage there for one channel in the layout in which channels come last."""
     x, weight = randn(*shape), randn(3, 1, *geometry[0])

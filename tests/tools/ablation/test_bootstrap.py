@@ -39,8 +39,9 @@ def test_equal_error_rate_is_that_of_evaluation():
     rng = np.random.default_rng(4)
     genuine, impostor = rng.normal(1, 0.4, (6, 200)), rng.normal(2, 0.4, (6, 3000))
     places = np.quantile(genuine, np.linspace(0, 1, 101))
-    shares = [[np.searchsorted(np.sort(one), places, side="right") / len(one) for one in side]
-              for side in (genuine, impostor)]  # fmt: skip
+    shares = [
+        [np.searchsorted(np.sort(one), places, side="right") / len(one) for one in side] for side in (genuine, impostor)
+    ]
     exact = metrics.equal_error_rate(*metrics.roc(genuine.ravel(), impostor.ravel()))
     draws = bootstrap.equal_error_rates(*(np.array([side]) for side in shares))
     assert draws[0] == pytest.approx(exact, abs=0.003)  # between hundredths of the genuine pairs

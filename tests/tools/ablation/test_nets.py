@@ -41,8 +41,9 @@ def test_control_of_sia_sees_as_many_clips_at_its_rates():
 
 
 def test_one_step_takes_the_arithmetic_of_three():
-    spent = {arm: nets.iteration_flop(net) * spec.max_iter
-             for arm in ARMS for net, spec in [nets.training(arm, Size())]}  # fmt: skip
+    spent = {
+        arm: nets.iteration_flop(net) * spec.max_iter for arm in ARMS for net, spec in [nets.training(arm, Size())]
+    }
     assert spent["one-step"] == pytest.approx(spent["seg"] + spent["rec"] + spent["joint"], rel=0.01)
     net, spec = nets.training("one-step", Size())
     of = {name: nets.training(name, Size()) for name in ("seg", "rec")}
@@ -53,8 +54,9 @@ def test_one_step_takes_the_arithmetic_of_three():
 
 
 def test_arithmetic_of_frozen_masks_is_forward_alone():
-    free, frozen, true = (nets.iteration_flop(nets.training(arm, Size())[0])
-                          for arm in ("joint", "rec-more", "true-more"))  # fmt: skip
+    free, frozen, true = (
+        nets.iteration_flop(nets.training(arm, Size())[0]) for arm in ("joint", "rec-more", "true-more")
+    )
     assert true < frozen < free / 2
     frame, clip = nets.forward_flop()
     clips = nets.batch(nets.training("rec-more", Size())[0])

@@ -57,8 +57,10 @@ def test_clothes_are_told_from_gait(scorer, monkeypatch):
 
 
 def test_looks_belong_to_somebody():
-    walks = {(seen.looks, seen.walk.subject, seen.walk.condition): seen
-             for seen in people.scored(Size(people=2, views=("090",), looks_views=("090",)))}  # fmt: skip
+    walks = {
+        (seen.looks, seen.walk.subject, seen.walk.condition): seen
+        for seen in people.scored(Size(people=2, views=("090",), looks_views=("090",)))
+    }
     colours = {key: colours_of(people.render(3, 2, seen)) for key, seen in walks.items()}
     apart = lambda a, b: np.abs(colours[a] - colours[b]).max()  # noqa: E731
     near, far = 15, 30  # grey levels: a pose shows other parts of the clothes, another camera other parts of the room

@@ -1,0 +1,57 @@
+"""What a layer in phase TEST makes of its parameters once, not in every pass, and products with weights so prepared.
+
+oneDNN wants weights in an order of its own. Where nobody can have changed them since, they are in it already; where
+that cannot be told, because a user holds the array, they are brought into it in every pass: the values are the same.
+"""
+
+from typing import Any
+
+import torch
+
+
+class Prepared:
+    """Something made of blobs, kept while their values surely stay the same."""
+
+    def __init__(self):
+        self._stamps: list[tuple] = []  # of the blobs' memories; none: nothing is kept
+        self._also: Any = None
+        self._made: Any = None
+
+    def get(self, blobs, also, make):
+        """What `make()` has given for these blobs, and for an equal `also`; made now where anything may differ."""
+        memories = [blob.memory for blob in blobs]
+        if not self._stands(memories, also):
+            self._stamps, self._made = [], None  # gone before there is another one
+            stamps = [(memory, memory.stamp()) for memory in memories]
+            made = make()
+            if any(stamp is None for _, stamp in stamps):
+                return made
+            self._stamps, self._also, self._made = stamps, also, made
+        return self._made
+
+    def _stands(self, memories, also):
+        return (
+            len(self._stamps) == len(memories) > 0
+            and self._also == also
+            and all(m is then and m.stands(stamp) for m, (then, stamp) in zip(memories, self._stamps))
+        )
+
+
+def available() -> bool:
+    """Whether this torch computes with oneDNN on the CPU."""
+    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
+
+
+def convolution(weight, bias, shape, stride, pad, dilation, group):
+    """function(x): the 2-D convolution of x (N, C, H, W), channels last, for all N; `shape` is that of one such x."""
+    geometry = (list(pad), list(stride), list(dilation), group)
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight.contiguous(), *geometry, list(shape))
+    run = torch.ops.mkldnn._convolution_pointwise.default
+    return lambda x: run(x, packed, bias, *geometry, "none", [], "")
+
+
+def product(weight, bias):
+    """function(x): x (N, K) @ weight (M, K) transposed + bias (M) or None."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+    run = torch.ops.mkldnn._linear_pointwise.default
+    return lambda x: run(x, packed, bias, "none", [], "")

@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""Passes of whole nets, in one run: forward beside ONNX Runtime, forward and backward beside plain PyTorch modules, and
+both beside busy processes.
+
+    python tools/bench_forward.py                                # deploy net, AlexNet, ResNet-50, MobileNet, all cores
+    python tools/bench_forward.py --threads 1 --nets deploy:1 deploy:64
+    python tools/bench_forward.py --busy --nets deploy:1 lenet:64   # ours alone, quiet and beside busy processes
+
+ONNX Runtime gets the file that tools/export.py writes. Each kind runs in a process of its own, in turns (A B A B ...);
+seconds are medians, of wall time, or with one thread of CPU time, which neighbours disturb less. Memory is the peak of
+the process (VmHWM); `grown` is the part of it that the net brought, above the libraries.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from caffe.process import LARGE_PAGES
+from tools.bench_train import peak_memory
+
+FORWARD = ("deploy:1", "deploy:4", "deploy:64", "alexnet:1", "resnet50:1", "mobilenet:1")
+TRAINED = ("lenet:64", "caffenet:8")
+SECONDS = 1.0  # of each turn, about
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nets", nargs="+", default=[*FORWARD, *TRAINED], metavar="NET:BATCH", help="(default: all)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: as many as cores)")
+    parser.add_argument("--turns", type=int, default=5, help="of all kinds (default: %(default)s)")
+    parser.add_argument("--busy", action="store_true", help="ours, quiet and beside as many busy processes as cores")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(*args.worker)
+        return
+    look = busy if args.busy else measure
+    print(json.dumps([look(net, args.threads, args.turns) for net in args.nets], indent=1))
+
+
+def measure(net, threads, turns, seconds=SECONDS):
+    """{"net", "threads", kind: {"seconds", "mb", "grown_mb"}} for ours and what it is held against."""
+    with tempfile.TemporaryDirectory() as folder:
+        against = "plain" if net in TRAINED or net.split(":")[0] in dict(n.split(":") for n in TRAINED) else "onnx"
+        write_files(net, folder, against)
+        workers = {kind: Worker(kind, net, folder, threads) for kind in ("ours", against)}
+        times: dict[str, list[float]] = {kind: [] for kind in workers}
+        for _ in range(turns):
+            for kind, worker in workers.items():
+                times[kind] += worker.run(seconds)
+        found = {
+            kind: {"seconds": statistics.median(times[kind]), **worker.close()} for kind, worker in workers.items()
+        }
+    return {"net": net, "threads": threads, **found}
+
+
+def busy(net, threads, turns, seconds=SECONDS):
+    """{"net", "threads", "quiet", "busy", "busy_one_thread"}: seconds of ours, without and with busy processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(net, folder, "ours")
+        workers = {count: Worker("ours", net, folder, count, wall=True) for count in sorted({threads, 1})}
+        quiet, loaded = [], {count: [] for count in workers}
+        for _ in range(turns):
+            quiet += workers[threads].run(seconds)
+        others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+        try:
+            for _ in range(turns):
+                for count, worker in workers.items():
+                    loaded[count] += worker.run(seconds)
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+        for worker in workers.values():
+            worker.close()
+    return {"net": net, "threads": threads, "quiet": statistics.median(quiet),
+            "busy": statistics.median(loaded[threads]), "busy_one_thread": statistics.median(loaded[1])}  # fmt: skip
+
+
+def write_files(net, folder, against):
+    """net.prototxt and weights.caffemodel in `folder`, and net.onnx where that is asked for."""
+    import caffe
+    from caffe.text import message_to_text
+    from tools.bench_eval import PROTOTXT
+    from tools.bench_nets import NETS
+
+    name, batch = net.split(":")
+    model, weights = f"{folder}/net.prototxt", f"{folder}/weights.caffemodel"
+    Path(model).write_text(message_to_text(NETS[name](int(batch))))
+    if name in TRAINED:
+        return
+    built = caffe.Net(model, caffe.TEST)  # weights as its fillers draw them
+    for node in built.nodes:
+        if node.type == "BatchNorm":
+            for blob, value in zip(node.layer.blobs, (0.05, 1.2, 1)):
+                blob.data[...] = value
+    built.save(weights)
+    if against == "onnx":
+        from tools.export import export_onnx
+
+        one = str(PROTOTXT) if name == "deploy" else f"{folder}/one.prototxt"
+        if name != "deploy":
+            Path(one).write_text(message_to_text(NETS[name](1)))
+        export_onnx(one, weights, f"{folder}/net.onnx")
+
+
+# ---- the processes
+
+
+class Worker:
+    """One kind of `measure` in a process of its own; it runs when told and idles otherwise."""
+
+    def __init__(self, kind, net, folder, threads, wall=False):
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **(LARGE_PAGES if kind == "ours" else {})}
+        self.process = process = subprocess.Popen(
+            [sys.executable, __file__, "--worker", kind, net, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, env=environment,
+        )  # fmt: skip
+        assert process.stdin and process.stdout  # pipes, as asked for
+        self.stdin, self.stdout = process.stdin, process.stdout
+        self.clock = 0 if wall or threads > 1 else 1
+        self._answer()  # built and warm
+
+    def run(self, seconds):
+        """Seconds of each pass in a turn of about `seconds`."""
+        return [pair[self.clock] for pair in self._ask(seconds)]
+
+    def close(self):
+        memory = self._ask(0)
+        self.process.wait()
+        return memory
+
+    def _ask(self, seconds):
+        self.stdin.write(f"{seconds}\n")
+        self.stdin.flush()
+        return self._answer()
+
+    def _answer(self):
+        line = self.stdout.readline()
+        if not line:
+            raise SystemExit(f"error: the benchmark's process ended with status {self.process.wait()}")
+        return json.loads(line)
+
+
+def work(kind, net, folder):
+    """Passes as told on stdin: a line of seconds each, answered by [[wall, CPU], ...]; 0 ends it."""
+    run, before = KINDS[kind](net, folder)
+    run()
+    run()
+    print("true", flush=True)
+    for line in sys.stdin:
+        if not float(line):
+            print(json.dumps({"mb": peak_memory(), "grown_mb": peak_memory() - before}), flush=True)
+            return
+        run()  # the others have had the caches meanwhile
+        times, end = [], time.perf_counter() + float(line)
+        while not times or time.perf_counter() < end:
+            begin, cpu = time.perf_counter(), time.process_time()
+            run()
+            times.append((time.perf_counter() - begin, time.process_time() - cpu))
+        print(json.dumps(times), flush=True)
+
+
+def ours(net, folder):
+    """A forward pass as pycaffe users write it, and a backward pass in nets with a loss."""
+    import caffe.net
+    from caffe.process import tune_allocator
+
+    tune_allocator()
+    before = peak_memory()
+    if net.split(":")[0] in ("lenet", "caffenet"):
+        trained = caffe.Net(f"{folder}/net.prototxt", caffe.TRAIN)
+        given = inputs_of({name: trained.blobs[name].shape for name in trained.inputs})
+
+        def run():
+            trained.forward(**given)
+            trained.backward()
+
+        return run, before
+    made = caffe.Net(f"{folder}/net.prototxt", caffe.TEST, weights=f"{folder}/weights.caffemodel")
+    given = inputs_of({name: made.blobs[name].shape for name in made.inputs})
+    return lambda: made.forward(**given), before
+
+
+def onnx(net, folder):
+    """ONNX Runtime's session of the exported net."""
+    import onnxruntime
+
+    before = peak_memory()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
+    session = onnxruntime.InferenceSession(f"{folder}/net.onnx", options, providers=["CPUExecutionProvider"])
+    batch = int(net.split(":")[1])
+    given = inputs_of({i.name: (batch, *i.shape[1:]) for i in session.get_inputs()})
+    return lambda: session.run(None, given), before
+
+
+def plain(net, folder):
+    """Forward and backward of plain PyTorch modules."""
+    import torch
+
+    from tools.bench_plain import PLAIN
+
+    before = peak_memory()
+    name, batch = net.split(":")
+    module, shape = PLAIN[name]
+    module = module().to(memory_format=torch.channels_last)
+    given = inputs_of({"data": (int(batch), *shape), "label": (int(batch),)})
+    data, label = torch.from_numpy(given["data"]), torch.from_numpy(given["label"]).long()
+
+    def run():
+        module.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(module(data), label).backward()
+
+    return run, before
+
+
+KINDS = {"ours": ours, "onnx": onnx, "plain": plain}
+
+
+def inputs_of(shapes):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return {name: rng.integers(0, 10, shape).astype(np.float32) if name == "label" else
+            rng.uniform(-127.5, 127.5, shape).astype(np.float32) for name, shape in shapes.items()}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
