@@ -41,6 +41,7 @@ _HOMES = {
     "nccl": ("NCCL", "has_nccl"),
     "net_spec": ("NetSpec", "layers", "params", "to_proto"),
     "torch_net": ("to_torch",),
+    "chains": ("optimize",),
     "classifier": ("Classifier",),
     "detector": ("Detector",),
 }  # fmt: skip

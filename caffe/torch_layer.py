@@ -132,7 +132,7 @@ class TorchLayer(BuiltinLayer):
             way = self.infer if self.infers else self.compute
             outputs = self._computed(bottom, inputs, [b.tensor() for b in self.blobs], torch.no_grad(), way)
         for blob, value in zip(top, outputs):
-            blob.memory.assign(value.detach())
+            blob.memory.assign(value.detach() if value.requires_grad else value)
         if self.by_formula and self.duty.backward:
             self.remember(bottom, top)
 
