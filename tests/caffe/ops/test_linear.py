@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-import caffe
 from caffe.errors import CaffeError
 from tests.caffe.ops.checks import backward, check_gradients, forward, layer_net
 
@@ -152,5 +151,5 @@ def test_the_bias_of_a_scale_by_a_bottom_keeps_its_shape():
     net = layer_net('type: "Scale" scale_param { axis: 0 bias_term: true }', (2, 3), (2, 3))
     for name in ("b0", "b1"):
         net.blobs[name].reshape(1, 3)
-    with pytest.raises(caffe.CaffeError, match=r"bottom\[1\] has shape \(1, 3\); wanted that of the bias, \(2, 3\)"):
+    with pytest.raises(CaffeError, match=r"bottom\[1\] has shape \(1, 3\); wanted that of the bias, \(2, 3\)"):
         net.reshape()
