@@ -7,6 +7,7 @@ and `caffe.io` do without.
 import importlib
 import os
 
+from caffe import program as program  # guards our commands while they import the rest
 from caffe.errors import CaffeError as CaffeError
 from caffe.glog import init_log as init_log
 from caffe.glog import log as log
@@ -41,6 +42,7 @@ _HOMES = {
     "nccl": ("NCCL", "has_nccl"),
     "net_spec": ("NetSpec", "layers", "params", "to_proto"),
     "torch_net": ("to_torch",),
+    "chains": ("optimize",),
     "classifier": ("Classifier",),
     "detector": ("Detector",),
 }  # fmt: skip

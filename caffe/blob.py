@@ -22,7 +22,7 @@ INT_MAX = 2**31 - 1
 class Memory:
     """The values of a blob: a tensor on the computing device and, once asked for, an array on the host."""
 
-    __slots__ = ("_shape", "_tensor", "_host", "_host_is_newer", "_released", "_array", "_writes", "_escaped")
+    __slots__ = ("_shape", "_tensor", "_host", "_host_is_newer", "_released", "_array", "_writes", "_escaped", "_why")
 
     def __init__(self, shape):
         self._shape = tuple(shape)
@@ -32,6 +32,7 @@ class Memory:
         self._array: Any = None  # a weak reference to the array that the user has been shown
         self._writes = 0  # how often somebody may have written that torch does not know of
         self._escaped = False  # an array is out there that cannot be followed
+        self._why: str | None = None  # there are no values, nor zeros: what to tell
 
     @property
     def is_zero(self) -> bool:
@@ -73,6 +74,8 @@ class Memory:
 
     def array(self) -> np.ndarray:
         """The values as a writable, C-contiguous float32 array; on the CPU without a copy."""
+        if self._why is not None:
+            raise CaffeError(self._why)
         tensor = self.tensor()
         if device.shares_host():
             if self._host is None:
@@ -124,6 +127,12 @@ class Memory:
         else:
             self._tensor = value
         self._host_is_newer = self._released = False
+        self._why = None
+
+    def vanish(self, why) -> None:
+        """Hold nothing until `assign`; who asks for the array is told `why`."""
+        if self._host is None:
+            self._tensor, self._why = None, why
 
     def zero(self) -> None:
         if self._host is None:

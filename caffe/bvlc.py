@@ -2,6 +2,9 @@
 
 from caffe import glog
 
+# In place these are no use in BVLC Caffe.
+GARBLED = {"Convolution", "Deconvolution", "InnerProduct", "Pooling", "SPP", "LRN", "BatchReindex", "Filter"}
+
 
 def refuses(layer, what) -> None:
     """Warn that `what` is computed here, but BVLC Caffe would not take a net with it."""
@@ -42,12 +45,18 @@ def tell_of_shared_blobs(nodes) -> None:
             shared.update(dict.fromkeys(group, group))
 
 
-def tell_of_spoilt_diffs(nodes) -> None:
-    """Warn of layers in place whose backward goes wrong in BVLC Caffe; see `BuiltinLayer.spoils_diff`."""
+def tell_of_work_in_place(nodes) -> None:
+    """Warn of layers in place that go wrong in BVLC Caffe, forward, or backward (`BuiltinLayer.spoils_diff`)."""
     for node in nodes:
-        if node.in_place and node.duty.backward and node.duty.bottoms[0] and (here := node.builtin.spoils_diff):
-            told = "works in place, where BVLC Caffe's backward writes over the gradient that it has yet to read"
-            tell(node.param, f"{told} ({here}); give it a top of its own")
+        if not node.in_place:
+            continue
+        if node.type in GARBLED:
+            told = "BVLC Caffe writes over the bottom that it has yet to read (here the result is right)"
+        elif node.duty.backward and node.duty.bottoms[0] and (here := node.builtin.spoils_diff):
+            told = f"BVLC Caffe's backward writes over the gradient that it has yet to read ({here})"
+        else:
+            continue
+        tell(node.param, f"works in place, where {told}; give it a top of its own")
 
 
 def _shares(node):

@@ -1,53 +1,106 @@
-"""Chains: a convolution in phase TEST that also does what layers in place on its top would do to each channel.
+"""Chains: a convolution in phase TEST that also does what the layers after it would do to each channel of its top.
 
 BatchNorm with stored statistics, Scale and Bias multiply a channel by one number and add another; the convolution's
-weights and bias can have both in them. Nobody can tell: in place, the values in between are overwritten.
+weights and bias can have both in them. In place nobody can tell: the values in between are overwritten. What can be
+told is done where it is asked for, see `optimize`.
 """
 
 from caffe import device
+from caffe.errors import CaffeError
 from caffe.layer import TEST
 from caffe.node import Node
+from caffe.ops.neuron import Dropout, ReLU
 from caffe.ops.vision import Convolution
 
 
-def find(nodes) -> dict[int, list[Node]]:
-    """For the number of a convolution's node the nodes after it that it can do the work of, in order."""
+def optimize(net):
+    """Let forward passes of `net`, in phase TEST, take every short way that this package knows; gives the net.
+
+        net = caffe.optimize(caffe.Net("deploy.prototxt", caffe.TEST, weights="net.caffemodel"))
+
+    A convolution then also does the work of BatchNorm, Scale, Bias, Dropout and ReLU after it where they are not in
+    place, if no other layer reads the blobs in between. Such a blob is not computed any more, and reading it is a
+    CaffeError that says so, but where its array had been asked for before the pass; all other blobs read as ever. A
+    ReLU inside a convolution makes 0 of NaN, as in other inference engines. There can be no backward pass. Parameters
+    may be written at any time, as before. Does nothing on a GPU."""
+    if any(node.layer.phase != TEST for node in net.nodes):
+        raise CaffeError(f"net '{net.name}' is not in phase TEST; optimize wants caffe.Net(file, caffe.TEST)")
+    outputs = {net.wiring.ids[name] for name in net.outputs}
+    net.executor.chains = find(net.nodes, lambda b: b not in outputs)
+    for node in net.nodes:
+        node.duty.backward = False
+    return net
+
+
+def find(nodes, may_vanish=None) -> dict[int, list[Node]]:
+    """For the number of a convolution's node the nodes after it that it can do the work of, in order. With a function
+    `may_vanish`, of a blob's number, also those that leave such a blob behind, and those that are told from NaN."""
+    readers: dict[int, list[Node]] = {}
+    for node in nodes:
+        for b in node.bottom_ids:
+            readers.setdefault(b, []).append(node)
     chains = {}
     for node in nodes:
-        if not isinstance(node.layer, Convolution) or node.layer.phase != TEST or len(node.top_ids) != 1:
-            continue
-        if node.layer.axis != 1 or any(node.loss_weights):
-            continue
-        chain = []
-        for other in nodes[node.index + 1 :]:
-            if node.top_ids[0] in other.bottom_ids:
-                if not (other.bottom_ids == other.top_ids == node.top_ids and _scales_and_shifts(other)):
-                    break
-                chain.append(other)
-        if chain:
-            chains[node.index] = chain
+        kind = node.layer
+        if isinstance(kind, Convolution) and kind.phase == TEST and len(node.top_ids) == 1 and kind.axis == 1:
+            if chain := _after(node, readers, may_vanish):
+                chains[node.index] = chain
     return chains
 
 
-def _scales_and_shifts(node):
-    return getattr(node.layer, "by_channel", False) and not any(node.loss_weights)
+def _after(node, readers, may_vanish):
+    """The chain of the convolution `node`."""
+    chain, top = [], node.top_ids[0]
+    while not any(node.loss_weights):
+        later = [n for n in readers.get(top, []) if n.index > node.index]
+        if not later or len(later[0].bottom_ids) != 1 or len(later[0].top_ids) != 1:
+            break
+        node = later[0]
+        if not (getattr(node.layer, "by_channel", False) or (may_vanish and _is_simple(node.layer))):
+            break
+        if node.top_ids[0] != top and not (may_vanish and len(later) == 1 and may_vanish(top)):
+            break
+        if isinstance(node.layer, ReLU) and any(isinstance(n.layer, ReLU) for n in chain):
+            break
+        if getattr(node.layer, "by_channel", False) and any(isinstance(n.layer, ReLU) for n in chain):
+            break
+        chain.append(node)
+        top = node.top_ids[0]
+    return chain
+
+
+def _is_simple(layer):
+    return (isinstance(layer, Dropout) and layer.scaled) or (
+        isinstance(layer, ReLU) and not layer.param.relu_param.negative_slope
+    )
 
 
 def usable(chain, last, without) -> list[Node]:
     """Those at the start of the `chain` that the convolution does the work of in a pass that ends with node number
-    `last` and leaves out the numbers `without`."""
-    found = []
+    `last` and leaves out the numbers `without`. Where the pass ends inside of it none: that blob is to be seen."""
+    found: list[Node] = []
     for node in chain if device.shares_host() else ():
-        if node.index > last or node.index in without or node.duty.backward:
+        looked_at = not node.in_place and node.bottoms[0].memory.exposed
+        if node.index > last or node.index in without or node.duty.backward or looked_at:
             break
         found.append(node)
+    while found and found[-1] is not chain[-1] and not found[-1].in_place:
+        found.pop()
     return found
 
 
 def forward(node, followers):
-    """Run the convolution `node` for itself and its `followers`, whose tops have their shapes."""
-    node.layer.followers = tuple(follower.layer for follower in followers)
-    try:
+    """Run the layer of `node`, a convolution where it works for `followers`, too; all tops have their shapes."""
+    if not followers:
         node.layer.forward(node.bottoms, node.tops)
+        return
+    top = followers[-1].tops[0]
+    for each in (node, *followers):
+        if each.tops[0] is not top:
+            told = f"blob '{each.param.top[0]}' has no values: caffe.optimize(net) computes what follows it at once"
+            each.tops[0].memory.vanish(f"{told}; look at it before the pass, or make a net without optimize")
+    node.layer.followers = tuple(f.layer for f in followers if not isinstance(f.layer, Dropout))
+    try:
+        node.layer.forward(node.bottoms, [top])
     finally:
         node.layer.followers = ()

@@ -82,13 +82,27 @@ def readNet(*given, **named):
 
 
 class Layer:
-    """One layer: `name`, `type` and `blobs`, its parameters' arrays."""
+    """One layer of a net: `name`, `type` and `blobs`, its parameters' arrays. Arrays that are assigned to `blobs` are
+    written into the net: as many, each of as many numbers."""
 
     preferableTarget = 0
 
     def __init__(self, name, type, blobs, tops):
-        self.name, self.type, self.blobs = name, type, blobs
-        self._tops = tops
+        self.name, self.type = name, type
+        self._blobs, self._tops = blobs, tops
+
+    @property
+    def blobs(self):
+        return [blob.data for blob in self._blobs]
+
+    @blobs.setter
+    def blobs(self, arrays):
+        own, given = self.blobs, [np.asarray(array, np.float32) for array in arrays]
+        if [array.size for array in own] != [array.size for array in given]:
+            raise CaffeError(f"layer '{self.name}' has parameters {[a.shape for a in own]}, not "
+                             f"{[a.shape for a in given]}")  # fmt: skip
+        for array, value in zip(own, given):
+            array[...] = value.reshape(array.shape)
 
     def outputNameToIndex(self, outputName) -> int:
         """Which of the layer's tops has this name, or -1."""
@@ -228,7 +242,7 @@ class Net:
         if number == 0:
             return Layer("_input", "__NetInputLayer__", [], net.inputs)
         found = self._layers[number - 1]
-        return Layer(found.name, found.type, [b.data for b in net.layer_dict[found.name].blobs], list(found.top))
+        return Layer(found.name, found.type, list(net.layer_dict[found.name].blobs), list(found.top))
 
     def getLayerTypes(self):
         """The types of its layers and inputs, each once, by the alphabet."""

@@ -39,17 +39,20 @@ class Executor:
         if first == 0:
             self.seeds.pass_index += 1
         last = len(nodes) - 1 if last is None else last
-        loss, done = 0.0, set(without)
+        loss, done, watched = 0.0, set(without), self.watched
         for node in nodes[first : last + 1]:
-            self._call("before_forward", node)
+            if watched:
+                self._call("before_forward", node)
             if node.index not in done:
                 done.update(self._forward(node, last, without))
-            for blob, weight in zip(node.tops, node.loss_weights):
-                if weight:
-                    loss = loss + (blob.memory.tensor() * blob.grad.tensor()).sum()
+            if any(node.loss_weights):
+                for blob, weight in zip(node.tops, node.loss_weights):
+                    if weight:
+                        loss = loss + (blob.memory.tensor() * blob.grad.tensor()).sum()
             if self.debug_info:
                 debug_info.forward(self.wiring, node)
-            self._call("after_forward", node)
+            if watched:
+                self._call("after_forward", node)
             if not self.keep:
                 self._release_data(node)
         for node in nodes[last + 1 :]:
@@ -126,13 +129,10 @@ class Executor:
         followers = chains.usable(chain, last, without) if chain and not self.watched else []
         for each in (node, *followers):
             self._guarded(each, Node.reshape)
+        self._guarded(node, chains.forward, followers)
+        for each in (node, *followers):
             each.fresh = True
-        self._guarded(node, lambda node: chains.forward(node, followers) if followers else self._forward_layer(node))
         return [each.index for each in followers]
-
-    @staticmethod
-    def _forward_layer(node):
-        node.layer.forward(node.bottoms, node.tops)
 
     @staticmethod
     def _look_again(node, written):

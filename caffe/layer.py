@@ -102,6 +102,9 @@ class BlobVec(Sequence):
     def __len__(self):
         return len(self._blobs)
 
+    def __iter__(self):
+        return iter(self._blobs)
+
     def __getitem__(self, index):
         return self._blobs[index]
 

@@ -148,7 +148,7 @@ class _Builder:
         _note_overwritable(wiring.nodes)
         _note_last_reads(wiring, set(self.available.values()))
         bvlc.tell_of_shared_blobs(wiring.nodes)
-        bvlc.tell_of_spoilt_diffs(wiring.nodes)
+        bvlc.tell_of_work_in_place(wiring.nodes)
         for name in sorted(self.available):
             log.info("net.cpp:244", f"This network produces output {name}")
         wiring.outputs = sorted(self.available)

@@ -42,16 +42,17 @@ def available() -> bool:
     return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
 
 
-def convolution(weight, bias, shape, stride, pad, dilation, group):
-    """function(x): the 2-D convolution of x (N, C, H, W), channels last, for all N; `shape` is that of one such x."""
+def convolution(weight, bias, shape, stride, pad, dilation, group, relu=False):
+    """function(x): the 2-D convolution of x (N, C, H, W), channels last, for all N; `shape` is that of one such x.
+    With `relu` negative values of it, and NaN, become 0."""
     geometry = (list(pad), list(stride), list(dilation), group)
     packed = torch.ops.mkldnn._reorder_convolution_weight(weight.contiguous(), *geometry, list(shape))
     run = torch.ops.mkldnn._convolution_pointwise.default
-    return lambda x: run(x, packed, bias, *geometry, "none", [], "")
+    return lambda x: run(x, packed, bias, *geometry, "relu" if relu else "none", [], "")
 
 
-def product(weight, bias):
-    """function(x): x (N, K) @ weight (M, K) transposed + bias (M) or None."""
+def product(weight, bias, relu=False):
+    """function(x): x (N, K) @ weight (M, K) transposed + bias (M) or None; `relu` as above."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
     run = torch.ops.mkldnn._linear_pointwise.default
-    return lambda x: run(x, packed, bias, "none", [], "")
+    return lambda x: run(x, packed, bias, "relu" if relu else "none", [], "")

@@ -17,6 +17,7 @@ backward reads says so by its formula: `bottom_diff(x, y, g)` is the bottom's gr
 and the top's gradient is g.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -78,8 +79,16 @@ class TorchLayer(BuiltinLayer):
 
     def top_shapes(self, *shapes):
         """Shapes of the tops for bottoms of these shapes (lists of int tuples)."""
-        self.weights = [torch.empty(b.shape, device="meta") for b in self.blobs]
-        tops = _several(self.compute(*(torch.empty(s, device="meta") for s in shapes)))
+        try:
+            return self._computed_shapes("meta", shapes)
+        except RuntimeError as e:
+            if "meta" not in str(e).lower():
+                raise
+        return self._computed_shapes("cpu", shapes)  # an operation that needs values, as ctc_loss or item()
+
+    def _computed_shapes(self, device, shapes):
+        self.weights = [torch.zeros(b.shape, device=device) for b in self.blobs]
+        tops = _several(self.compute(*(torch.zeros(s, device=device) for s in shapes)))
         return [tuple(t.shape) for t in tops]
 
     # ---- the life of a layer
@@ -111,6 +120,10 @@ class TorchLayer(BuiltinLayer):
         except (RuntimeError, IndexError) as e:  # torch's complaint about shapes that do not fit
             raise self.error(f"bottom shapes {', '.join(map(str, key))} do not fit: {str(e).splitlines()[0]}") from e
         self._top_shapes = [tuple(s) for s in shapes][: len(top)]
+        for blob, own, shape in zip(top, bottom, self._top_shapes):
+            if blob is own and math.prod(shape) != own.count:
+                self.fail(f"works in place on a blob of shape {own.shape}, but its top has shape {shape}; "
+                          "give it a top of its own")  # fmt: skip
         for blob, shape in zip(top, self._top_shapes):
             blob.reshape(*shape)
         self._shapes_for = key
@@ -127,7 +140,7 @@ class TorchLayer(BuiltinLayer):
             way = self.infer if self.infers else self.compute
             outputs = self._computed(bottom, inputs, [b.tensor() for b in self.blobs], torch.no_grad(), way)
         for blob, value in zip(top, outputs):
-            blob.memory.assign(value.detach())
+            blob.memory.assign(value.detach() if value.requires_grad else value)
         if self.by_formula and self.duty.backward:
             self.remember(bottom, top)
 

@@ -11,13 +11,18 @@ and standard deviation. The last lines say how much each run differs from the fi
 bootstrap over subjects.
 """
 
-import argparse
-import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import json
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -228,4 +233,4 @@ def run(text):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from layers import whole
+from layers.bundled import whole
 from layers.datasets import data_root
 from layers.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, DataError
 from layers.names import folders, some

@@ -148,7 +148,7 @@ class _ClassLoss(_Normalized):
 
     def setup(self, bottom, top):
         self.gives_probabilities = len(top) > 1
-        if self.gives_probabilities and not self.param.loss_weight:
+        if self.gives_probabilities and len(self.param.loss_weight) != 2:
             bvlc.refuses(self, "two tops without two values of loss_weight; 1 and 0 are taken")
         super().setup(bottom, top)
 

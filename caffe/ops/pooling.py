@@ -135,7 +135,7 @@ class _Pools(TorchLayer):
         self.above_lowest = False
         super().forward(bottom, top)
         # Caffe takes what is above -FLT_MAX, never a NaN; torch a NaN always. (A GPU would have to be waited for.)
-        if self.method == MAX and device.current().type == "cpu" and not top[0].tensor().sum().isfinite():
+        if self.method == MAX and device.shares_host() and not math.isfinite(top[0].tensor().sum()):
             self.above_lowest = True
             super().forward(bottom, top)
 

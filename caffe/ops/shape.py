@@ -19,6 +19,10 @@ class Split(BuiltinLayer):
     num_top = (1, None)
     capturable = True
 
+    def setup(self, bottom, top):
+        if any(t is bottom[0] for t in top):
+            self.fail("Split Layer does not allow in-place computation")
+
     def reshape(self, bottom, top):
         for blob in top:
             blob.reshape(*bottom[0].shape)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from caffe import bvlc, precision, prepared
+from caffe.errors import CaffeError
 from caffe.layer import Count, register
 from caffe.ops.axes import canonical_axis
 from caffe.torch_layer import TorchLayer
@@ -67,6 +68,12 @@ class _Windows(TorchLayer):
 
 class _Learned(_Windows):
     """Convolution and Deconvolution: weights from the first bottom's channels to num_output, in groups."""
+
+    def check_counts(self, bottom, top):
+        super().check_counts(bottom, top)
+        if len(bottom) != len(top):
+            wish = f"{self.type} Layer produces one top blob as output for each bottom blob input"
+            raise CaffeError(f"{wish}; layer '{self.name}' has {len(bottom)} and {len(top)}.")
 
     def weight_shape(self, outputs):
         """Shape of the weights for `outputs` channels."""
@@ -162,35 +169,38 @@ class Convolution(_Learned):
         return CONVOLVE[self.axes](x, weight, bias, self.stride, self.pad, self.dilation, self.group)
 
     def slide_prepared(self, x):
-        covers = self._covers(x.shape)
+        covers, relu = self._covers(x.shape), self._rectifies
         if covers and len(x) > 1:
-            run = self._once_folded("product", lambda weight, bias: prepared.product(_rows(weight), bias))
+            run = self._once_folded("product", lambda weight, bias: prepared.product(_rows(weight), bias, relu))
             if run:
                 return run(_rows(x)).view(len(x), -1, *(1,) * self.axes)
         elif self.axes == 2 and not covers and not self._strides_past(x.shape):
             x, geometry = _channels_last(x), (self.stride, self.pad, self.dilation, self.group)
-            run = self._once_folded("windows", lambda w, b: prepared.convolution(w, b, x.shape, *geometry))
+            run = self._once_folded("windows", lambda w, b: prepared.convolution(w, b, x.shape, *geometry, relu))
             if run:
                 return run(x)
         top = self.slide(x, self.weights[0], self.weights[1] if len(self.weights) > 1 else None)
-        for layer in self.followers:
+        for layer in self._scaling:
             scale, shift = (v.view(-1, *(1,) * self.axes) for v in layer.per_channel())
             top = torch.addcmul(shift, top, scale)
-        return top
+        return top.relu_() if self._rectifies else top
+
+    _scaling = property(lambda self: [layer for layer in self.followers if hasattr(layer, "per_channel")])
+    _rectifies = property(lambda self: len(self._scaling) < len(self.followers))
 
     def _once_folded(self, what, make):
         """`make(weight, bias)` with what the followers do to each channel; None where that is not finite."""
 
         def folded():
             weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
-            for layer in self.followers:
+            for layer in self._scaling:
                 scale, shift = layer.per_channel()
                 weight = weight * scale.view(-1, *(1,) * (self.axes + 1))
                 bias = shift if bias is None else bias * scale + shift
-            finite = not self.followers or bool(weight.isfinite().all() and bias.isfinite().all())
+            finite = not self._scaling or bool(weight.isfinite().all() and bias.isfinite().all())
             return make(weight, bias) if finite else None
 
-        blobs = [*self.blobs, *(blob for layer in self.followers for blob in layer.blobs)]
+        blobs = [*self.blobs, *(blob for layer in self._scaling for blob in layer.blobs)]
         return self.once(folded, what, self.followers, blobs=blobs)
 
     def _strides_past(self, shape):

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import caffe
 from tests.caffe.ops.checks import forward, layer_net
 from tests.caffe.test_net import inputs, net_of
 
@@ -37,6 +38,30 @@ def test_absval_in_place_is_told(capfd):
     net = layer_net('type: "AbsVal"', (2, 3), in_place=True)
     assert "BVLC Caffe refuses this: AbsVal in place" in capfd.readouterr().err
     np.testing.assert_array_equal(forward(net, -np.ones((2, 3)))[0], np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("kind, more, told", [
+    ("Pooling", "pooling_param { kernel_size: 3 stride: 1 pad: 1 }", True), ("LRN", "", True),
+    ("InnerProduct", "inner_product_param { num_output: 4 axis: 3 }", True), ("Softmax", "", False)])  # fmt: skip
+def test_what_is_no_use_in_place_there_is_told(kind, more, told, capfd):
+    net = layer_net(f'type: "{kind}" {more}', (2, 3, 4, 4), in_place=True)
+    assert ("that it has yet to read (here the result is right)" in capfd.readouterr().err) == told
+    apart = layer_net(f'type: "{kind}" {more}', (2, 3, 4, 4))
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
+    np.testing.assert_array_equal(forward(net, x)[0], forward(apart, x)[0])
+
+
+@pytest.mark.parametrize("layer", ['type: "Pooling" pooling_param { kernel_size: 2 }', 'type: "Reduction"',
+                                   'type: "InnerProduct" inner_product_param { num_output: 7 }',
+                                   'type: "Tile" tile_param { tiles: 2 }'])  # fmt: skip
+def test_a_shape_cannot_change_in_place(layer):
+    with pytest.raises(caffe.CaffeError, match=r"works in place on a blob of shape \(2, 3, 4, 4\), but its top has"):
+        layer_net(layer, (2, 3, 4, 4), in_place=True)
+
+
+def test_no_split_in_place():
+    with pytest.raises(caffe.CaffeError, match="Split Layer does not allow in-place computation"):
+        layer_net('type: "Split"', (2, 3), in_place=True)
 
 
 @pytest.mark.parametrize("kind, shapes, told", [

@@ -136,6 +136,12 @@ def test_other_ways_to_call():
     assert "1 c1 (Convolution): data -> c1 [3, 6, 14, 14]" in net.dump()
     net.setParam("ip2", 1, np.full(5, 7))
     assert (net.getParam("ip2", 1) == 7).all()
+    weight = net.getParam("ip2").copy()
+    net.getLayer(net.getLayerId("ip2")).blobs = [-weight, np.full((1, 5), 3)]  # as the colorization script does it
+    np.testing.assert_array_equal(net.getParam("ip2"), -weight)
+    np.testing.assert_array_equal(net.forward("ip2"), net.forward("relu_ip1") @ -weight.T + 3)
+    with pytest.raises(CaffeError, match="layer 'ip2' has parameters .*\\(5, 8\\), \\(5,\\).*, not"):
+        net.getLayer("ip2").blobs = [weight]
 
 
 def test_files_in_either_order(tmp_path):

@@ -263,6 +263,50 @@ def test_what_is_not_finite_stays_so():
     assert np.isnan(got[1]).all() and np.isfinite(got[[0, 2]]).all()
 
 
+APART = NET.replace("""bottom: "conv" top: "conv" }
+layer { name: "scale\"""", """bottom: "conv" top: "bn" }
+layer { name: "scale\"""").replace('"Scale" bottom: "conv" top: "conv"', '"Scale" bottom: "bn" top: "scaled"').replace(
+    '"ReLU" bottom: "conv" top: "conv"', '"ReLU" bottom: "scaled" top: "relu"').replace(
+    '"deep" type: "Convolution" bottom: "conv"', '"deep" type: "Convolution" bottom: "relu"')  # fmt: skip
+
+
+def test_an_optimized_net_computes_the_same_and_skips_blobs():
+    plain, net = built(net=APART), caffe.optimize(built(net=APART))
+    assert passed(plain)["relu"].min() == 0 > plain.blobs["scaled"].data.min()
+    net.blobs["data"].data[...] = frames()
+    for _ in range(2):
+        net.forward()
+        for name in ("relu", "deep", "norm", "up", "ip"):
+            np.testing.assert_allclose(net.blobs[name].data, plain.blobs[name].data, **CLOSE, err_msg=name)
+        for name in ("conv", "bn", "scaled", "whole"):
+            with pytest.raises(caffe.CaffeError, match=f"blob '{name}' has no values: caffe.optimize"):
+                net.blobs[name].data  # noqa: B018
+    for blobs, others in zip(net.params.values(), plain.params.values()):
+        for blob in (*blobs, *others):
+            blob.data[...] *= 1.25
+    net.forward(), plain.forward()
+    np.testing.assert_allclose(net.blobs["ip"].data, plain.blobs["ip"].data, **CLOSE)
+    net.forward(end="bn")  # what a pass ends with is there
+    np.testing.assert_allclose(net.blobs["bn"].data, plain.blobs["bn"].data, **CLOSE)
+
+
+def test_what_was_looked_at_before_optimize_is_computed():
+    net = built(net=APART)
+    looked = net.blobs["scaled"].data
+    caffe.optimize(net)
+    net.blobs["data"].data[...] = frames()
+    net.forward()
+    plain = built(net=APART)
+    want = passed(plain)
+    np.testing.assert_allclose(looked, want["scaled"], **CLOSE)
+    np.testing.assert_allclose(net.blobs["ip"].data, want["ip"], **CLOSE)
+
+
+def test_optimize_is_for_nets_in_phase_test():
+    with pytest.raises(caffe.CaffeError, match="not in phase TEST"):
+        caffe.optimize(built(caffe.TRAIN))
+
+
 def test_training_prepares_nothing():
     net = built(caffe.TRAIN)
     passed(net)

@@ -193,12 +193,13 @@ def test_certain_of_the_wrong_class_costs_87_3365():
 
 
 @pytest.mark.parametrize("kind, weights", [
-    ("SoftmaxWithLoss", "loss_weight: 1 loss_weight: 0"), ("SoftmaxWithLoss", ""), ("InfogainLoss", "")])  # fmt: skip
+    ("SoftmaxWithLoss", "loss_weight: 1 loss_weight: 0"), ("SoftmaxWithLoss", ""), ("InfogainLoss", ""),
+    ("SoftmaxWithLoss", "loss_weight: 1")])  # fmt: skip
 def test_the_second_top_has_the_probabilities(kind, weights, capfd):
     x, labels = scores(2, 4, 3), np.array([[0, 3, 2], [1, 1, 0]], np.float32)
     bottoms = [x, labels] + [np.eye(4)] * (kind == "InfogainLoss")
     net = layer_net(f'type: "{kind}" {weights}', *(b.shape for b in bottoms), tops=2)
-    assert ("BVLC Caffe refuses this: two tops" in capfd.readouterr().err) == (not weights)
+    assert ("BVLC Caffe refuses this: two tops" in capfd.readouterr().err) == (weights.count(":") != 2)
     loss, probabilities = forward(net, *bottoms)
     np.testing.assert_allclose(probabilities, softmax(x), **CLOSE)
     one = layer_net(f'type: "{kind}"', *(b.shape for b in bottoms))
