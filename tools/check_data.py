@@ -8,19 +8,25 @@
 Exit status 0: training can start. 1: it cannot, or would stop on the way. 2: wrong usage.
 """
 
-import argparse
-import json
-import os
-import statistics
 import sys
-from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import json
+import os
+import statistics
+from collections import Counter
+
 from eval.ending import exit_status
 from eval.progress import Progress
-from layers import hygiene, whole
+from layers import hygiene
+from layers.bundled import whole
 from layers.datasets import DATASETS, MIN_FRAMES
 from layers.names import some
 from layers.sources import open_trees
@@ -285,4 +291,4 @@ def write_json(report, file):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -24,23 +24,28 @@ It also names, without a frame, walks that may show no whole person in any frame
 other walks of the camera: they are cropped; look at them.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import csv
 import os
 import shutil
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 
 from eval.ending import exit_status
 from eval.progress import Progress
-from layers import whole
+from layers.bundled import whole
 from layers.datasets import DATASETS, MIN_FRAMES, data_root
 from layers.frames import DataError, full_range, image_names, read_image, read_video
 from layers.hygiene import dim
@@ -294,8 +299,7 @@ def _count(outcome, reason):
 
 
 def _write_image(file, image):
-    if not cv2.imwrite(str(file), image):
-        raise DataError(f"{file}: cannot be written")
+    file.write_bytes(cv2.imencode(".png", image)[1].tobytes())
 
 
 def gather(dataset, tree, failures, file):
@@ -324,4 +328,4 @@ def gather(dataset, tree, failures, file):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))
