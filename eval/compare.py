@@ -123,7 +123,9 @@ def compare(dataset, runs, seed):
     for name, scored in runs.items():
         for training in {one.training["told"]: one.training for one in scored}.values():
             if training["verdict"] != "unseen":
-                table.notes.append(f"{'†' if training['verdict'] == LEAKED else '?'} {name}: {training['told']}")
+                table.notes.append(
+                    f"{papers.LEAKED_MARK if training['verdict'] == LEAKED else '?'} {name}: {training['told']}"
+                )
     first, *others = runs
     for kind in kinds:
         for name in others:
@@ -134,7 +136,7 @@ def compare(dataset, runs, seed):
 
 
 def row_name(kind, name, scored):
-    mark = "†" if any(one.training["verdict"] == LEAKED for one in scored) else ""
+    mark = papers.LEAKED_MARK if any(one.training["verdict"] == LEAKED for one in scored) else ""
     return " ".join(filter(None, [papers.LABELS.get(kind, kind), name + mark]))
 
 
