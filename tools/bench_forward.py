@@ -87,8 +87,13 @@ def busy(net, threads, turns, seconds=SECONDS):
                 other.wait()
         for worker in workers.values():
             worker.close()
-    return {"net": net, "threads": threads, "quiet": statistics.median(quiet),
-            "busy": statistics.median(loaded[threads]), "busy_one_thread": statistics.median(loaded[1])}  # fmt: skip
+    return {
+        "net": net,
+        "threads": threads,
+        "quiet": statistics.median(quiet),
+        "busy": statistics.median(loaded[threads]),
+        "busy_one_thread": statistics.median(loaded[1]),
+    }
 
 
 def write_files(net, folder, against):
@@ -127,9 +132,12 @@ class Worker:
     def __init__(self, kind, net, folder, threads, wall=False):
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **(LARGE_PAGES if kind == "ours" else {})}
         self.process = process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", kind, net, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, env=environment,
-        )  # fmt: skip
+            [sys.executable, __file__, "--worker", kind, net, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         assert process.stdin and process.stdout  # pipes, as asked for
         self.stdin, self.stdout = process.stdin, process.stdout
         self.clock = 0 if wall or threads > 1 else 1
@@ -236,8 +244,12 @@ def inputs_of(shapes):
     import numpy as np
 
     rng = np.random.default_rng(0)
-    return {name: rng.integers(0, 10, shape).astype(np.float32) if name == "label" else
-            rng.uniform(-127.5, 127.5, shape).astype(np.float32) for name, shape in shapes.items()}  # fmt: skip
+    return {
+        name: rng.integers(0, 10, shape).astype(np.float32)
+        if name == "label"
+        else rng.uniform(-127.5, 127.5, shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
 
 
 if __name__ == "__main__":
