@@ -52,7 +52,7 @@ class TorchLayer(BuiltinLayer):
     def __init_subclass__(cls, **given):
         super().__init_subclass__(**given)
         if "compute" in vars(cls) and "infer" not in vars(cls):
-            cls.infer = TorchLayer.infer  # a faster way belongs to the computation that it was written for
+            cls.infer = TorchLayer.infer  # type: ignore[method-assign]  # a faster way belongs to the computation that it was written for
 
     # ---- what a layer type defines
 

@@ -73,7 +73,8 @@ def busy(net, threads, turns, seconds=SECONDS):
     with tempfile.TemporaryDirectory() as folder:
         write_files(net, folder, "ours")
         workers = {count: Worker("ours", net, folder, count, wall=True) for count in sorted({threads, 1})}
-        quiet, loaded = [], {count: [] for count in workers}
+        quiet: list[float] = []
+        loaded: dict[int, list[float]] = {count: [] for count in workers}
         for _ in range(turns):
             quiet += workers[threads].run(seconds)
         others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
@@ -175,7 +176,8 @@ def work(kind, net, folder):
             print(json.dumps({"mb": peak_memory(), "grown_mb": peak_memory() - before}), flush=True)
             return
         run()  # the others have had the caches meanwhile
-        times, end = [], time.perf_counter() + float(line)
+        times: list = []
+        end = time.perf_counter() + float(line)
         while not times or time.perf_counter() < end:
             begin, cpu = time.perf_counter(), time.process_time()
             run()
@@ -226,7 +228,7 @@ def plain(net, folder):
     before = peak_memory()
     name, batch = net.split(":")
     module, shape = PLAIN[name]
-    module = module().to(memory_format=torch.channels_last)
+    module = module().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # which takes it
     given = inputs_of({"data": (int(batch), *shape), "label": (int(batch),)})
     data, label = torch.from_numpy(given["data"]), torch.from_numpy(given["label"]).long()
 

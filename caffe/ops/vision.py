@@ -207,7 +207,7 @@ class Convolution(_Learned):
                 scale, shift = layer.per_channel()
                 weight = weight * scale.view(-1, *(1,) * (self.axes + 1))
                 bias = shift if bias is None else bias * scale + shift
-            finite = not self._scaling or bool(weight.isfinite().all() and bias.isfinite().all())
+            finite = not self._scaling or all(bool(t.isfinite().all()) for t in (weight, bias) if t is not None)
             return make(weight, bias) if finite else None
 
         blobs = [*self.blobs, *(blob for layer in self._scaling for blob in layer.blobs)]
