@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from caffe import fork_words, options, words
 from caffe import glog as log
 from caffe.errors import CaffeError
-from caffe.layer import TEST, TRAIN
 from caffe.net import Net
 from caffe.net_build import layer_type_list
 from caffe.net_state import filter_net
@@ -20,7 +19,8 @@ SOLVER = re.compile(
     r"^\s*(net|net_param|train_net|train_net_param|base_lr|max_iter|solver_mode|lr_policy)\s*[:{]", re.M
 )
 
-NAMES = {TRAIN: "TRAIN", TEST: "TEST"}
+TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
+NAMES: dict[int, str] = {TRAIN: "TRAIN", TEST: "TEST"}
 UPGRADE = "upgrade_net_proto_text rewrites the other layers, for a file has one kind alone"
 
 
