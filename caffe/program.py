@@ -32,7 +32,8 @@ def run(main):
             stream.reconfigure(errors="surrogateescape")  # a name that is not UTF-8 is written as it is
     if _ignored():
         return main()
-    owner, told, before = os.getpid(), [], sys.unraisablehook
+    owner, before = os.getpid(), sys.unraisablehook
+    told: list[bool] = []
 
     def interrupt(*_):
         if told or os.getpid() != owner:  # pressed twice; or this is a worker that has not begun
