@@ -15,17 +15,8 @@ import signal
 import sys
 
 STATUS = 130  # as a shell shows an interrupted command
-COMMANDS = (
-    "caffe",
-    "convert_imageset",
-    "compute_image_mean",
-    "extract_features",
-    "classify",
-    "parse_log",
-    "upgrade_net_proto_text",
-    "upgrade_net_proto_binary",
-    "upgrade_solver_proto_text",
-)
+COMMANDS = ("caffe", "convert_imageset", "compute_image_mean", "extract_features", "classify", "parse_log",
+            "upgrade_net_proto_text", "upgrade_net_proto_binary", "upgrade_solver_proto_text")  # fmt: skip
 
 
 def guard(name: str = "__main__") -> None:
@@ -42,7 +33,7 @@ def run(main):
     if _ignored():
         return main()
     owner, before = os.getpid(), sys.unraisablehook
-    told: list = []
+    told: list[bool] = []
 
     def interrupt(*_):
         if told or os.getpid() != owner:  # pressed twice; or this is a worker that has not begun

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import caffe
 from caffe import CaffeError, dnn
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_binary
@@ -193,6 +194,8 @@ def test_weights_in_half_precision():
             del blob.data[:]
     shrunk.ClearField("checksum")
     half = dnn.readNetFromCaffe(golden["prototxt"].tobytes(), shrunk.SerializeToString())
+    bias = next(layer for layer in shrunk.layer if layer.name == "ip1").blobs[1]
+    np.testing.assert_array_equal(caffe.io.blobproto_to_array(bias), half.getParam("ip1", 1))
     np.testing.assert_allclose(half.getParam("ip1"), net.getParam("ip1"), rtol=1e-3)
     assert not np.array_equal(half.getParam("ip1"), net.getParam("ip1"))
     np.testing.assert_allclose(fed(golden, half).forward(), fed(golden, net).forward(), atol=2e-3)

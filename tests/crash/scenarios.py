@@ -182,7 +182,7 @@ class Enroll:
     def run(self):
         from tools import identify
 
-        with mock.patch.object(identify, "DeployNet", StandIn), mock.patch.object(identify, "load_caffe"):
+        with mock.patch.object(identify, "open_net", StandIn):
             return identify.main(["enroll", "people.npz", f"cora={TREE}/crop-im/cora", "--weights", "w.caffemodel"])
 
     def after_cut(self, whole, said):

@@ -12,7 +12,15 @@ from tests.fuzz.tangents import SPOILERS, TANGENTS, reads_back
 MOST_VALUES, LARGEST = 500, 20.0  # of a blob; larger numbers hide errors of others
 IN_PLACE = set("BNLL BatchNorm Bias Clip Dropout ELU Exp Log PReLU Power ReLU Scale Sigmoid Softmax Swish TanH".split())
 WITHOUT_BACKWARD = {"Accuracy", "ArgMax", "Threshold"}  # refuse force_backward
-LOSSES = ("EuclideanLoss", "SoftmaxWithLoss", "InfogainLoss", "SigmoidCrossEntropyLoss", "HingeLoss", "ContrastiveLoss")
+LOSSES = (
+    "ContrastiveLoss",
+    "EuclideanLoss",
+    "HingeLoss",
+    "InfogainLoss",
+    "MultinomialLogisticLoss",
+    "SigmoidCrossEntropyLoss",
+    "SoftmaxWithLoss",
+)
 OTHERS = sorted(LOOPS.keys() - set(LOSSES) - {"Silence", "Accuracy"})
 FOLLOWERS = ("BatchNorm", "Scale", "Bias", "ReLU", "Dropout")
 SECOND_TOPS_HAVE_NO_GRADIENT = ("Pooling", "SoftmaxWithLoss", "InfogainLoss", "LSTM", "RNN")
@@ -545,6 +553,12 @@ class RandomNet:
             raise Unfit
         p, inner = step.param.hinge_loss_param, math.prod(x.shape[1:])
         p.norm = self.rng.choice([p.L1, p.L2])
+        step.bottoms.append(self.add_input((len(x),), value=self.numbers.integers(inner, size=len(x))))
+
+    def draw_multinomiallogisticloss(self, step, x):
+        if not 2 <= x.ndim <= 4 or x.min() < 0.05:  # the logarithm is steep below
+            raise Unfit
+        inner = math.prod(x.shape[1:])
         step.bottoms.append(self.add_input((len(x),), value=self.numbers.integers(inner, size=len(x))))
 
     def draw_contrastiveloss(self, step, x):

@@ -4,6 +4,7 @@ import random
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -217,3 +218,16 @@ def test_a_net_that_the_weights_fill_in_part_is_not_exported(tmp_path, capsys):
     words = ["--model", str(net), "--weights", str(tmp_path / "a.caffemodel"), "--torch", str(tmp_path / "o.pt")]
     assert export.main(words) == 1 and not (tmp_path / "o.pt").exists()
     assert f"a.caffemodel: no weights for b of {net}" in capsys.readouterr().err
+
+
+def test_a_state_dict_that_unpacks_to_more_than_it_has_is_refused(tmp_path):
+    torch.save({"w": torch.zeros(300_000)}, tmp_path / "plain.pt")
+    assert set(import_weights.read_state(tmp_path / "plain.pt")) == {"w"}
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(caffe.CaffeError, match=r"packed.pt: has \d+ bytes and unpacks to 12\d+; wanted"):
+        import_weights.read_state(tmp_path / "packed.pt")
