@@ -15,6 +15,8 @@ WIDEST_HEAD = 0.2  # heights; heads have 0.09 to 0.13 of them, hips and chests a
 UNLIKE = 0.45  # mean difference from the others' median, as a share of their mean width
 OTHERS = 4  # walks of a camera, at least, that say what is usual
 
+FILE = ".shape.json"  # in a walk's folder of frames, by tools/crop.py; hidden, so that no reader takes it for a frame
+
 HEADLESS = "no head in any frame: legs alone?"
 STRANGE = "another shape than the camera's other walks, all along: a part of a person?"
 
@@ -54,9 +56,9 @@ def unlike(shapes, paths):
 def strange_frames(shapes):
     """bool (frames,): is a frame's shape no whole person's, though that of the walk is? `shapes`: of `shape_of`."""
     usual = shape_of_walk(shapes)
-    return np.array([
-        shape is not None and (differs(shape, usual) or headless(shape) and not headless(usual)) for shape in shapes
-    ])  # fmt: skip
+    return np.array(
+        [shape is not None and (differs(shape, usual) or headless(shape) and not headless(usual)) for shape in shapes]
+    )
 
 
 def headless(shape):
