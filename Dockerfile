@@ -20,7 +20,7 @@ WORKDIR /home/gaitnet/gaitnet
 
 # The packages are a layer of their own, which changes to the code leave alone.
 ARG TORCH_INDEX=
-COPY --chown=gaitnet requirements.txt pyproject.toml README.md LICENSE ./
+COPY --chown=gaitnet requirements.txt requirements.lock pyproject.toml README.md LICENSE ./
 COPY --chown=gaitnet tools/setup.sh tools/
 COPY --chown=gaitnet caffe/__init__.py caffe/
 RUN PIP_NO_CACHE_DIR=1 PIP_EXTRA_INDEX_URL="$TORCH_INDEX" sh tools/setup.sh

@@ -65,7 +65,7 @@ stage() { # title, command...: runs it and keeps its wall time for the summary
 
 set_aside() { # what an earlier training left
     ls "$experiment"/gaitnet-*_iter_* >/dev/null 2>&1 || return 0
-    aside=$experiment/before-$(date +%Y%m%d-%H%M%S)
+    aside=$experiment/before-$(date +%Y%m%d-%H%M%S%z)
     mkdir "$aside"
     find "$experiment" -maxdepth 1 \( -name 'gaitnet-*_iter_*' -o -name 'gaitnet-*.log' \) -exec mv {} "$aside" \;
     echo "Earlier training moved to $aside; delete it when you do not need it"

@@ -7,6 +7,7 @@ and `caffe.io` do without.
 import importlib
 import os
 
+from caffe import program as program  # guards our commands while they import the rest
 from caffe.errors import CaffeError as CaffeError
 from caffe.glog import init_log as init_log
 from caffe.glog import log as log

@@ -4,7 +4,7 @@ import shlex
 import sys
 import traceback
 
-from caffe import flags
+from caffe import flags, machine, program
 from caffe import glog as log
 from caffe.commands import COMMANDS
 from caffe.errors import CaffeError, PythonLayerError
@@ -19,8 +19,8 @@ def main(argv=None) -> int:
     """Run one command; the exit status: 0, 1 (wrong flags, or an exception in a Python layer), 134 (Caffe's abort)."""
     if argv is not None:
         return _run(argv)
-    on_large_pages()
-    status = _run(sys.argv[1:])
+    on_large_pages(any(word.lstrip("-").partition("=")[0] == "deterministic" for word in sys.argv[1:]))
+    status = program.run(lambda: _run(sys.argv[1:]))
     end_in_time(status)
     return status
 
@@ -42,6 +42,8 @@ def _run(argv):
             for name in sorted(COMMANDS):
                 log.error("caffe.cpp:81", f"\t{name}")
             raise CaffeError(f"Unknown action: {words[0]}")
+        if given["deterministic"]:
+            machine.fix_environment()
         if modules := given.pop("python_modules"):
             allow_python_modules([] if modules == "none" else modules.split(","))
         if modules := given.pop("layers"):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from caffe import glog as log
+from caffe import machine
 from caffe.errors import CaffeError
 from caffe.flags import gpu_numbers
 from caffe.process import denormals_flushed, tune_allocator
@@ -14,8 +15,9 @@ from caffe.signals import Signals
 
 
 def train(
-    solver, snapshot, weights, gpu, precision, level, stage, sigint_effect, sighup_effect, tensorboard, typed, **_
-) -> int:
+    solver, snapshot, weights, gpu, precision, deterministic, level, stage, sigint_effect, sighup_effect, tensorboard,
+    typed, **_
+) -> int:  # fmt: skip
     """Train or finetune a model."""
     if not solver:
         raise CaffeError("Need a solver definition to train.")
@@ -40,7 +42,7 @@ def train(
     param.train_state.stage.extend(stage.split(","))
     if weights:
         param.weights.append(weights)
-    _choose_device(gpus, precision, param, "caffe.cpp:197")
+    _choose_device(gpus, precision, deterministic, param, "caffe.cpp:197")
     parallel.join()
     first = ranks.solver_rank() == 0
     given = param.random_seed if param.random_seed >= 0 else None
@@ -73,7 +75,7 @@ def train(
     return 0
 
 
-def test(model, weights, gpu, precision, iterations, level, stage, typed, **_) -> int:
+def test(model, weights, gpu, precision, deterministic, iterations, level, stage, typed, **_) -> int:
     """Score a model: mean of the outputs over `iterations` batches."""
     if not model:
         raise CaffeError("Need a model definition to score.")
@@ -85,7 +87,7 @@ def test(model, weights, gpu, precision, iterations, level, stage, typed, **_) -
     from caffe.provenance import log_header
     from caffe.solver import outputs, weighted
 
-    _choose_device(gpu_numbers(gpu), precision, None, "caffe.cpp:275")
+    _choose_device(gpu_numbers(gpu), precision, deterministic, None, "caffe.cpp:275")
     log_header(typed)
     net = Net(model, TEST, level=level, stages=stage.split(","))
     for path in weights.split(","):
@@ -107,7 +109,7 @@ def test(model, weights, gpu, precision, iterations, level, stage, typed, **_) -
     return 0
 
 
-def time_net(model, gpu, precision, iterations, level, stage, phase, typed, **_) -> int:
+def time_net(model, gpu, precision, deterministic, iterations, level, stage, phase, typed, **_) -> int:
     """Time every layer, forward and backward."""
     if not model:
         raise CaffeError("Need a model definition to time.")
@@ -118,7 +120,7 @@ def time_net(model, gpu, precision, iterations, level, stage, phase, typed, **_)
     from caffe.net import Net
     from caffe.provenance import log_header
 
-    _choose_device(gpu_numbers(gpu), precision, None, "caffe.cpp:343")
+    _choose_device(gpu_numbers(gpu), precision, deterministic, None, "caffe.cpp:343")
     log_header(typed)
     net = Net(model, TEST if phase == "TEST" else TRAIN, level=level, stages=stage.split(","))
     log.info("caffe.cpp:351", "Performing Forward")
@@ -209,7 +211,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
 # ---- helpers in call order
 
 
-def _choose_device(gpus, exactness, solver_param, source):
+def _choose_device(gpus, exactness, deterministic, solver_param, source):
     import torch
 
     from caffe import device, precision
@@ -237,6 +239,8 @@ def _choose_device(gpus, exactness, solver_param, source):
         device.set_mode_gpu()
         log.info(source, f"Using GPUs {', '.join(map(str, gpus))}")
     precision.choose(exactness, device.current())
+    if deterministic:
+        machine.fix(device.current())
 
 
 class _LayerClock:

@@ -6,10 +6,9 @@
     net.setInput(dnn.blobFromImage(image, 0.017, (224, 224), (104, 117, 123)))
     prob = net.forward()
 
-It computes what Caffe computes, where OpenCV and Caffe differ, too: PriorBox cuts sizes to whole pixels,
-DetectionOutput gives a row of -1 for an image without detections. Other names of cv2.dnn (NMSBoxes,
-DNN_BACKEND_OPENCV) are cv2's own. A script that says `cv2.dnn.` all over gets these functions by
-`cv2.dnn = caffe.dnn`.
+It computes what Caffe computes, where OpenCV and Caffe differ, too: PriorBox cuts sizes to whole pixels. `forward`
+gives detections in OpenCV's order. Other names of cv2.dnn (NMSBoxes, DNN_BACKEND_OPENCV) are cv2's own. A script that
+says `cv2.dnn.` all over gets these functions by `cv2.dnn = caffe.dnn`.
 """
 
 import importlib
@@ -82,13 +81,27 @@ def readNet(*given, **named):
 
 
 class Layer:
-    """One layer: `name`, `type` and `blobs`, its parameters' arrays."""
+    """One layer of a net: `name`, `type` and `blobs`, its parameters' arrays. Arrays that are assigned to `blobs` are
+    written into the net: as many, each of as many numbers."""
 
     preferableTarget = 0
 
     def __init__(self, name, type, blobs, tops):
-        self.name, self.type, self.blobs = name, type, blobs
-        self._tops = tops
+        self.name, self.type = name, type
+        self._blobs, self._tops = blobs, tops
+
+    @property
+    def blobs(self):
+        return [blob.data for blob in self._blobs]
+
+    @blobs.setter
+    def blobs(self, arrays):
+        own, given = self.blobs, [np.asarray(array, np.float32) for array in arrays]
+        if [array.size for array in own] != [array.size for array in given]:
+            raise CaffeError(f"layer '{self.name}' has parameters {[a.shape for a in own]}, not "
+                             f"{[a.shape for a in given]}")  # fmt: skip
+        for array, value in zip(own, given):
+            array[...] = value.reshape(array.shape)
 
     def outputNameToIndex(self, outputName) -> int:
         """Which of the layer's tops has this name, or -1."""
@@ -171,7 +184,9 @@ class Net:
                 net.forward(start=order[start], end=order[end])
             for name, (number, tops) in ends.items():
                 if number == end:
-                    found[name] = [net.blobs[top].data.copy() for top in tops]
+                    values = [net.blobs[top].data.copy() for top in tops]
+                    layer = net.nodes[end].param
+                    found[name] = [_by_score(layer, *values)] if layer.type == "DetectionOutput" else values
             start = end + 1
         self._duration = time.perf_counter_ns() - begin
         return found
@@ -228,7 +243,7 @@ class Net:
         if number == 0:
             return Layer("_input", "__NetInputLayer__", [], net.inputs)
         found = self._layers[number - 1]
-        return Layer(found.name, found.type, [b.data for b in net.layer_dict[found.name].blobs], list(found.top))
+        return Layer(found.name, found.type, list(net.layer_dict[found.name].blobs), list(found.top))
 
     def getLayerTypes(self):
         """The types of its layers and inputs, each once, by the alphabet."""
@@ -314,7 +329,7 @@ class Net:
 
     def getPerfProfile(self):
         """Nanoseconds of the last `forward`, in all and as an array of that one number."""
-        return self._duration, np.array([[self._duration]], np.float64)
+        return self._duration, np.array([self._duration], np.float64)
 
     def dump(self) -> str:
         """The net as text: a line for each layer with its number, name, type and the shapes of its tops."""
@@ -351,6 +366,15 @@ class Net:
         if self._net is None:
             raise CaffeError("the net is empty; readNetFromCaffe makes one")
         return self._net
+
+
+def _by_score(layer, detections):
+    """The rows (1, 1, D, 7) of DetectionOutput as OpenCV orders them, by image and falling score; where there is none,
+    rows of 0, keep_top_k for each image."""
+    rows = detections.reshape(-1, 7)
+    if (rows[:, 1] < 0).all():
+        return np.zeros((1, 1, len(rows) * max(1, layer.detection_output_param.keep_top_k), 7), np.float32)
+    return rows[np.lexsort((-rows[:, 2], rows[:, 0]))].reshape(1, 1, -1, 7)
 
 
 def blobFromImage(image, scalefactor=1.0, size=(0, 0), mean=(0, 0, 0, 0), swapRB=False, crop=False, ddepth=5):

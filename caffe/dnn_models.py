@@ -122,8 +122,7 @@ class DetectionModel(Model):
         rows = outputs[0].reshape(-1, 7) if outputs[0].shape[-1] == 7 and len(outputs) == 1 else None
         if rows is None:
             raise CaffeError("DetectionModel takes a net that ends in a layer of type DetectionOutput")
-        rows = rows[(rows[:, 2] >= confThreshold) & (rows[:, 1] >= 0)]
-        rows = rows[np.argsort(-rows[:, 2], kind="stable")]
+        rows = rows[rows[:, 2] >= confThreshold]
         height, width = frame.shape[:2]
         boxes = [_pixels(row[3:], width, height) for row in rows]
         if not boxes:

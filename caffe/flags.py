@@ -19,6 +19,11 @@ commands:
 
 # name: (default, help); the default's type is the flag's
 FLAGS = {
+    "deterministic": (
+        False,
+        "Optional; on the CPU, compute the same digits with any number of threads and on any x86-64 "
+        "processor: with one thread, and by what all of them can do, which takes longer.",
+    ),
     "gpu": (
         "",
         "Optional; run in GPU mode on given device IDs separated by ','.Use '-gpu all' to run on all "
@@ -48,6 +53,8 @@ FLAGS = {
     ),
 }
 
+SWITCHES = [name for name, (default, _) in FLAGS.items() if isinstance(default, bool)]  # may stand alone
+TRUTH = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
 # glog's, which old scripts give, and whether they stand alone. They change nothing: the log goes to stderr.
 GLOG_FLAGS = dict.fromkeys(("logtostderr", "alsologtostderr", "colorlogtostderr"), True)
 GLOG_FLAGS |= dict.fromkeys(("log_dir", "v", "minloglevel", "stderrthreshold", "vmodule"), False)
@@ -70,8 +77,14 @@ def parse(argv):
             if not equals and name in GLOG_FLAGS and not GLOG_FLAGS[name]:
                 rest[:1] = []
             continue
-        if name not in FLAGS:
+        switch = name if name in SWITCHES else name.removeprefix("no")
+        if name not in FLAGS and switch not in SWITCHES:
             raise ValueError(f"unknown command line flag '{name}' (known: {', '.join(sorted(FLAGS))})")
+        if switch in SWITCHES:
+            if (value or "true") not in TRUTH:
+                raise ValueError(f"illegal value '{value}' specified for bool flag '{switch}'")
+            flags[switch] = TRUTH[value or "true"] if switch == name else False
+            continue
         if not equals:
             if not rest:
                 raise ValueError(f"flag '--{name}' is missing its argument")
@@ -89,7 +102,9 @@ def usage():
     """The text that gflags prints: one entry a flag, wrapped at 79 columns, `type: T` and `default: D` unbroken."""
     text = USAGE
     for name, (default, told) in FLAGS.items():
-        kind, value = ("int32", default) if isinstance(default, int) else ("string", f'"{default}"')
+        kind, value = {bool: ("bool", str(default).lower()), int: ("int32", default)}.get(
+            type(default), ("string", f'"{default}"')
+        )
         entry = f"-{name} ({told}) type:\0{kind} default:\0{value}"
         text += textwrap.fill(entry, 79, initial_indent=" " * 4, subsequent_indent=" " * 6, break_on_hyphens=False)
         text += "\n"

@@ -22,14 +22,14 @@ NUMBERS = {
     "Upsample": ("upsample_param", (137, 150, 149, 177)),
     "ShuffleChannel": ("shuffle_channel_param", (166, 159)),
     "ReLU6": ("relu6_param", (211, 216)),
-    "Reorg": ("reorg_param", (159, 147, 149, 303)),
+    "Reorg": ("reorg_param", (159, 147, 149, 303, 155)),
     "CenterLoss": ("center_loss_param", (147,)),
     "Proposal": ("proposal_param", (201,)),
     "Transpose": ("transpose_param", (142, 145)),
     "Reverse": ("reverse_param", (143, 147)),
 }
 # (type, number): the fields inside the message that have other numbers there
-INSIDE = {("BN", 45): {1: 11, 2: 12, 3: 13}, ("ReLU6", 216): {1: 2}}
+INSIDE = {("BN", 45): {1: 11, 2: 12, 3: 13}, ("ReLU6", 216): {1: 2}, ("Reorg", 155): {1: 2, 2: 1}}
 LAYER, TYPE = 100, 2  # numbers in NetParameter and LayerParameter
 
 

@@ -9,7 +9,7 @@ import os
 import cv2
 import numpy as np
 
-from caffe import glog
+from caffe import glog, packed
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
@@ -27,6 +27,8 @@ def blobproto_to_array(blob, return_diff=False):
     Raises ValueError when the shape does not fit the number of values."""
     single, double = (blob.diff, blob.double_diff) if return_diff else (blob.data, blob.double_data)
     values = np.array(double, np.float64) if len(double) else np.array(single, np.float32)
+    if blob.raw_data and not return_diff:
+        values = packed.read_values(blob)
     old = ("num", "channels", "height", "width")
     if any(blob.HasField(axis) for axis in old):
         return values.reshape([getattr(blob, axis) for axis in old])

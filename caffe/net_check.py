@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from caffe import fork_words, options, words
 from caffe import glog as log
 from caffe.errors import CaffeError
-from caffe.layer import TEST, TRAIN
 from caffe.net import Net
 from caffe.net_build import layer_type_list
+from caffe.net_state import filter_net
 from caffe.proto import caffe_pb2
 from caffe.read import parse_text, read_file
+from caffe.upgrade import upgrade_net
 
 SOLVER = re.compile(
     r"^\s*(net|net_param|train_net|train_net_param|base_lr|max_iter|solver_mode|lr_policy)\s*[:{]", re.M
 )
 
+TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
+NAMES: dict[int, str] = {TRAIN: "TRAIN", TEST: "TEST"}
 UPGRADE = "upgrade_net_proto_text rewrites the other layers, for a file has one kind alone"
 
 
@@ -46,9 +49,13 @@ def check(path, phase=None, level=0, stages=()) -> list[Finding]:
     """All that is wrong with the net (or the solver and its nets) in the prototxt `path`.
 
     Unknown fields, values and layer types are found by reading; where there is none, the net is built, in `phase`
-    (caffe.TRAIN or caffe.TEST; default: both), and the error that this gives is a finding. It would build if all
-    findings are `taken`. Building runs the code of Python layers. Raises CaffeError for a file that cannot be read."""
-    path = str(path)
+    (caffe.TRAIN or caffe.TEST; default: those that it has data for, and of a solver's nets those that it runs), and the
+    error that this gives is a finding. It would build if all findings are `taken`. Building runs the code of Python
+    layers. Raises CaffeError for a file that cannot be read."""
+    return _of_file(str(path), None if phase is None else (phase,), level, stages)
+
+
+def _of_file(path, phases, level, stages):
     text = read_file(path).decode("utf-8-sig", "surrogateescape")
     solver = bool(SOLVER.search(text)) and not re.search(r"^\s*layers?\s*\{", text, re.M)
     message_type = caffe_pb2.SolverParameter if solver else caffe_pb2.NetParameter
@@ -57,20 +64,53 @@ def check(path, phase=None, level=0, stages=()) -> list[Finding]:
         return found
     try:
         param = parse_text(text.encode("utf-8", "surrogateescape"), message_type, path)
-        if solver:
-            for name in dict.fromkeys([param.net, param.train_net, *param.test_net]):
-                found += check(name, phase, level, stages) if name else []
-            return found
+        if not solver:
+            return found + _of_net(path, param, phases, level, stages)
+        for net, run in _nets(param):
+            if isinstance(net, str):
+                found += _of_file(net, phases or run, level, stages)
+            else:
+                found += _of_net(path, net, phases or run, level, stages)
     except CaffeError as e:
         return [*found, Finding(path, None, str(e))]
-    for each in (TRAIN, TEST) if phase is None else (phase,):
+    return found
+
+
+def _nets(solver):
+    """(file or message, the phases that it is built in) of each net of a SolverParameter."""
+    tested = len(solver.test_iter) > len(solver.test_net) + len(solver.test_net_param)
+    for field, phases in (("net", (TRAIN, TEST) if tested else (TRAIN,)), ("train_net", (TRAIN,))):
+        for name in (field, f"{field}_param"):
+            if solver.HasField(name):
+                yield getattr(solver, name), phases
+    for net in (*solver.test_net, *solver.test_net_param):
+        yield net, (TEST,)
+
+
+def _of_net(path, param, phases, level, stages):
+    """What building the NetParameter says, in all of `phases` (None: those that it has data for)."""
+    found = []
+    upgrade_net(param, path)
+    made = {}
+    for phase in phases or (TRAIN, TEST):
+        made[phase] = caffe_pb2.NetParameter()
+        made[phase].CopyFrom(param)
+        made[phase].state.phase = phase
+        made[phase].state.level = level
+        made[phase].state.stage.extend(stages)
+    with log.silenced():
+        fed = [phase for phase, net in made.items() if any(not x.bottom for x in filter_net(net).layer)]
+    if phases is None and len(fed) == 1:
+        only, other = NAMES[fed[0]], NAMES[1 - fed[0]]
+        found.append(Finding(path, None, f"has no data in phase {other}", "", f"tried in {only} alone", taken=True))
+        made = {fed[0]: made[fed[0]]}
+    for phase, net in made.items():
         try:
             with log.silenced():
-                Net(path, each, level=level, stages=list(stages))
+                Net.from_proto(net)
         except Exception as e:  # a Python layer may raise anything
             told = str(e) if isinstance(e, CaffeError) else f"{type(e).__name__}: {e}"
-            problem = Finding(path, None, f"cannot be built in phase {('TRAIN', 'TEST')[each]}: {told}")
-            found.append(problem)
+            found.append(Finding(path, None, f"cannot be built in phase {NAMES[phase]}: {told}"))
     return found
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -14,8 +15,16 @@ PACKAGES = ("gaitnet-caffe", "torch", "numpy", "opencv-python-headless", "protob
 
 def log_header(command: str, seed: int | None = None) -> None:
     """Write one line each about command, folder, commit, versions, device, and seed if there is one to tell yet."""
-    told = {"command": command, "folder": os.getcwd(), "commit": commit(), "versions": versions(), "device": device()}
-    for what, text in {**told, "seed": "" if seed is None else str(seed)}.items():
+    told = {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),  # of the lines' prefixes, which lack year and zone
+        "command": command,
+        "folder": os.getcwd(),
+        "commit": commit(),
+        "versions": versions(),
+        "device": device(),
+        "seed": "" if seed is None else str(seed),
+    }
+    for what, text in told.items():
         if text:
             log.info("provenance.py:1", f"{what}: {text}")
 

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import torch
 
+from caffe import device, machine, packed, weights
 from caffe import glog as log
-from caffe import packed, weights
 from caffe.errors import CaffeError
 from caffe.files import atomic_path, bears_seal, seal_of, write_sealed
 from caffe.proto import caffe_pb2
@@ -90,6 +90,13 @@ def restore(solver, path):
     solver.iter, solver.current_step = state.iter, state.current_step
     if state.HasField("random_seed") and solver.param.random_seed < 0:
         solver.seed = state.random_seed
+    here = machine.told(device.current())
+    if state.computed_by not in ("", here):
+        log.warning(
+            log.here(),
+            f"{path} was computed by {state.computed_by}; this is {here}: the last digits may come out otherwise than "
+            "in an unbroken run (docs/RELIABILITY.md tells what stays equal)",
+        )
     solver.seek(solver.iter)
 
 
@@ -116,6 +123,7 @@ def _save_state(solver, path, model):
         current_step=solver.current_step,
         random_seed=solver.seed,
         weights_seal=seal_of(model),
+        computed_by=machine.told(device.current()),
     )
     for blob in solver.history:
         weights.blob_to_proto(blob, state.history.add())
@@ -157,6 +165,7 @@ def _save_state_hdf5(solver, path, model):
         f.create_dataset("learned_net", data=np.array(name, f"S{len(name) + 1}"))  # Caffe reads up to the final zero
         f.create_dataset("current_step", data=np.array([solver.current_step], "<i4"))
         f.create_dataset("random_seed", data=np.array([solver.seed], "<u8"))
+        f.create_dataset("computed_by", data=np.bytes_(machine.told(device.current())))
         group = f.create_group("history")
         for i, blob in enumerate(solver.history):
             weights.create_checked(group, str(i), blob.tensor().to("cpu").numpy())
@@ -177,6 +186,8 @@ def _read_state_hdf5(solver, path):
             state.learned_net = name.decode() if isinstance(name, bytes) else str(name)
         if "random_seed" in f:
             state.random_seed = int(f["random_seed"][0])
+        if "computed_by" in f and f["computed_by"].nbytes <= LONGEST_NAME and f["computed_by"].dtype.kind == "S":
+            state.computed_by = f["computed_by"][()].decode(errors="replace")
         group = f["history"]
         found = [group[str(i)] for i in range(len(group))]
         _check_history(solver, path, [dataset.shape for dataset in found])

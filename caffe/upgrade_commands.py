@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from caffe import program
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.glog import info, init_log
@@ -12,18 +13,21 @@ from caffe.text import message_to_text
 from caffe.upgrade import upgrade_net, upgrade_solver
 
 
+@program.installed
 def net_text(argv=None) -> int:
     """upgrade_net_proto_text OLD.prototxt NEW.prototxt"""
     return _run("upgrade_net_proto_text", "prototxt", caffe_pb2.NetParameter, read_text, upgrade_net,
                 lambda net: message_to_text(net).encode(), argv)  # fmt: skip
 
 
+@program.installed
 def net_binary(argv=None) -> int:
     """upgrade_net_proto_binary OLD.caffemodel NEW.caffemodel"""
     return _run("upgrade_net_proto_binary", "caffemodel", caffe_pb2.NetParameter, read_binary, upgrade_net,
                 _without_checksum, argv)  # fmt: skip
 
 
+@program.installed
 def solver_text(argv=None) -> int:
     """upgrade_solver_proto_text OLD.prototxt NEW.prototxt"""
     return _run("upgrade_solver_proto_text", "prototxt", caffe_pb2.SolverParameter, read_text, upgrade_solver,

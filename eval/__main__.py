@@ -2,6 +2,10 @@
 
 import sys
 
+from layers.bundled import program
+
+program.guard(__name__)
+
 from eval.cli import main
 from layers.datasets import DATASETS
 
@@ -11,4 +15,4 @@ if __name__ == "__main__":
         usage = f"usage: python -m eval DATASET [options]   ({', '.join(DATASETS)}; python -m eval casiab --help)"
         print(usage, file=sys.stdout if told else sys.stderr)
         sys.exit(0 if told else 2)
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    sys.exit(program.run(lambda: main(sys.argv[1], sys.argv[2:])))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from layers import people, whole
+from layers import people
+from layers.bundled import whole
 
 NOT_FOR = """## What it must not be used for
 

@@ -31,8 +31,8 @@ from eval.runtime import BUNDLED, import_caffe, which_caffe
 from eval.score import SIMILARITIES
 from eval.seen import UNSEEN, require_unseen, unknown
 from eval.walks import CLIPS, Source, features_of
-from layers import whole
 from layers.archives import settle
+from layers.bundled import whole
 from layers.datasets import DATASETS, RELEASED_WEIGHTS, data_root
 from layers.digest import sha256
 from layers.frames import DataError

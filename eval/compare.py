@@ -11,13 +11,18 @@ and standard deviation. The last lines say how much each run differs from the fi
 bootstrap over subjects.
 """
 
-import argparse
-import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import json
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -118,7 +123,9 @@ def compare(dataset, runs, seed):
     for name, scored in runs.items():
         for training in {one.training["told"]: one.training for one in scored}.values():
             if training["verdict"] != "unseen":
-                table.notes.append(f"{'†' if training['verdict'] == LEAKED else '?'} {name}: {training['told']}")
+                table.notes.append(
+                    f"{papers.LEAKED_MARK if training['verdict'] == LEAKED else '?'} {name}: {training['told']}"
+                )
     first, *others = runs
     for kind in kinds:
         for name in others:
@@ -129,7 +136,7 @@ def compare(dataset, runs, seed):
 
 
 def row_name(kind, name, scored):
-    mark = "†" if any(one.training["verdict"] == LEAKED for one in scored) else ""
+    mark = papers.LEAKED_MARK if any(one.training["verdict"] == LEAKED for one in scored) else ""
     return " ".join(filter(None, [papers.LABELS.get(kind, kind), name + mark]))
 
 
@@ -226,4 +233,4 @@ def run(text):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

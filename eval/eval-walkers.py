@@ -5,10 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-if __name__ == "__main__":
-    try:
-        from eval.cli import main
+from layers.bundled import program
 
-        sys.exit(main("walkers"))
-    except KeyboardInterrupt:  # while it was still importing
-        sys.exit(130)
+program.guard(__name__)
+
+from eval.cli import main
+
+if __name__ == "__main__":
+    sys.exit(program.run(lambda: main("walkers")))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from layers import whole
+from layers.bundled import whole
 from layers.datasets import Sequence
 from layers.unpickle import UnsafePickleError, load_arrays
 

@@ -10,6 +10,7 @@ import numpy as np
 from eval import metrics
 
 LABELS = {"NM": "NM#5-6", "BG": "BG#1-2", "CL": "CL#1-2"}  # which walks they are, as papers say it
+LEAKED_MARK = "†"
 LATEX = {letter: "\\" + letter for letter in "#_%&${}"} | {
     "±": r"$\pm$",
     "†": r"$\dagger$",
@@ -64,21 +65,30 @@ def figures(table, views):
 def of_result(result, title, views):
     """The Table of one evaluation (eval.protocol.evaluate)."""
     groups = result["groups"]
-    notes = [] if result["training"]["verdict"] == "unseen" else [f"Test people: {result['training']['told']}."]
+    verdict = result["training"]["verdict"]
+    mark = LEAKED_MARK if verdict == "leaked" else ""  # stays where a row is copied without the notes
+    notes = [] if verdict == "unseen" else [f"{mark}Test people: {result['training']['told']}."]
     if views:
         parts = result.get("covariates") or {"NM": result["identification"]}
-        rows = [(LABELS.get(name, name), percents(figures(part["rank1_table"], True))) for name, part in parts.items()]
+        rows = [(LABELS.get(name, name) + mark, percents(figures(part["rank1_table"], True)))
+                for name, part in parts.items()]  # fmt: skip
         told = f"{title}: rank-1 (%) by probe view, identical view left out"
         return Table(told, "probes", columns_of(groups, True), rows, notes=notes)
     table = result["identification"]["rank1_table"]
     if len(groups) == 1:
-        return Table(f"{title}: rank-1 (%)", "probes", ["rank-1"], [("all", percents(table[0]))], notes=notes)
+        return Table(f"{title}: rank-1 (%)", "probes", ["rank-1"], [("all" + mark, percents(table[0]))], notes=notes)
     all_means, others = by_probe(table, True), by_probe(table)
-    rows = [(name, percents([*row, mean, other])) for name, row, mean, other in zip(groups, table, all_means, others)]
+    rows = [(name + mark, percents([*row, mean, other]))
+            for name, row, mean, other in zip(groups, table, all_means, others)]  # fmt: skip
     last = ["", *[""] * (len(groups) - 1), *percents([metrics.mean_of(all_means), metrics.mean_of(others)])]
     told = f"{title}: rank-1 (%), probes in rows, gallery in columns"
     return Table(
-        told, "probes", [*groups, "mean", "mean, others"], [*rows, ("mean", last)], rules={len(rows)}, notes=notes
+        told,
+        "probes",
+        [*groups, "mean", "mean, others"],
+        [*rows, ("mean" + mark, last)],
+        rules={len(rows)},
+        notes=notes,
     )
 
 

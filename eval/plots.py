@@ -8,7 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from layers import whole
+from layers.bundled import whole
 
 
 def heat_map(groups, table, title):

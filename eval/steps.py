@@ -6,12 +6,17 @@
 Prints a table and draws steps.png in the folder. The evaluations are what eval-<dataset>.py wrote there (metrics.json).
 """
 
-import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import json
 
 from eval import plots
 from eval.ending import exit_status
@@ -84,4 +89,4 @@ def bars(results):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -7,7 +7,7 @@ import math
 import os
 
 from eval.seen import UNSEEN
-from layers import whole
+from layers.bundled import whole
 
 CROSS_VIEW = ("casiab", "walkers")
 

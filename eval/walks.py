@@ -144,6 +144,7 @@ def choose(source, frames, part):
     if len(long) < len(walks):
         short = sorted({walk.path for walk in walks} - {walk.path for walk in long})
         print(f"left out: {len(short)} walks of fewer than {MIN_FRAMES} frames, first {short[0]}", file=sys.stderr)
+    tell(hygiene.partial(dataset, frames, [walk.path for walk in long]), f"walks {hygiene.NO_WHOLE_PERSON}")
     if source.gt_path:
         paths = [walk.path for walk in long]
         hygiene.require_bright(frames, paths, source.gt_path)

@@ -112,7 +112,7 @@ train() { # step, the step before
     fi
     step=$1
     shift
-    log=gaitnet-$step-$(date +%Y%m%d-%H%M%S).log
+    log=gaitnet-$step-$(date +%Y%m%d-%H%M%S%z).log
 
     words=$IFS
     IFS='
@@ -160,6 +160,7 @@ gaitnet-$1_iter_<n>.* and run the same command again" >&2
 }
 
 describe() { # command...: what is needed to repeat it; the data layers tell of the data
+    echo "time: $(date '+%Y-%m-%d %H:%M:%S %z')"
     echo "command: $*"
     echo "folder: $PWD"
     commit=$(git -C "$root" rev-parse HEAD 2>/dev/null) || return 0

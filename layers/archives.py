@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from layers import whole
+from layers.bundled import whole
 from layers.datasets import data_root
 from layers.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, DataError
 from layers.names import folders, some
@@ -48,7 +48,7 @@ def settle(dataset, tell=print):
     shutil.rmtree(home / STAGING, ignore_errors=True)  # of a run that was killed
     for tree in trees_of(dataset):
         link_deeper(home, tree, dataset, tell)
-    missing = [tree for tree in trees_of(dataset) if not has_subjects(home / tree, dataset)]
+    missing = [tree for tree in trees_of(dataset) if not has_subjects(at(home, tree), dataset)]
     record = read_record(home)
     # What somebody took out of a tree that is there is not to come back, unless this is known to be a further archive.
     place = Place(home, dataset, set(trees_of(dataset)) - set(missing) if missing or record is None else set())
@@ -69,12 +69,23 @@ def settle(dataset, tell=print):
             bring_in(place, tell)
         looked_at[name] = stamp
     bring_in(place, tell)
-    if looked_at not in ({}, record) and all(has_subjects(home / tree, dataset) for tree in trees_of(dataset)):
+    if looked_at not in ({}, record) and all(has_subjects(at(home, tree), dataset) for tree in trees_of(dataset)):
         write_record(home, looked_at)
 
 
 def trees_of(dataset):
     return dataset.im_dir, dataset.gt_dir
+
+
+def tree_named(name, dataset):
+    """The tree that a folder is by its name, where crop_im is crop-im; or None."""
+    return next((tree for tree in trees_of(dataset) if name.replace("_", "-") == tree), None)
+
+
+def at(home, tree):
+    """Where a tree lies, crop-im or crop_im."""
+    other = home / tree.replace("-", "_")
+    return other if other.is_dir() and not (home / tree).is_dir() else home / tree
 
 
 def has_subjects(folder, dataset):
@@ -100,7 +111,7 @@ def entries(folder):
 
 def link_deeper(home, tree, dataset, tell):
     """data/Outdoor-Gait/Outdoor-Gait/im -> a link data/Outdoor-Gait/im to it; of several folders, to their people."""
-    place, found = home / tree, deeper_trees(home, tree, dataset)
+    place, found = at(home, tree), deeper_trees(home, tree, dataset)
     there = has_subjects(place, dataset)
     if len(found) == 1 and not there:
         put_in_place(found[0], place)
@@ -119,8 +130,8 @@ def deeper_trees(home, tree, dataset):
     here, found = [home], []
     for _ in range(DEEPEST):
         here = [Path(e.path) for folder in here[:50] for e in entries(folder) if e.is_dir(follow_symlinks=False)]
-        trees = [folder for folder in here if folder.name in trees_of(dataset) and has_subjects(folder, dataset)]
-        found += [folder for folder in trees if folder.name == tree and folder != home / tree]
+        trees = [folder for folder in here if tree_named(folder.name, dataset) and has_subjects(folder, dataset)]
+        found += [folder for folder in trees if tree_named(folder.name, dataset) == tree and folder != at(home, tree)]
         here = [folder for folder in here if folder not in trees]
     return found
 
@@ -179,7 +190,7 @@ def join(found, place):
 def archives_of(dataset, missing):
     """Archives that may hold the data set, sorted. DataError: trees are `missing`, and none of them can be read."""
     root, home = data_root(), data_root() / dataset.folder
-    found = [*files_above_walks(home, trees_of(dataset), DEEPEST, len(dataset.tree))]
+    found = [*files_above_walks(home, dataset, DEEPEST)]
     found += [
         Path(e.path) for e in entries(root) if e.is_file() and letters(e.name).startswith(letters(dataset.folder))
     ]
@@ -190,14 +201,15 @@ def archives_of(dataset, missing):
     return sorted(good)
 
 
-def files_above_walks(folder, trees, depth, levels):
+def files_above_walks(folder, dataset, depth, in_tree=False):
     """Files in the folder and below, so many folders deep; below a tree's folder as deep as its levels say."""
     for entry in entries(folder):
         if entry.is_file():
             yield Path(entry.path)
         elif depth and entry.is_dir(follow_symlinks=False):
-            below = levels if entry.name in trees else depth
-            yield from files_above_walks(entry.path, () if entry.name in trees else trees, below - 1, levels)
+            tree = not in_tree and tree_named(entry.name, dataset) is not None
+            below = len(dataset.tree) if tree else depth
+            yield from files_above_walks(entry.path, dataset, below - 1, in_tree or tree)
 
 
 def letters(name):
@@ -215,7 +227,8 @@ class Place:
     def lacks(self, path):
         """Is it ("im/001/walk/00.png") to be written?"""
         tree, subject, *_ = path.split("/")
-        return not os.path.exists(self.home / (f"{tree}/{subject}" if tree in self.kept else path))
+        there = at(self.home, tree) / (subject if tree in self.kept else path.removeprefix(f"{tree}/"))
+        return not os.path.exists(there)
 
 
 def unpack(archive, place, tell, inner_path=None):
@@ -272,8 +285,8 @@ def bring_in(place, tell):
     for tree in trees_of(place.dataset):
         if (staging / tree).is_dir():
             whole.sync(staging / tree)
-            move_into(staging / tree, place.home / tree)
-            tell(f"{place.home / tree}: unpacked")
+            move_into(staging / tree, at(place.home, tree))
+            tell(f"{at(place.home, tree)}: unpacked")
     shutil.rmtree(staging, ignore_errors=True)
 
 
@@ -367,6 +380,7 @@ def path_of(name, above, dataset):
     named_by_archive = len(parts) - below == len(above) - 1  # its own name is the id
     if named_by_archive and not above[-1].isdecimal():
         return None
-    while tree and len(tree) <= len(above) and tree[-1] not in trees_of(dataset):
+    while tree and len(tree) <= len(above) and not tree_named(tree[-1], dataset):
         tree.pop()  # the archive's own name, and what is around it, say nothing
-    return "/".join((tree[-1], *last)) if tree and tree[-1] in trees_of(dataset) else None
+    named = tree_named(tree[-1], dataset) if tree else None
+    return "/".join((named, *last)) if named else None

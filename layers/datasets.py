@@ -80,6 +80,8 @@ class Dataset:
         """(training ids, test ids); `train_num` None takes the published split. ValueError: there are too few ids."""
         train_num = self.train_num if train_num is None else train_num
         subjects = sorted(subjects)
+        if not subjects:
+            raise ValueError(f"{self.name}: no subjects were found; {self.title}: {self.source}")
         if not 0 < train_num <= len(subjects):
             raise ValueError(
                 f"{self.name}: train_num is {train_num}, but {len(subjects)} subjects were found; "

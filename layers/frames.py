@@ -196,6 +196,10 @@ def read_image(path, flags):
 
 def read_video(path):
     """The frames of a video one by one, uint8 (height, width, 3) BGR. DataError: OpenCV cannot read it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # at which OpenCV ends the process
+        raise DataError(f"{path!r}: OpenCV opens no video whose path is not UTF-8; rename it") from None
     video = cv2.VideoCapture(str(path)) if os.path.isfile(path) else cv2.VideoCapture()
     try:
         width, height = (int(video.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
@@ -229,8 +233,10 @@ def _convert(planes, values, out):
 
 
 def expand(path):
-    """`path` with ~ and $VARIABLES filled in; a relative path starts at the current folder, as in the original."""
-    return os.path.expanduser(os.path.expandvars(os.fspath(path)))
+    """`path` with ~ and $VARIABLES filled in, as in the original, unless there is something at the path as it stands;
+    a relative path starts at the current folder."""
+    path = os.fspath(path)
+    return path if os.path.exists(path) else os.path.expanduser(os.path.expandvars(path))
 
 
 def _size_of(data):

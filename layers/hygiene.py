@@ -5,14 +5,17 @@ A sequence counts when it has more than 10 frames and as many masks as frames (p
 import contextlib
 import logging
 import re
+from pathlib import Path
 
 import numpy as np
 
+from layers import shape
 from layers.datasets import MIN_FRAMES
 from layers.frames import PLANES, DataError
 from layers.names import some
 
 BRIGHT = 128  # what the person is in a mask, at least; a net would learn masks of 1/255 without a word
+NO_WHOLE_PERSON = "may show no whole person in any frame; look at them, and leave them out by --excluded"
 LOOKED_AT = 24  # sequences whose middle mask is read when training starts
 
 
@@ -86,6 +89,13 @@ def absent(dataset, paths, subjects):
             else:
                 found += lacking
     return found
+
+
+def partial(dataset, frames, paths):
+    """Walks that may show no whole person in any frame: "001/nm-01/090 (why)". So far as tools/crop.py cut them."""
+    root = Path(frames.im_path or frames.gt_path)  # of a pack: the tree that it was made from, which may be gone
+    shapes = {path: shape.read_shape(root / path / shape.FILE) for path in paths}
+    return [f"{path} ({why})" for path, why in sorted(shape.parts_of_people(shapes, dataset.tree).items())]
 
 
 def _plain(path):

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from layers import whole
+from layers.bundled import whole
 from layers.digest import sha256
 
 ENDING = ".people.json"

@@ -14,6 +14,16 @@ first iteration), gpu (the published steps, where there is a GPU), caffe (`caffe
 points to).
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import importlib.util
 import json
@@ -22,15 +32,11 @@ import platform
 import re
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
-sys.path.insert(0, str(ROOT))
 
 from caffe.files import atomic_path
 from caffe.text import message_to_text
@@ -439,4 +445,4 @@ def table_line(r):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -9,19 +9,24 @@ and cut out by tools/crop.py. --wait trains for some iterations, for the share o
 64x64, float32 in the blobs of the net. Prints JSON; "load" says how many processes wanted the cores beforehand.
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import itertools
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from functools import partial
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 import cv2
 import numpy as np
@@ -313,4 +318,4 @@ def make_tree(dataset, root, num_frames):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -10,16 +10,21 @@ all threads, is given too, for it suffers less when other programs want the core
 against a loop over probes and gallery. Search: the ten nearest of a large gallery, with the memory it takes.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import json
 import os
 import resource
-import sys
 import tempfile
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
@@ -138,4 +143,4 @@ def timed(function):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program.run(main))

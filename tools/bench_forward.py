@@ -11,18 +11,23 @@ seconds are medians, of wall time, or with one thread of CPU time, which neighbo
 the process (VmHWM); `grown` is the part of it that the net brought, above the libraries.
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 from caffe.process import LARGE_PAGES
 from tools.bench_train import peak_memory
@@ -256,4 +261,4 @@ def inputs_of(shapes):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program.run(main))

@@ -9,16 +9,21 @@ Clips come from the walkers where they are made and packed, through the data lay
 from memory. With --device cpu and small numbers the same code runs without a GPU; that measures nothing of interest.
 """
 
-import argparse
-import json
-import math
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tools"))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import json
+import math
+import time
 
 WARM_UP = 20  # iterations, among them those before a CUDA graph is captured
 COMPARED = 100  # iterations of the joint step whose losses are compared between precisions
@@ -174,4 +179,4 @@ def cuda_activity():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -7,17 +7,22 @@
 Both models get the same clips in turns, one thread; seconds are CPU time a clip. Rank-1 is over all pairs of views.
 """
 
-import argparse
-import json
-import statistics
 import sys
-import time
 from pathlib import Path
-
-import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import json
+import statistics
+import time
+
+import numpy as np
 
 from eval.metrics import rank
 from eval.score import distance
@@ -90,4 +95,4 @@ def clips_of(frames, path, clips):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program.run(main))

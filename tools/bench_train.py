@@ -10,19 +10,24 @@ Ours is `caffe train`'s own step: Python data layer, forward, backward, update. 
 batches ready-made in memory.
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tools"))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import json
 import os
 import re
 import statistics
 import subprocess
-import sys
 import time
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tools"))
 
 from caffe.process import LARGE_PAGES
 
@@ -171,4 +176,4 @@ def _plain(step, batch):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program.run(main))

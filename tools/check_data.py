@@ -8,25 +8,31 @@
 Exit status 0: training can start. 1: it cannot, or would stop on the way. 2: wrong usage.
 """
 
-import argparse
-import json
-import os
-import statistics
 import sys
-from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import json
+import os
+import statistics
+from collections import Counter
+
 from eval.ending import exit_status
 from eval.progress import Progress
-from layers import hygiene, whole
+from layers import hygiene
+from layers.bundled import whole
 from layers.datasets import DATASETS, MIN_FRAMES
 from layers.names import some
+from layers.shape import parts_of_people
 from layers.sources import open_trees
 from layers.split import split_of
 from tools.look import Found, look_into
-from tools.shape import parts_of_people
 from tools.trees import add_trees, trees_of
 from tools.workers import in_order, workers
 
@@ -209,8 +215,8 @@ def judge(dataset, report, split, sequences, all_found, args):
         (masks["full"], "masks are full"),
         (len(found["suspects"]), "sequences have frames in which the box or the person in it jumps, such as legs alone "
          f"or another person; look at them: {some([f'{p}/{n[0]}' for p, n in found['suspects'].items()])}"),
-        (len(found["partial"]), "sequences may show no whole person in any frame; look at them, and leave them out by "
-         f"--excluded: {some([f'{path} ({why})' for path, why in found['partial'].items()])}"),
+        (len(found["partial"]), f"sequences {hygiene.NO_WHOLE_PERSON}: "
+         f"{some([f'{path} ({why})' for path, why in found['partial'].items()])}"),
     ):  # fmt: skip
         if number:
             warnings.append(f"{number} {text}")
@@ -285,4 +291,4 @@ def write_json(report, file):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

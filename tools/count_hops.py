@@ -7,18 +7,23 @@
 A hop is a call of a function by one of another file; imports do not count.
 """
 
-import argparse
-import contextlib
-import io
-import os
 import sys
-import tempfile
-import threading
-from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import contextlib
+import io
+import os
+import tempfile
+import threading
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -101,4 +106,4 @@ def counted(work):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -24,35 +24,39 @@ It also names, without a frame, walks that may show no whole person in any frame
 other walks of the camera: they are cropped; look at them.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import csv
 import os
 import shutil
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 
 from eval.ending import exit_status
 from eval.progress import Progress
-from layers import whole
+from layers import hygiene, shape
+from layers.bundled import whole
 from layers.datasets import DATASETS, MIN_FRAMES, data_root
 from layers.frames import DataError, full_range, image_names, read_image, read_video
-from layers.hygiene import dim
 from layers.names import is_noise, some
 from tools.one_run import only_run
 from tools.person import cut_pair, follow, numbers_of
 from tools.raw import find_walks
-from tools.shape import parts_of_people, read_shape, shape_of, shape_of_walk, write_shape
 from tools.trees import add_mask_max
 from tools.workers import in_order, processes, workers
 
-RECORD, SHAPE = ".left-out.csv", ".shape.json"  # in each folder of frames; hidden: no reader takes them for frames
+RECORD = ".left-out.csv"  # in each folder of frames; hidden, so that no reader takes it for a frame
 COLUMNS = ("sequence", "frame", "reason")
 NO_FRAME = "mask without a frame"
 SHOWN = 20  # failures
@@ -123,7 +127,7 @@ class Outcome:
     masks: int = 0
     cropped: int = 0
     left_out: list = field(default_factory=list)  # (sequence, frame, reason)
-    shapes: list = field(default_factory=list)  # of the person, see tools/shape.py
+    shapes: list = field(default_factory=list)  # of the person, see layers/shape.py
     failure: str = ""
 
 
@@ -160,7 +164,7 @@ def crop_walk(walk, trees, mask_max):
             raise DataError(total_loss(walk, outcome))
         with open(unfinished[-1] / RECORD, "w", newline="") as out:
             csv.writer(out).writerows(outcome.left_out)
-        write_shape(unfinished[-1] / SHAPE, shape_of_walk(outcome.shapes))
+        shape.write_shape(unfinished[-1] / shape.FILE, shape.shape_of_walk(outcome.shapes))
     except (DataError, OSError) as e:
         outcome.failure = str(e)
         for folder in unfinished:
@@ -203,7 +207,7 @@ def crop_frames(walk, mask_max, folders, outcome):
             pictures = list(cut_pair(frame, part)[::-1])
         for folder, picture in zip(folders, pictures):
             _write_image(folder / f"{name}.png", picture)
-        outcome.shapes.append(shape_of(part.pixels))
+        outcome.shapes.append(shape.shape_of(part.pixels))
         outcome.cropped += 1
     without_frame = [file.stem for name, file in masks.items() if name not in seen]
     outcome.left_out += [(walk.path, name, NO_FRAME) for name in without_frame]
@@ -229,7 +233,7 @@ def place(masks, mask_max):
             yield mask
 
     placed = dict(zip(masks, follow(read(), numbers_of(list(masks)))))
-    if dim(brightest):
+    if hygiene.dim(brightest):
         raise DataError(
             f"{next(iter(masks.values())).parent}: masks say {brightest} where the person is, wanted 255; "
             f"say --mask-max {brightest}"
@@ -281,7 +285,7 @@ def warnings(outcomes, doubtful):
             [f"{o.path} ({o.cropped} of {o.frames})" for o in done if o.cropped < MIN_FRAMES],
         ),
         (
-            "may show no whole person in any frame; look at them, and leave them out by --excluded",
+            hygiene.NO_WHOLE_PERSON,
             [f"{path} ({why})" for path, why in doubtful.items()],
         ),
     ):
@@ -294,8 +298,7 @@ def _count(outcome, reason):
 
 
 def _write_image(file, image):
-    if not cv2.imwrite(str(file), image):
-        raise DataError(f"{file}: cannot be written")
+    file.write_bytes(cv2.imencode(".png", image)[1].tobytes())
 
 
 def gather(dataset, tree, failures, file):
@@ -304,7 +307,7 @@ def gather(dataset, tree, failures, file):
     How often each reason for a frame occurs, and {path: why} of the doubtful walks."""
     reasons: Counter[str] = Counter()
     paths = dataset.paths(tree) if tree.is_dir() else []
-    doubtful = parts_of_people({path: read_shape(tree / path / SHAPE) for path in paths}, dataset.tree)
+    doubtful = shape.parts_of_people({path: shape.read_shape(tree / path / shape.FILE) for path in paths}, dataset.tree)
     whole.make_folder(file.parent)
     with whole.atomic_path(file) as temporary, open(temporary, "w", newline="") as out:
         writer = csv.writer(out)
@@ -324,4 +327,4 @@ def gather(dataset, tree, failures, file):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -10,15 +10,20 @@ distance is calibrated beyond which the answer is "unknown". The server listens 
 machine, and an uploaded video is deleted as soon as it has been looked at.
 """
 
-import argparse
-import signal
-import socket
 import sys
-import threading
-import webbrowser
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import signal
+import socket
+import threading
+import webbrowser
 
 import numpy as np
 
@@ -118,9 +123,8 @@ class Desk:
 
 
 def last_features(folder, dataset, weights, digest):
-    """The newest features of test people that an evaluation of these weights has left."""
-    caches = sorted(Path(folder).glob(f"{dataset.name}-tr*-test-*.npz"), key=lambda path: path.stat().st_mtime)
-    for cache in reversed(caches):
+    """Features of test people that an evaluation of these weights has left."""
+    for cache in sorted(Path(folder).glob(f"{dataset.name}-tr*-test-*.npz")):
         features, _, key = read_cache(cache)
         if key.get("weights_sha256") == digest:
             return features
@@ -166,4 +170,4 @@ def port(text):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

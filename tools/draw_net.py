@@ -6,12 +6,17 @@
 Needs pydot, and Graphviz for all formats but .dot. `python -m caffe.draw` draws the prototxt alone.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
 
 from caffe import draw
 from caffe.errors import CaffeError
@@ -68,4 +73,4 @@ def annotated(param, phase, rankdir):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

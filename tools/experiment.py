@@ -10,15 +10,20 @@ compares the people that would train with those whom the weights lying there wer
 snapshots who trained them, where the Caffe of CAFFE_ROOT cannot.
 """
 
-import argparse
-import os
-import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import os
+import re
+from dataclasses import dataclass
 
 from caffe.errors import CaffeError
 from caffe.net import Net
@@ -297,4 +302,4 @@ def folder_of(text):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

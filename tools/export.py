@@ -10,20 +10,25 @@ net, on random input, before the file gets its name. `models/gaitnet_torch.py` l
 dict.
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import importlib
 import logging
 import os
-import sys
 import tempfile
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 import caffe
 from caffe.files import atomic_path
@@ -198,4 +203,4 @@ def _arguments(argv):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

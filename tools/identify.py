@@ -12,13 +12,18 @@ such walks in eval/feat/) how far apart walks of one person and of two are: this
 the distance beyond which the answer is "unknown", so that --false-alarms of strangers at most are taken for someone.
 """
 
-import argparse
-import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -235,4 +240,4 @@ def share(text):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -4,18 +4,23 @@
 tools/import_weights.py gaitnet.pt gaitnet.caffemodel
 """
 
-import argparse
-import os
-import reprlib
 import sys
-import warnings
-import zipfile
 from pathlib import Path
-
-import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import os
+import reprlib
+import warnings
+import zipfile
+
+import torch
 
 import caffe
 from caffe.state_dict import load_state_dict
@@ -95,4 +100,4 @@ def is_plain(value) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -4,14 +4,19 @@
 tools/list_layers.py --check    says by its exit status whether the page is as it should be
 """
 
-import argparse
-import inspect
-import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import inspect
+import re
 
 import caffe
 from caffe import whole
@@ -63,4 +68,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

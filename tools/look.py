@@ -12,9 +12,9 @@ import numpy as np
 from layers import hygiene
 from layers.frames import DataError, full_range, image_names, read_image
 from layers.opengait import Pickles
-from tools.crop import RECORD, SHAPE
+from layers.shape import FILE, read_shape, shape_of, shape_of_walk, strange_frames
+from tools.crop import RECORD
 from tools.person import OFF_CENTRE, OFF_HEIGHT, running_median
-from tools.shape import read_shape, shape_of, shape_of_walk, strange_frames
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Found:
     brightest: int = 0  # of all masks
     people: list = field(default_factory=list)  # (frame, side of the picture, height and centre as shares of it)
     left_out: Counter = field(default_factory=Counter)  # reasons of tools/crop.py
-    shapes: list = field(default_factory=list)  # of the person in each mask, see tools/shape.py
+    shapes: list = field(default_factory=list)  # of the person in each mask, see layers/shape.py
 
     @property
     def shape(self):
@@ -83,7 +83,7 @@ def look_into_pickles(found, source, quick):
 def look_into_folders(found, source, quick):
     read_record(found, source.root)
     if quick:
-        found.shapes.append(read_shape(Path(source.root, found.path, SHAPE)))
+        found.shapes.append(read_shape(Path(source.root, found.path, FILE)))
     masks = _names(source.gt_path, found)
     names = _names(source.im_path, found) if source.has_frames else masks
     found.frames, found.masks = len(names), len(masks)

@@ -11,19 +11,24 @@ alone, which trains the recognition branch in step rec. A file that was edited b
 says so.
 """
 
-import argparse
-import hashlib
-import os
-import re
-import shlex
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import hashlib
+import os
+import re
+import shlex
+
 from caffe.text import message_to_text
-from layers import whole
+from layers.bundled import whole
 from layers.datasets import DATASETS, NUM_FRAMES
 from layers.frames import DataError
 from layers.split import read_excluded, read_partition
@@ -279,4 +284,4 @@ def write(path, text):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program.run(main))

@@ -19,22 +19,27 @@ videos/<id>-<condition>-<view>.avi and silhouettes/<id>/<condition>/<view>/ for 
 for the others, and the person's box [left, top, width, height] in every frame in boxes/*.json.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import json
 import os
 import shutil
-import sys
 from functools import partial
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 import numpy as np
 
 from eval.ending import exit_status
 from eval.progress import Progress
-from layers import whole
+from layers.bundled import whole
 from layers.datasets import DATASETS, SIZE, data_root
 from tools.one_run import only_run
 from tools.walkers.card import card
@@ -196,4 +201,4 @@ def write_sheet(file, walks, render):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -7,16 +7,21 @@ An error is the largest difference of an array, over the largest value of what C
 much of the test's own tolerance the worst element uses up. Exits 1 when a comparison fails.
 """
 
-import argparse
-import platform
-import re
 import sys
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import platform
+import re
+
+import numpy as np
 
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
@@ -113,4 +118,4 @@ def family_of(kind, item):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -4,7 +4,7 @@ import contextlib
 import os
 
 from caffe.locks import Held, hold
-from layers import whole
+from layers.bundled import whole
 
 
 @contextlib.contextmanager

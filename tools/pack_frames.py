@@ -8,16 +8,21 @@
 Killed at any time, it goes on where it was. Run again after the trees have changed, it decodes only what is new.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import ctypes
 import json
 import os
 import shutil
-import sys
 import zlib
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import lmdb
 import numpy as np
@@ -26,7 +31,8 @@ from caffe.errors import CaffeError
 from caffe.lmdb_file import LmdbFile
 from eval.ending import exit_status
 from eval.progress import Progress
-from layers import hygiene, pack, whole
+from layers import hygiene, pack
+from layers.bundled import whole
 from layers.datasets import DATASETS
 from layers.frames import PLANES, DataError
 from layers.sources import open_trees
@@ -115,6 +121,9 @@ class Packer:
             wanted = "/".join(f"<{level}>" for level in self.dataset.tree)
             raise DataError(f"{self.tree.root}: holds no sequence; {self.dataset.title} has {wanted}/<frames>")
         longest = max(paths, key=len)
+        for path in paths:
+            if not path.isprintable():
+                raise DataError(f"{self.tree.root}/{path!r}: wanted names of readable characters, in UTF-8; rename it")
         if len(longest.encode()) > LONGEST_PATH:
             raise DataError(f"{self.tree.root}/{longest}: the path of a sequence is longer than {LONGEST_PATH} bytes")
         lengths = {path: self.tree.length(path) for path in paths}
@@ -130,7 +139,7 @@ class Packer:
         if size - done > free:
             need = f"needs {(size - done) / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free"
             raise DataError(f"{self.partial}: {need}; make room or choose another --out")
-        env = lmdb.open(self.partial, subdir=False, map_size=size + done, lock=False)
+        env = lmdb.open(os.fsencode(self.partial), subdir=False, map_size=size + done, lock=False)
         whole.sync_folder(os.path.dirname(self.partial))  # its name, before frames that a power cut is not to cost
         return env
 
@@ -291,4 +300,4 @@ def _chunks(paths, lengths):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

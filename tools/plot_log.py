@@ -7,18 +7,23 @@ Reads the logs of BVLC Caffe and of the one here. A run that was resumed may be 
 (first.log+second.log): one line from them all.
 """
 
-import argparse
 import sys
-from itertools import chain
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+from itertools import chain
 
 import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
@@ -113,4 +118,4 @@ def _label(name, phase):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

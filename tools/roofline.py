@@ -8,14 +8,19 @@ Counted are the products with weights and the traffic of each layer, as `caffe.c
 takes at least the longer of both; a step takes the sum over its layers. Nothing is measured here.
 """
 
-import argparse
-import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import json
+from dataclasses import dataclass
 
 from caffe import costs
 from caffe.layer import TRAIN
@@ -97,4 +102,4 @@ def layer_cost(node):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program.run(main))

@@ -24,8 +24,8 @@ version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/n
 
 # All that the environment was made from: another place, Python or list of packages makes it out of date.
 wanted() { # level
-    lists=requirements.txt
-    [ "$1" = run ] || lists="$lists requirements-dev.txt"
+    lists="requirements.txt requirements.lock"
+    [ "$1" = run ] || lists="$lists requirements-dev.txt requirements-dev.lock"
     echo "$root" "$(version "$venv/bin/python")" "$(cat $lists pyproject.toml | cksum)"
 }
 up_to_date() { # level
@@ -61,8 +61,12 @@ if ! usable || other_python; then
 fi
 
 echo "Installing the packages of $list in .venv: minutes the first time, PyTorch is large"
-install -r $list || fail "pip could not install the packages; see above. Run the same command again to go on"
+# Whatever is taken from an index has to be what was there when tools/lock.sh looked; torch alone, of which each machine
+# has a build of its own, comes as the index has it.
+install --require-hashes --no-deps -r "${list%.txt}.lock" &&
+    install -r $list || fail "pip could not install the packages; see above. Run the same command again to go on"
 install -q --no-deps --no-build-isolation -e . || fail "pip could not install this project in .venv; see above"
+sync # a power cut from here on finds all packages whole
 for done in run $level; do
     file=$stamp
     [ $done = run ] || file=$stamp-dev

@@ -5,18 +5,23 @@
         --out masks.png 037/nm-05/090 040/nm-05/036 043/nm-05/000
 """
 
-import argparse
 import sys
 from pathlib import Path
-
-import cv2
-import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+
+import cv2
+import numpy as np
+
 from eval.deploy import PROTOTXT
-from layers import whole
+from layers.bundled import whole
 from layers.datasets import DATASETS, NUM_FRAMES
 from layers.frames import DataError
 from layers.sources import open_frames
@@ -68,4 +73,4 @@ def grey(masks):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program.run(main))

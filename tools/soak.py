@@ -14,6 +14,16 @@ of its threads stays within LIMITS. Memory is RssAnon; pages of the mapped pack 
 takes those back at will. DIR gets soak.csv, soak.png and soak.json; the exit status is 1 when something is not so.
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import csv
 import json
@@ -21,10 +31,8 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -32,9 +40,6 @@ import matplotlib
 matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
@@ -264,4 +269,4 @@ def draw(samples, path):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -10,6 +10,7 @@ bundled Caffe is not set up, too. Where our messages are too new for that protob
 import argparse
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -61,4 +62,6 @@ def load_message():
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it in silence
     sys.exit(main())

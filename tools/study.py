@@ -13,17 +13,22 @@ Killed at any time, the same command goes on: finished results stay, training go
 docs/STUDY.md tells of arms, figures and what came out.
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
 import argparse
 import multiprocessing.connection
 import os
 import re
 import shlex
-import sys
 import time
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 from caffe.process import LARGE_PAGES
 from eval.tables import write_text
@@ -162,7 +167,8 @@ def start(one):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tools.ablation.unit", "caffe.solver"])
     child = context.Process(target=unit.run, args=(one,))
-    child.start()
+    with program.kept_from_children():
+        child.start()
     return child
 
 
@@ -228,4 +234,4 @@ def under_way(where, results):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -10,13 +10,18 @@ features: from what an evaluation leaves in eval/feat/. An .npz has embeddings (
 and views, as OpenGait's evaluation wants them, and ids; a .csv has id, condition, view and the 256 numbers in a row.
 """
 
-import argparse
-import csv
-import pickle
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
+import csv
+import pickle
 
 import numpy as np
 
@@ -26,7 +31,7 @@ from eval.ending import exit_status
 from eval.extract import read_walk
 from eval.features import is_embeddings, read_cache, training_array, write_arrays
 from eval.progress import Progress
-from layers import whole
+from layers.bundled import whole
 from layers.datasets import DATASETS, data_root
 from layers.sources import existing, open_frames
 from tools.one_run import only_run
@@ -116,4 +121,4 @@ def parse(argv):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -8,11 +8,16 @@ under a name that begins like that. They stay; those that were unpacked are not 
 are. train_net.sh runs this by itself.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layers.bundled import program
+
+program.guard(__name__)
+
+import argparse
 
 from eval.ending import exit_status
 from layers.archives import settle
@@ -28,4 +33,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

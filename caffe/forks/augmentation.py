@@ -9,7 +9,7 @@ import numpy as np
 from caffe.forks import boxes as geometry
 from caffe.proto import caffe_pb2
 
-WHOLE = np.array([0, 0, 1, 1], np.float32)
+MOST_TRIALS = 10_000
 R = caffe_pb2.ResizeParameter
 INTERPOLATION = {
     R.LINEAR: cv2.INTER_LINEAR,
@@ -47,8 +47,15 @@ class Augmentation:
                 fail("resize_param: give height and width")
             if r.pad_mode == R.MIRRORED:
                 fail("resize_param: pad_mode MIRRORED is not here; wanted CONSTANT or REPEAT_NEAREST")
-        if any(not sampler.use_original_image for sampler in self.samplers):
-            fail("batch_sampler: use_original_image: false is not here")
+        for sampler in self.samplers:
+            s = sampler.sampler
+            if not sampler.use_original_image:
+                fail("batch_sampler: use_original_image: false is not here")
+            if not 0 < s.min_scale <= s.max_scale <= 1 or not 0 < s.min_aspect_ratio <= s.max_aspect_ratio:
+                fail("batch_sampler: wanted 0 < min_scale <= max_scale <= 1 and 0 < min_aspect_ratio <= "
+                     "max_aspect_ratio")  # fmt: skip
+            if sampler.max_trials > MOST_TRIALS:
+                fail(f"batch_sampler: max_trials is {sampler.max_trials}; wanted at most {MOST_TRIALS}")
 
     def __call__(self, image, boxes, rng):
         """The changed image and boxes."""
@@ -142,38 +149,34 @@ class Augmentation:
 
 def sampled(sampler, corners, rng):
     """Windows that `sampler` finds at random, of those that one of the boxes `corners` meets its constraint in."""
-    found: list[np.ndarray] = []
-    p = sampler.sampler
-    for _ in range(sampler.max_trials):
-        if sampler.HasField("max_sample") and len(found) >= sampler.max_sample:
-            break
-        scale = rng.uniform(p.min_scale, p.max_scale)
-        low, high = max(p.min_aspect_ratio, scale**2), min(p.max_aspect_ratio, 1 / scale**2)
-        ratio = rng.uniform(min(low, high), high)
-        size = np.minimum([scale * ratio**0.5, scale / ratio**0.5], 1)
-        begin = rng.uniform(0, 1 - size)
-        window = np.concatenate([begin, begin + size]).astype(np.float32)
-        if allowed(sampler.sample_constraint, window, corners):
-            found.append(window)
-    return found
+    p, trials = sampler.sampler, sampler.max_trials
+    scale = rng.uniform(p.min_scale, p.max_scale, trials)
+    low, high = np.maximum(p.min_aspect_ratio, scale**2), np.minimum(p.max_aspect_ratio, 1 / scale**2)
+    root = np.sqrt(rng.uniform(np.minimum(low, high), high))
+    size = np.minimum(np.stack([scale * root, scale / root], 1), 1)
+    begin = rng.uniform(0, 1 - size)
+    windows = np.hstack([begin, begin + size]).astype(np.float32)
+    found = windows[allowed(sampler.sample_constraint, windows, corners)]
+    return list(found[: sampler.max_sample] if sampler.HasField("max_sample") else found)
 
 
-def allowed(constraint, window, corners):
-    """Whether one of the boxes meets all bounds of SampleConstraint: its overlap (intersection over union) with the
-    window, the part of the window that it covers, its own part that lies in the window."""
+def allowed(constraint, windows, corners):
+    """In which of the windows (T, 4) one of the boxes (G, 4) meets all bounds of SampleConstraint: its overlap
+    (intersection over union) with the window, the part of the window that it covers, its own part that lies there."""
     if not constraint.ListFields():
-        return True
+        return np.ones(len(windows), bool)
+    windows, corners = windows[:, None], corners[None]
     measured = {
-        "jaccard_overlap": geometry.overlap(corners, window),
-        "sample_coverage": coverage(window, corners),
-        "object_coverage": coverage(corners, window),
+        "jaccard_overlap": geometry.overlap(corners, windows),
+        "sample_coverage": coverage(windows, corners),
+        "object_coverage": coverage(corners, windows),
     }
-    good = np.ones(len(corners), bool)
+    good = np.ones(measured["jaccard_overlap"].shape, bool)
     for name, values in measured.items():
         for bound, within in ((f"min_{name}", values.__ge__), (f"max_{name}", values.__le__)):
             if constraint.HasField(bound):
                 good &= within(getattr(constraint, bound))
-    return bool(good.any())
+    return good.any(1)
 
 
 def coverage(boxes, others):

@@ -13,7 +13,8 @@ from caffe.torch_layer import TorchLayer
 class Interp(TorchLayer):
     """Bilinear interpolation in which corners stay corners. From the size H of the bottom, less what pad_beg and
     pad_end (at most 0) cut off: shrink_factor s gives (H - 1) / s + 1, zoom_factor z gives H + (H - 1) (z - 1), both
-    one after the other; or `height` and `width`. PSPNet: interp_layer.cpp."""
+    one after the other; or `height` and `width`, which are overlooked beside one factor and win over both.
+    PSPNet: interp_layer.cpp."""
 
     num_bottom = num_top = 1
     saves_output = False
@@ -29,11 +30,11 @@ class Interp(TorchLayer):
         cut = [size + p.pad_beg + p.pad_end for size in shape[2:]]
         if min(cut) < 1:
             self.fail(f"pad_beg {p.pad_beg} and pad_end {p.pad_end} leave nothing of bottom shape {tuple(shape)}")
-        shrinks, zooms = p.HasField("shrink_factor"), p.HasField("zoom_factor")
-        if shrinks or zooms:
+        shrinks, zooms, sized = p.HasField("shrink_factor"), p.HasField("zoom_factor"), p.height > 0 and p.width > 0
+        if shrinks != zooms or (shrinks and not sized):
             sizes = [(size - 1) // p.shrink_factor + 1 for size in cut]
             sizes = [size + (size - 1) * (p.zoom_factor - 1) for size in sizes]
-        elif p.height > 0 and p.width > 0:
+        elif sized:
             sizes = [p.height, p.width]
         else:
             self.fail("interp_param: give height and width, zoom_factor or shrink_factor")

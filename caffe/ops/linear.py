@@ -109,6 +109,9 @@ class _Spread(TorchLayer):
         if found != operand:
             self.fail(f"dimension mismatch: bottom[0] has shape {tuple(shape)}, {found} from axis {self.axis} on; "
                       f"it wants to be {operand}")  # fmt: skip
+        for blob in self.blobs[-1:]:
+            if blob.shape != operand:  # the bias beside a scale that is a bottom
+                self.fail(f"bottom[1] has shape {operand}; wanted that of the bias, {blob.shape}")
         return [shape]
 
     @property

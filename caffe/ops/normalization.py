@@ -109,11 +109,11 @@ class LRN(TorchLayer):
     Borders count as zeros. Caffe, whose backward over channels reads the top and keeps the sums: lrn_layer.cpp."""
 
     num_bottom = num_top = 1
+    bottom_diff = property(lambda self: self._diff_over_channels if self.reads_top else None)
 
     def configure(self, bottom):
         p = self.param.lrn_param
         self.reads_top = self.keeps_own = p.norm_region == p.ACROSS_CHANNELS
-        self.bottom_diff = self._diff_over_channels if self.reads_top else None
         if p.local_size % 2 == 0:
             self.fail(f"LRN only supports odd values for local_size, not {p.local_size}")
 

@@ -14,11 +14,13 @@ import sys
 
 import numpy as np
 
+from caffe import program
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.tools import command
 
 
+@program.installed
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="classify", description="Class scores of images by a net.")
     parser.add_argument("input_file", help="an image, a folder of images, or an .npy file of images")

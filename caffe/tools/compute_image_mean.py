@@ -11,7 +11,7 @@ import sys
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from caffe import glog
+from caffe import glog, program
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.io import datum_to_array
@@ -20,6 +20,7 @@ from caffe.proto import caffe_pb2
 from caffe.tools import command
 
 
+@program.installed
 def main(argv=None) -> int:
     parser = command.parser("compute_image_mean", "INPUT_DB [OUTPUT_FILE]", "Compute the mean image of a database.")
     parser.add_argument("database", help="folder of an LMDB or LevelDB")

@@ -12,7 +12,7 @@ import sys
 
 import cv2
 
-from caffe import glog
+from caffe import glog, program
 from caffe.errors import CaffeError
 from caffe.files import open_file
 from caffe.io import array_to_datum, decode
@@ -20,6 +20,7 @@ from caffe.proto import caffe_pb2
 from caffe.tools import command
 
 
+@program.installed
 def main(argv=None) -> int:
     parser = command.parser("convert_imageset", "ROOTFOLDER/ LISTFILE DB_NAME", "Write images as an LMDB or LevelDB.")
     parser.add_argument("root", help="folder that the paths of the list begin in")

@@ -9,12 +9,13 @@ item of a batch; keys are the items' numbers, ten digits.
 import contextlib
 import sys
 
-from caffe import glog
+from caffe import glog, program
 from caffe.errors import CaffeError
 from caffe.io import array_to_datum
 from caffe.tools import command
 
 
+@program.installed
 def main(argv=None) -> int:
     parser = command.parser(
         "extract_features",

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from caffe import program
 from caffe.errors import CaffeError
 from caffe.files import atomic_path, open_file
 
@@ -36,6 +37,7 @@ class Told(NamedTuple):
     value: float
 
 
+@program.installed
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="parse_log", description="Write what a Caffe log tells as two CSV tables.")
     parser.add_argument("logfile_path", help="log of a training (its stderr)")

@@ -220,3 +220,11 @@ def test_settings_that_do_not_fit(setter, value, words):
         getattr(t, setter)("data", value)
     with pytest.raises(ValueError, match="nothere is not one of the net inputs: data"):
         getattr(t, setter)("nothere", value)
+
+
+def test_a_jpeg_of_hundreds_of_scans_is_not_decoded(capfd):
+    """A hundred kB hold thousands, each over all pixels. Photographs have a dozen."""
+    image = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert caffe.io.decode(image, cv2.IMREAD_COLOR).shape == (8, 8, 3)
+    assert caffe.io.decode(image[:-2] + b"\xff\xda\0\x08" * 101 + image[-2:], cv2.IMREAD_COLOR) is None
+    assert "a JPEG of 1" in capfd.readouterr().err

@@ -102,6 +102,28 @@ def test_what_builds(tmp_path):
         caffe.check(tmp_path / "none.prototxt")
 
 
+def test_phases_that_are_tried(tmp_path):
+    """A net with data in one phase alone is tried there; a solver's nets where the solver runs them."""
+    data = (
+        'layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } } include { phase: TRAIN } }'
+    )
+    train = data + 'layer { name: "r" type: "ReLU" bottom: "x" top: "r" }'
+    (finding,) = found(tmp_path, train)
+    assert finding.taken and str(finding).endswith("has no data in phase TEST: tried in TRAIN alone")
+    assert "Unknown bottom blob 'x'" in str(found(tmp_path, train, phase=caffe.TEST)[-1])
+    net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
+    for text, good in (
+        (f'train_net: "{net}"', True),
+        (f'net: "{net}"', True),
+        (f'net: "{net}" test_iter: 1 test_interval: 1', False),
+        (f'train_net: "{net}" test_net: "{net}" test_iter: 1 test_interval: 1', False),
+        (f"train_net_param {{ {train} }}", True),
+        (f"net_param {{ {train} }} test_iter: 1", False),
+    ):
+        solver.write_text(f"base_lr: 1 {text}")
+        assert all(finding.taken for finding in caffe.check(solver)) == good, text
+
+
 @pytest.mark.parametrize("mode, size", [("true", 4), ("false", 3)])
 def test_ceil_mode(mode, size):
     net = layer_net(f'type: "Pooling" pooling_param {{ kernel_size: 2 stride: 2 ceil_mode: {mode} }}', (1, 1, 7, 7))

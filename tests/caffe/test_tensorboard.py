@@ -49,7 +49,7 @@ ENVIRONMENT = dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS="1")
 def lines_of(log):
     """The log without what changes from run to run: time and process of a line, rates, the command itself."""
     lines = [re.sub(r"\(.* iters\)", "", line.split("] ", 1)[-1]) for line in log.splitlines()]
-    return [line for line in lines if not line.startswith("command: ")]
+    return [line for line in lines if not line.startswith(("command: ", "time: "))]
 
 
 @pytest.mark.medium

@@ -157,6 +157,27 @@ def names_of_the_runtime():
     )
 
 
+def test_shapes_of_what_needs_values():
+    """Operations that do not run on tensors without values: ctc_loss, item()."""
+
+    @caffe.layer("TestWarpCTC")
+    class WarpCTC:
+        num_bottom, num_top = 2, 1
+        no_gradient = (1,)
+
+        def compute(self, x, labels):
+            steps, items, _ = x.shape
+            wanted, long = labels.long(), torch.full((items,), steps)
+            return torch.nn.functional.ctc_loss(x.log_softmax(2), wanted, long, (wanted > 0).sum(1))
+
+    try:
+        net = layer_net('type: "TestWarpCTC" loss_weight: 1', (5, 2, 3), (2, 2))
+        x = np.random.default_rng(0).normal(size=(5, 2, 3))
+        check_gradients(net, x, np.array([[1, 2], [2, 1]]))
+    finally:
+        del REGISTRY["TestWarpCTC"]
+
+
 @pytest.mark.parametrize("where", ["object", "class", "init"])
 def test_every_name_is_free(where):
     taken = set(names_of_the_runtime()) - {"setup", "reshape", "forward", "backward"}

@@ -35,20 +35,20 @@ def record(command, root: Path, scratch: Path, **options) -> Recording:
     scratch.mkdir()
     recording = _begin(root)
     strace = ["strace", "-ff", "--seccomp-bpf", "--absolute-timestamps=format:unix,precision:ns", "-xx", "-y",
-              "-s", str(2**30), "-e", f"trace={CALLS}", "-e", "signal=none", "-o", str(scratch / "trace")]  # fmt: skip
+              "-s", str(2**26), "-e", f"trace={CALLS}", "-e", "signal=none", "-o", str(scratch / "trace")]  # fmt: skip
     with open(scratch / "said", "wb") as said:
         done = subprocess.run([*strace, *command], cwd=root, stdout=said, stderr=said, timeout=300, **options)
     if done.returncode:
         raise AssertionError(f"ended with {done.returncode}: {(scratch / 'said').read_text()[-2000:]}")
-    lines: list[tuple[float, str]] = []
+    lines: list[tuple[str, str, str]] = []
     for file in sorted(scratch.glob("trace.*")):
         for line in file.read_text().splitlines():
             found = LINE.match(line)
             if found and int(found[4]) >= 0:
-                lines.append((float(found[1]), line))
+                lines.append((found[1], file.suffix, line))
     reader = _Reader(recording, root.resolve(), scratch / "said")
-    for _, line in sorted(lines, key=lambda timed: timed[0]):
-        reader.read(*LINE.match(line).groups()[1:])  # type: ignore[union-attr]
+    for _, process, line in sorted(lines, key=lambda timed: timed[0]):
+        reader.read(process, *LINE.match(line).groups()[1:])  # type: ignore[union-attr]
     return recording
 
 
@@ -71,11 +71,12 @@ class _Reader:
     def __init__(self, recording, root, said):
         self.recording, self.root, self.said = recording, str(root), str(said)
         self.names = {folder: dict(held) for folder, held in recording.names.items()}
-        self.cwd = self.root
+        self.folders: dict[str, str] = {}  # the current one of each process, where it has changed it
         self.positions: dict[tuple[int, int], int] = {}  # (number, inode) -> place of the next byte
         self.synchronous: set[tuple[int, int]] = set()
 
-    def read(self, call, arguments, result, rest):
+    def read(self, process, call, arguments, result, rest):
+        self.process = process
         arguments = _split(arguments)
         handler = getattr(self, f"on_{call}", None)
         if handler:
@@ -165,7 +166,7 @@ class _Reader:
         self.on_symlink([a[2]], result, rest)
 
     def on_chdir(self, a, result, rest):
-        self.cwd = self.path(a[0])
+        self.folders[self.process] = self.path(a[0])
 
     # ---- data
 
@@ -251,7 +252,7 @@ class _Reader:
         text = os.fsdecode(_text(word))
         if folder and not folder.startswith("AT_FDCWD"):
             return os.path.join(self.file(folder)[2], text)
-        return os.path.normpath(os.path.join(self.cwd, text))
+        return os.path.normpath(os.path.join(self.folders.get(self.process, self.root), text))
 
     def place(self, path):
         """(inode of the folder, name) below the root; (0, "") is the root itself; None: elsewhere."""

@@ -71,6 +71,9 @@ def test_leaked_people_stop_it_or_stand_in_the_headline(evaluate, tmp_path):
     assert re.search(rf"</h1><p class='warning'>{re.escape(headline)}", page)
     assert "training has not seen" not in page and "frames of test subjects" in out
 
+    for ending, row in (("csv", "NM#5-6†,"), ("md", "| NM#5-6† |"), ("tex", r"NM\#5-6$\dagger$ &")):
+        assert row in (tmp_path / f"out/table.{ending}").read_text()  # also where a row is copied without the notes
+
     (features,) = (tmp_path / "feat").glob("*.npz")  # the features go on to tell
     for words in ([], ["--leaked"]):
         status = cli.main("casiab", ["--features", str(features), "--out", str(tmp_path / "again"), *words])

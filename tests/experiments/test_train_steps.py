@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -73,7 +74,9 @@ def test_four_steps_each_from_the_one_before(experiment):
     caffe = experiment.parent.parent / "caffe"
     for step in ("seg", "rec", "joint", "sia"):
         (log,) = experiment.glob(f"gaitnet-{step}-*.log")
-        command, folder, *said = log.read_text().splitlines()
+        assert re.fullmatch(rf"gaitnet-{step}-\d{{8}}-\d{{6}}[+-]\d{{4}}\.log", log.name)
+        when, command, folder, *said = log.read_text().splitlines()
+        assert re.fullmatch(r"time: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", when)
         assert command.startswith(f"command: {caffe}/build/tools/caffe train --solver=solver-{step}.prototxt")
         assert folder == f"folder: {experiment}"
         assert said == [f"PYTHONPATH={caffe}/python:{experiment.parent.parent}"]  # no commit: this is no clone

@@ -320,6 +320,11 @@ def hinge_loss(layer, bottoms, blobs):
     return [(margins**2 if p.norm == p.L2 else margins).sum() / len(rows)]
 
 
+def multinomial_loss(layer, bottoms, blobs):
+    rows, labels = bottoms[0].reshape(len(bottoms[0]), -1), bottoms[1].ravel().astype(int)
+    return [-np.log(np.maximum(rows[np.arange(len(rows)), labels], 1e-20)).sum() / len(rows)]
+
+
 def contrastive_loss(layer, bottoms, blobs):
     p, (a, b, similar) = layer.contrastive_loss_param, bottoms
     squared = ((a - b).reshape(len(a), -1) ** 2).sum(1)
@@ -382,6 +387,7 @@ LOOPS = {
     "LSTM": recurrent,
     "Log": of("log_param", lambda p, x: np.log(p.shift + p.scale * x) / math.log(base_of(p))),
     "MVN": mvn,
+    "MultinomialLogisticLoss": multinomial_loss,
     "PReLU": lambda layer, bottoms, blobs: [np.where(bottoms[0] > 0, 1, spread(bottoms[0], blobs[0], 1)) * bottoms[0]],
     "Pooling": pooling,
     "Power": of("power_param", lambda p, x: (p.shift + p.scale * x) ** p.power),

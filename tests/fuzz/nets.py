@@ -12,8 +12,17 @@ from tests.fuzz.tangents import SPOILERS, TANGENTS, reads_back
 MOST_VALUES, LARGEST = 500, 20.0  # of a blob; larger numbers hide errors of others
 IN_PLACE = set("BNLL BatchNorm Bias Clip Dropout ELU Exp Log PReLU Power ReLU Scale Sigmoid Softmax Swish TanH".split())
 WITHOUT_BACKWARD = {"Accuracy", "ArgMax", "Threshold"}  # refuse force_backward
-LOSSES = ("EuclideanLoss", "SoftmaxWithLoss", "InfogainLoss", "SigmoidCrossEntropyLoss", "HingeLoss", "ContrastiveLoss")
+LOSSES = (
+    "ContrastiveLoss",
+    "EuclideanLoss",
+    "HingeLoss",
+    "InfogainLoss",
+    "MultinomialLogisticLoss",
+    "SigmoidCrossEntropyLoss",
+    "SoftmaxWithLoss",
+)
 OTHERS = sorted(LOOPS.keys() - set(LOSSES) - {"Silence", "Accuracy"})
+FOLLOWERS = ("BatchNorm", "Scale", "Bias", "ReLU", "Dropout")
 SECOND_TOPS_HAVE_NO_GRADIENT = ("Pooling", "SoftmaxWithLoss", "InfogainLoss", "LSTM", "RNN")
 
 
@@ -47,7 +56,7 @@ class RandomNet:
             self.add_input(self.shape())
         wanted = self.rng.randint(1, 6)
         for _ in range(60):
-            if wanted and (self.rng.random() < 0.2 and self.try_twin() or self.try_layer(self.rng.choice(OTHERS))):
+            if wanted and (self.rng.random() < 0.2 and self.try_twin() or self.try_layer(self.another_kind())):
                 wanted -= 1
         if self.rng.random() < 0.5:
             self.try_layer(self.rng.choice(LOSSES + (() if self.forced else ("Accuracy",))))
@@ -79,6 +88,11 @@ class RandomNet:
 
     def readable(self):
         return [n for n in self.values if n not in self.constant | self.overwritten | self.leaves]
+
+    def another_kind(self):
+        """A layer type; after a convolution often one that inference may make a part of it."""
+        chain = self.steps and self.steps[-1].param.type in ("Convolution", "BatchNorm", "Scale")
+        return self.rng.choice(FOLLOWERS if chain and self.rng.random() < 0.5 else OTHERS)
 
     def try_layer(self, kind):
         """Append a layer of this type where one fits what there is."""
@@ -539,6 +553,12 @@ class RandomNet:
             raise Unfit
         p, inner = step.param.hinge_loss_param, math.prod(x.shape[1:])
         p.norm = self.rng.choice([p.L1, p.L2])
+        step.bottoms.append(self.add_input((len(x),), value=self.numbers.integers(inner, size=len(x))))
+
+    def draw_multinomiallogisticloss(self, step, x):
+        if not 2 <= x.ndim <= 4 or x.min() < 0.05:  # the logarithm is steep below
+            raise Unfit
+        inner = math.prod(x.shape[1:])
         step.bottoms.append(self.add_input((len(x),), value=self.numbers.integers(inner, size=len(x))))
 
     def draw_contrastiveloss(self, step, x):

@@ -299,3 +299,17 @@ def test_an_archive_that_has_nothing_for_the_trees_is_told_of(data):
     settle(DATASETS["casiab"], said.append)
     assert "DatasetB-1.zip: holds videos" in said[0] and "tools/crop.py casiab --help" in said[0]
     assert "holds no pictures crop-im or crop-seg/<subject>/<condition>/<view>/, but readme/x.png" in said[1]
+
+
+def test_trees_named_with_underscores(data):
+    """crop_im and crop_seg, as CASIA-B* is handed around: in archives, and as a folder that has a later part."""
+    casiab, first, second = DATASETS["casiab"], "001/nm-01/090/01.png", "002/nm-01/090/01.png"
+    make_zip(data / "CASIA-B/a.zip", [f"casiab/{tree}/{first}" for tree in ("crop_im", "crop_seg")])
+    settle(casiab, lambda _: None)
+    assert (data / "CASIA-B/crop-im" / first).exists() and (data / "CASIA-B/crop-seg" / first).exists()
+    for tree in ("im", "seg"):
+        (data / f"CASIA-B/crop-{tree}").rename(data / f"CASIA-B/crop_{tree}")
+    make_zip(data / "CASIA-B/b.zip", [f"{tree}/{second}" for tree in ("crop_im", "crop_seg")])
+    settle(casiab, lambda _: None)
+    assert (data / "CASIA-B/crop_im" / second).exists() and (data / "CASIA-B/crop_seg" / second).exists()
+    assert shown(data / "CASIA-B") == ["crop_im", "crop_seg"]

@@ -99,6 +99,8 @@ def test_split():
     assert len(casiab.split(ids, 62)[0]) == 62
     with pytest.raises(ValueError, match="train_num is 125, but 124 subjects"):
         casiab.split(ids, 125)
+    with pytest.raises(ValueError, match="casiab: no subjects were found; CASIA-B: by application"):
+        casiab.split([])  # advice such as 1..0 would be none
 
 
 def test_a_stray_folder_of_casiab_is_named(tmp_path):

@@ -1,14 +1,19 @@
 """What training refuses or leaves out, and what it says."""
 
+from pathlib import Path
+
 import cv2
+import numpy as np
 import pytest
 
+from eval.walks import Source, choose
 from layers.data_layers import training_sequences
 from layers.datasets import DATASETS
 from layers.frames import DataError
-from layers.hygiene import absent
+from layers.hygiene import NO_WHOLE_PERSON, absent
 from layers.names import folders, is_noise
 from layers.params import parse
+from layers.shape import FILE, HEADLESS, shape_of, write_shape
 from layers.sources import open_frames
 from tests.layers.trees import write_walkers
 
@@ -52,6 +57,19 @@ def test_both_kinds_of_difference_are_named(root, caplog):
     assert "1 of 8 sequences are left out, shorter than 11 frames: 001/nm-01/000 (10 frames, 11 masks)" in caplog.text
     unequal = "001/nm-01/090 (12 frames, 11 masks), 001/nm-02/000 (12 frames, 13 masks)"
     assert f"2 of 8 sequences are left out, not as many masks as frames: {unequal}" in caplog.text
+
+
+def test_walks_that_show_legs_alone_are_named(root, caplog, capsys):
+    """By what tools/crop.py keeps of their shapes: in training and in evaluation, where it is the test people's."""
+    for path, width in (("001/nm-02/090", 8), ("002/nm-01/000", 8), ("001/nm-01/000", 2)):
+        write_shape(root / "crop-im" / path / FILE, shape_of(np.ones((20, width), bool)))
+    training(root)
+    told = f"2 sequences {NO_WHOLE_PERSON}: 001/nm-02/090 ({HEADLESS}), 002/nm-01/000 ({HEADLESS})"
+    assert told in caplog.text
+    source = Source(DATASETS["walkers"], 1, root / "crop-im", None, Path(), Path())
+    with pytest.raises(ValueError, match="no probe walk among them"):  # which was looked at afterwards
+        choose(source, open_frames(root / "crop-im"), "test")
+    assert f"1 walks {NO_WHOLE_PERSON}: 002/nm-01/000" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["thumbs.db", "Thumbs.db", ".DS_Store", "@eaDir", "__MACOSX", "Desktop.ini", "._001"])

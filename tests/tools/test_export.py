@@ -4,6 +4,7 @@ import random
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,16 @@ def test_int8_stays_near_and_wants_samples(tmp_path, monkeypatch, capsys):
     assert "that is for nets with the inputs im0 .. im5" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         export.main(base)
+
+
+def test_a_state_dict_that_unpacks_to_more_than_it_has_is_refused(tmp_path):
+    torch.save({"w": torch.zeros(300_000)}, tmp_path / "plain.pt")
+    assert set(import_weights.read_state(tmp_path / "plain.pt")) == {"w"}
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(caffe.CaffeError, match=r"packed.pt: has \d+ bytes and unpacks to 12\d+; wanted"):
+        import_weights.read_state(tmp_path / "packed.pt")

@@ -108,7 +108,8 @@ def test_jumps_and_what_is_missing_are_named(root, capsys):
         mask = np.zeros((20, 13), np.uint8)
         mask[2:18, slice(1, 12) if i == 5 else slice(4, 8)] = 255
         cv2.imwrite(str(file), mask)
-    assert tool(check_data, root, "--train-num", "2") == 0
+    words = ["--im-path", str(root / "crop-im"), "--gt-path", str(root / "crop-seg"), "--train-num", "2"]
+    assert check_data.main(["casiab", *words, "--jobs", "1"]) == 0
     told = capsys.readouterr().out
     assert "frames in which the box or the person in it jumps" in told and f"{SEQ}/006.png" in told
     assert "001/nm-01/018" in told and "ids are missing: 004, 005" in told and "people are tested, not" in told

@@ -1,6 +1,7 @@
 """tools/setup.sh, with stand-ins for Python: nothing is installed here."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,7 +26,14 @@ esac
 def root(tmp_path):
     """A repository with what setup.sh reads, and Pythons old, bare and fit."""
     (tmp_path / "tools").mkdir()
-    for name in ("tools/setup.sh", "requirements.txt", "requirements-dev.txt", "pyproject.toml"):
+    for name in (
+        "tools/setup.sh",
+        "requirements.txt",
+        "requirements-dev.txt",
+        "requirements.lock",
+        "requirements-dev.lock",
+        "pyproject.toml",
+    ):
         shutil.copy(ROOT / name, tmp_path / name)
     for name, answers in {
         "old": dict(version="3.9", too_old=1, no_venv=0),
@@ -69,11 +77,12 @@ def test_an_unfit_python_is_named(root, python, words):
 def test_set_up_once(root):
     first = setup(root, "fit")
     assert first.returncode == 0, first.stderr
-    made, packages, project = installed(root)
+    made, hashed, packages, project = installed(root)
+    assert hashed.endswith("--require-hashes --no-deps -r requirements.lock")
     assert made == "made" and "-r requirements.txt" in packages and project.endswith("-e .")
     assert setup(root, "fit").stdout == ""
     assert setup(root, "fit").returncode == 0
-    assert len(installed(root)) == 3
+    assert len(installed(root)) == 4
 
 
 def test_what_the_tests_need_is_installed_on_demand(root):
@@ -112,7 +121,7 @@ def test_changed_requirements_are_installed(root):
     with open(root / "requirements.txt", "a") as f:
         f.write("another==1.0\n")
     assert setup(root, "fit").returncode == 0
-    assert len(installed(root)) == 5 and installed(root).count("made") == 1
+    assert len(installed(root)) == 7 and installed(root).count("made") == 1
 
 
 def test_another_python_makes_another_environment(root):
@@ -122,3 +131,22 @@ def test_another_python_makes_another_environment(root):
     (root / "installed").unlink()
     assert setup(root, None).returncode == 0  # no wish: what is there serves
     assert installed(root) == []
+
+
+NAME = r"[A-Za-z0-9._-]+"
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_the_lock_holds_every_version_of_the_list_with_hashes(name):
+    """torch apart, whose builds differ; `sh tools/lock.sh` writes the lock anew."""
+    lock = (ROOT / f"{name}.lock").read_text()
+    locked = re.findall(
+        rf"^({NAME})==(\S+)(?: ;[^\\]*)? \\\n(?:    --hash=sha256:[0-9a-f]{{64}}(?: \\)?\n?)+", lock, re.M
+    )
+    assert len(locked) == lock.count("==") - len(
+        re.findall("_version ==|_full_version ==|machine ==|platform ==|name ==", lock)
+    )
+    listed = (ROOT / f"{name}.txt").read_text() + (ROOT / "requirements.txt").read_text()
+    wanted = {(package.lower(), version) for package, version in re.findall(rf"^({NAME})==([^\s;#]+)", listed, re.M)}
+    assert wanted - set(locked) == {("torch", "2.13.0")}
+    assert not re.search(r"^(torch|triton|nvidia-|cuda-)", lock, re.M)

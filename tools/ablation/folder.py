@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eval import provenance
 from eval.tables import write_text
-from layers import whole
+from layers.bundled import whole
 from tools.ablation import nets
 from tools.ablation.plan import ARMS
 from tools.ablation.unit import RESULT, read

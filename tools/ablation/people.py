@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from eval.progress import Progress
-from layers import pack, whole
+from layers import pack
+from layers.bundled import whole
 from layers.frames import PLANES
 from tools import make_walkers
 from tools.ablation.plan import DATASET, GALLERY, LOOKS, PROBE

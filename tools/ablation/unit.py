@@ -23,7 +23,7 @@ from caffe.errors import CaffeError
 from caffe.text import message_to_text
 from eval import provenance
 from eval.tables import write_text
-from layers import whole
+from layers.bundled import program, whole
 from layers.frames import DataError
 from tools.ablation import nets, people
 from tools.ablation.plan import ARMS, REPORTED, VALIDATION, Size
@@ -79,6 +79,7 @@ def run(unit):
             os.dup2(log.fileno(), stream.fileno())
     os.chdir(unit.folder)
     try:
+        program.listen()
         finish(unit)
     except KeyboardInterrupt:
         sys.exit(STOPPED)

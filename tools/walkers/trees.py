@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from layers import whole
+from layers.bundled import whole
 from layers.datasets import DATASETS
 from tools.walkers.gait import FPS
 

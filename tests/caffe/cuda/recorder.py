@@ -4,6 +4,7 @@ As on a GPU: recording has no effect on what was there before; repeating runs no
 same tensors; to read a value on the host while recording is an error."""
 
 import torch
+import torch._dynamo  # which a dispatch mode imports when it is first used; its import holds the frames around it
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 

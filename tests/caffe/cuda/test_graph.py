@@ -244,6 +244,34 @@ def test_what_a_layer_carries_on(net):
     assert_equal(a, b)
 
 
+OVERWRITTEN = """
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "tanh" type: "TanH" bottom: "conv" top: "tanh" }
+layer { name: "drop" type: "Dropout" bottom: "tanh" top: "tanh" }
+layer { name: "elu" type: "ELU" bottom: "tanh" top: "tanh" }
+layer { name: "scale" type: "Scale" bottom: "tanh" top: "tanh" scale_param { filler { value: -2 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "tanh" top: "ip"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+"""
+
+
+@pytest.mark.parametrize("frugal", [False, True])
+def test_what_is_written_over_a_top_counts_in_a_graph(frugal):
+    """Backward reads it there (tests/caffe/test_overwritten.py), also in iterations that keep only what is needed."""
+    net = OVERWRITTEN + LOSS
+    a, b = plain(net=net, frugal=frugal), solver(net=net, engine=(engine := Recorder()), frugal=frugal)
+    derivative = solver(net=net)
+    for node in derivative.net.nodes:
+        node.duty.rereads = False
+    for s in (a, b, derivative):
+        s.step(WARM_UP + 5)
+    assert engine.replays == 2 * 5
+    for x, y in zip(a.net.learnable_params, b.net.learnable_params):
+        assert torch.equal(x.tensor(), y.tensor())
+    assert float(a.smoothed_loss) == float(b.smoothed_loss) != float(derivative.smoothed_loss)
+
+
 def test_a_solver_that_goes_takes_its_graphs_along():
     s = solver(engine=Recorder())
     s.step(WARM_UP + 2)

@@ -81,12 +81,18 @@ def _rois(count):
     return data("rois", count, 5)
 
 
-def faster_rcnn():
+def faster_rcnn(loss=False):
     text = data("data", 1, 3, 32, 32) + _rois(4) + conv("conv1", "data", 6) + relu("conv1") + pool("pool1", "conv1")
     text += layer("ROIPooling", "roi_pool", "pool1 rois",
                   "roi_pooling_param { pooled_h: 3 pooled_w: 3 spatial_scale: 0.5 }")  # fmt: skip
     text += layer("InnerProduct", "cls", "roi_pool", f"inner_product_param {{ num_output: 3 {XAVIER} }}")
-    return text + layer("Softmax", "cls_prob", "cls")
+    if not loss:
+        return text + layer("Softmax", "cls_prob", "cls")
+    text += data("targets", 4, 8) + data("inside", 4, 8) + data("outside", 4, 8)
+    text += layer("InnerProduct", "bbox", "roi_pool", f"inner_product_param {{ num_output: 8 {XAVIER} }}")
+    text += layer("SmoothL1Loss", "loss_bbox", "bbox targets inside outside",
+                  "loss_weight: 1 smooth_l1_loss_param { sigma: 3.0 }")  # fmt: skip
+    return _learns(text, "cls", (4,))
 
 
 def rpn():
@@ -111,14 +117,14 @@ def faster_rcnn_deploy():
     return text + layer("Softmax", "cls_prob", "cls")
 
 
-def rfcn():
+def rfcn(loss=False):
     text = (
         data("data", 1, 3, 32, 32) + _rois(4) + conv("conv1", "data", 6) + relu("conv1") + conv("maps", "conv1", 12, 1)
     )
     text += layer("PSROIPooling", "psroi", "maps rois",
                   "psroi_pooling_param { spatial_scale: 1 output_dim: 3 group_size: 2 }")  # fmt: skip
     text += pool("ave", "psroi", "pool: AVE kernel_size: 2 stride: 2")
-    return text + layer("Softmax", "cls_prob", "ave")
+    return _learns(text, "ave", (4,)) if loss else text + layer("Softmax", "cls_prob", "ave")
 
 
 def _learns(text, score, shape):
@@ -227,5 +233,5 @@ def fcn():
     return text + layer("Crop", "score", "up data", "crop_param { axis: 2 offset: 1 }")
 
 
-TRAINED = {f.__name__: f for f in (ssd_vgg, ssd_mobilenet, senet, shufflenet, segnet, enet, pspnet)}
-DEPLOY = TRAINED | {f.__name__: f for f in (faster_rcnn, faster_rcnn_deploy, rpn, rfcn, yolo, lenet, resnet, fcn)}
+TRAINED = {f.__name__: f for f in (ssd_vgg, ssd_mobilenet, faster_rcnn, rfcn, senet, shufflenet, segnet, enet, pspnet)}
+DEPLOY = TRAINED | {f.__name__: f for f in (faster_rcnn_deploy, rpn, yolo, lenet, resnet, fcn)}

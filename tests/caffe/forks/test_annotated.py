@@ -194,7 +194,7 @@ def test_samples_meet_their_constraint():
 def test_constraint(bound, good):
     constraint = text_format.Parse(bound, caffe_pb2.SampleConstraint())
     box, window = np.array([[0.25, 0.25, 0.5, 0.5]], np.float32), np.array([0, 0, 0.5, 0.5], np.float32)
-    assert allowed(constraint, window, box) == good
+    assert allowed(constraint, window[None], box).tolist() == [good]
 
 
 def test_whole_of_ssd_learns_and_repeats(source):
@@ -235,6 +235,8 @@ def test_whole_of_ssd_learns_and_repeats(source):
         ("distort_param { contrast_lower: 2 contrast_upper: 1 }", "", "contrast_upper is below"),
         ("expand_param { max_expand_ratio: 0.5 }", "", "max_expand_ratio is 0.5"),
         ("", "batch_sampler { use_original_image: false }", "use_original_image: false is not here"),
+        ("", "batch_sampler { sampler { min_scale: 0 } }", "wanted 0 < min_scale"),
+        ("", "batch_sampler { max_trials: 4000000000 }", "max_trials is 4000000000"),
         ("crop_size: 9", "", "crop_size is 9; an image has shape"),
     ],
 )

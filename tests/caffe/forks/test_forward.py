@@ -150,6 +150,8 @@ def test_spatial_dropout():
         ("shrink_factor: 2 zoom_factor: 3", (7, 7)),
         ("pad_beg: -1 pad_end: -1 height: 6 width: 9", (6, 9)),
         ("height: 1 width: 1", (1, 1)),
+        ("height: 4 width: 4 zoom_factor: 2", (9, 11)),
+        ("height: 4 width: 4 zoom_factor: 2 shrink_factor: 2", (4, 4)),
     ],
 )
 def test_interp(text, size):

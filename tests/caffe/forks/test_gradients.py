@@ -71,7 +71,8 @@ def test_center_loss():
     net = layer_net(f'type: "CenterLoss" {own}', (4, 5), (4,))
     check_gradients(net, ROWS, LABELS, params=False)
     centers = net.params["layer"][0]
-    forward(net, ROWS, LABELS)
+    loss = sum(((x - centers.data[int(y)]) ** 2).sum() for x, y in zip(ROWS, LABELS)) / (2 * len(ROWS))
+    np.testing.assert_allclose(forward(net, ROWS, LABELS)[0], loss, rtol=1e-5)
     net.blobs["t0"].diff[...] = 3
     centers.diff[...] = 0
     net.backward()

@@ -45,7 +45,7 @@ SCENES = [
     {"mining_type": "NONE", "share_location": False, "use_prior_for_matching": False, "overlap_threshold": 0.2},
     {"use_prior_for_matching": False, "overlap_threshold": 0.3, "neg_overlap": 0.4},
     {"use_prior_for_matching": False, "bp_inside": True, "overlap_threshold": 0.2, "neg_pos_ratio": 1.5},
-    {"bp_inside": True, "ignore_cross_boundary_bbox": False, "match_type": "PER_PREDICTION"},
+    {"bp_inside": True, "ignore_cross_boundary_bbox": False},
     {"mining_type": "HARD_EXAMPLE", "sample_size": 7, "overlap_threshold": 0.3},
     {"mining_type": "HARD_EXAMPLE", "sample_size": 5, "bp_inside": True, "loc_loss_type": "L2"},
     {"map_object_to_agnostic": True, "neg_pos_ratio": 2},
@@ -202,6 +202,7 @@ def test_multibox_loss(own):
     rng = np.random.default_rng(8)
     loc, conf, priors = scene(items=3, count=14, places=1 if o["share_location"] else 3, rng=rng)
     loc *= 0.7
+    priors[:, 0] = 0.5 + 1.25 * (priors[:, 0] - 0.5)  # so that some reach out of the image
     conf = rng.normal(size=conf.shape).astype(np.float32)
     told = {**own, "code_type": o["code_type"]}
     normalization = told.pop("normalization", "VALID")
@@ -216,7 +217,8 @@ def test_multibox_loss(own):
     )
     loss, dloc, dconf, (positives, negatives) = loop_loss(loc, conf, priors, TRUTH, o)
     assert positives > 3 and (negatives or o["mining_type"] == "NONE")
-    assert ((priors < 0) | (priors > 1)).any()  # some reach out of the image
+    for field in ("bp_inside", "ignore_cross_boundary_bbox"):
+        assert not o[field] or abs(loop_loss(loc, conf, priors, TRUTH, {**o, field: False})[0] - loss) > 1e-3
     np.testing.assert_allclose(forward(net, loc, conf, priors, TRUTH)[0], loss, rtol=1e-4)
     found = backward(net, np.float32(1))
     np.testing.assert_allclose(found[0], dloc, rtol=1e-3, atol=1e-5)

@@ -187,3 +187,26 @@ def test_leveldb_without_its_package(source, monkeypatch):
     monkeypatch.setitem(sys.modules, "plyvel", None)  # importing it fails
     with pytest.raises(CaffeError, match="LEVELDB, which is the default backend, needs the package plyvel: `pip"):
         net_of(layer(source).replace("backend: LMDB", ""))
+
+
+@pytest.mark.parametrize("damage", ["cut off", "zeros", "leads nowhere"])
+def test_a_damaged_lmdb_is_a_sentence_and_ends_no_process(tmp_path, damage):
+    """LMDB itself would end it with a bus error, or read whatever lies there."""
+    images = RNG.integers(0, 256, (40, 3, 40, 60), dtype=np.uint8)  # each record has pages of its own
+    source = write(tmp_path / "db", [datum(image, i) for i, image in enumerate(images)])
+    net, file = net_of(layer(source)), source / "data.mdb"
+    whole = bytearray(file.read_bytes())
+    if damage == "cut off":
+        file.write_bytes(whole[: len(whole) // 2])
+    elif damage == "zeros":
+        file.write_bytes(bytes(len(whole)))
+    else:
+        for number in range(20, 40):  # of pages
+            whole = whole.replace(number.to_bytes(8, "little"), (2**40).to_bytes(8, "little"))
+        file.write_bytes(whole)
+    told = r"data\.mdb: .*(cut off|no LMDB|points to)|is no Datum|damaged"
+    with pytest.raises(CaffeError, match=told):
+        for _ in range(30):
+            forward(net, "label")
+    with pytest.raises(CaffeError, match="cannot read|damaged|cut off"):
+        net_of(layer(source, batch=40))

@@ -145,3 +145,11 @@ def test_in_place_the_parameters_get_the_gradient_of_the_top(kind):
     backward(net, diff)
     np.testing.assert_allclose(held, diff * (3 if kind == "Scale" else 1), rtol=1e-6)
     np.testing.assert_allclose(net.params["layer"][-1].diff, diff, rtol=1e-6)
+
+
+def test_the_bias_of_a_scale_by_a_bottom_keeps_its_shape():
+    net = layer_net('type: "Scale" scale_param { axis: 0 bias_term: true }', (2, 3), (2, 3))
+    for name in ("b0", "b1"):
+        net.blobs[name].reshape(1, 3)
+    with pytest.raises(CaffeError, match=r"bottom\[1\] has shape \(1, 3\); wanted that of the bias, \(2, 3\)"):
+        net.reshape()

@@ -15,6 +15,8 @@ WIDEST_HEAD = 0.2  # heights; heads have 0.09 to 0.13 of them, hips and chests a
 UNLIKE = 0.45  # mean difference from the others' median, as a share of their mean width
 OTHERS = 4  # walks of a camera, at least, that say what is usual
 
+FILE = ".shape.json"  # in a walk's folder of frames, by tools/crop.py; hidden, so that no reader takes it for a frame
+
 HEADLESS = "no head in any frame: legs alone?"
 STRANGE = "another shape than the camera's other walks, all along: a part of a person?"
 

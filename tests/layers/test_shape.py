@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tools.shape import (
+from layers.shape import (
     HEADLESS,
     STRANGE,
     parts_of_people,

@@ -1,0 +1,153 @@
+"""Ctrl-C at any moment of any command: no traceback, exit 130, and the same command goes on.
+
+`GAITNET_INTERRUPTS=100 pytest -m slow tests/test_ctrl_c.py` stops each command at so many random moments."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.layers.trees import write_walkers
+
+ROOT = Path(__file__).resolve().parents[1]
+MOMENTS = int(os.environ.get("GAITNET_INTERRUPTS", 20))
+PYTHON = sys.executable
+CAFFE = shutil.which("caffe", path=str(Path(PYTHON).parent)) or "caffe"
+# Python's own start, before it has read a line of ours.
+OWN_START = re.compile(r"init_import_site|File \"<frozen (site|importlib)|in execsitecustomize|encodings")
+NET = """
+layer { name: "x" type: "DummyData" top: "x"
+        dummy_data_param { shape { dim: 4 dim: 5 } data_filler { type: "gaussian" } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 3 } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "ip" top: "loss" }
+"""
+SOLVER = 'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 400 snapshot: 50 snapshot_prefix: "run"'
+COMMANDS = {
+    "caffe train": [CAFFE, "train", "--solver=solver.prototxt"],
+    "caffe test": [CAFFE, "test", "--model=net.prototxt", "--weights=start.caffemodel", "--iterations=50"],
+    "caffe time": [CAFFE, "time", "--model=net.prototxt", "--iterations=50"],
+    "caffe check": [CAFFE, "check", "net.prototxt"],
+    "python -m caffe": [PYTHON, "-m", "caffe", "check", "net.prototxt"],
+    "convert_imageset": [PYTHON, "-m", "caffe.tools.convert_imageset", "images/", "list.txt", "db"],
+    "pack_frames": [PYTHON, ROOT / "tools/pack_frames.py", "walkers", "--im-path", "crop-im", "--gt-path", "crop-seg"],
+    "make_walkers": [PYTHON, ROOT / "tools/make_walkers.py", "--subjects", "1", "--frames", "12", "--out", "made",
+                     "--conditions", "nm-01", "--jobs", "2"],
+    "check_data": [PYTHON, ROOT / "tools/check_data.py", "walkers", "--im-path", "crop-im", "--gt-path", "crop-seg",
+                   "--train-num", "1", "--jobs", "2"],
+    "make_prototxt": [PYTHON, ROOT / "tools/make_prototxt.py", "walkers", "--out", "made-nets"],
+    "draw_net": [PYTHON, ROOT / "tools/draw_net.py", "net.prototxt", "net.dot"],
+    "list_layers": [PYTHON, ROOT / "tools/list_layers.py", "--check"],
+    "export": [PYTHON, ROOT / "tools/export.py", "--model", "net.prototxt", "--weights", "start.caffemodel",
+               "--torch", "net.pt"],
+    "evaluation": [PYTHON, ROOT / "eval/eval-walkers.py", "--features", "features.npz", "--out", "out", "--report"],
+    "python -m eval": [PYTHON, "-m", "eval", "walkers", "--features", "features.npz", "--out", "out"],
+    "compare": [PYTHON, ROOT / "eval/compare.py", "casiab", "--run", "a", "features.npz", "--out", "compared"],
+    "study": [PYTHON, ROOT / "tools/study.py", "--folder", "study", "--quick", "--people", "2", "--arms", "seg"],
+}  # fmt: skip
+BEFORE = {"convert_imageset": ["db"], "make_walkers": ["made"], "pack_frames": ["pack"], "evaluation": ["out"]}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ctrl-c")
+    write_walkers(folder, subjects=2)
+    (folder / "net.prototxt").write_text(NET)
+    (folder / "solver.prototxt").write_text(SOLVER)
+    (folder / "images").mkdir()
+    for i in range(30):
+        cv2.imwrite(str(folder / f"images/{i}.png"), np.full((9, 9, 3), i, np.uint8))
+    (folder / "list.txt").write_text("".join(f"{i}.png {i}\n" for i in range(30)))
+    import caffe
+
+    caffe.Net(str(folder / "net.prototxt"), caffe.TRAIN).save(str(folder / "start.caffemodel"))
+    write_features(folder / "features.npz")
+    return folder
+
+
+def write_features(path):
+    from eval.features import Features, write_cache
+
+    rng, views = np.random.default_rng(0), [f"{view:03d}" for view in range(0, 181, 18)]
+    rows = [(person, walk, view) for person in (37, 38, 39) for walk in ("nm-01", "nm-05") for view in views]
+    ids, walks, angles = zip(*rows)
+    vectors = np.array(ids)[:, None] + rng.normal(size=(len(rows), 16))
+    roles = np.where(np.array(walks) == "nm-01", "gallery", "probe")
+    covariates = np.where(roles == "probe", "NM", "")
+    names = np.array([f"{person:03d}/{walk}/{view}" for person, walk, view in rows])
+    groups = np.array([views.index(view) for view in angles])
+    key = {"dataset": "walkers", "part": "test", "train_num": 36, "ground_truth": False}
+    write_cache(path, Features(vectors.astype(np.float32), np.array(ids), groups, roles, covariates, names), key, {})
+
+
+def start(name, place):
+    for path in BEFORE.get(name, ()):
+        shutil.rmtree(place / path, ignore_errors=True)
+    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), MPLBACKEND="Agg")
+    return subprocess.Popen(list(map(str, COMMANDS[name])), cwd=place, env=environment, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                            start_new_session=True)  # fmt: skip
+
+
+def seconds(name, place):
+    """How long it takes, and that it works at all."""
+    began = time.monotonic()
+    job = start(name, place)
+    said, _ = job.communicate(timeout=600)
+    assert job.returncode == 0, said
+    return time.monotonic() - began
+
+
+def stop(name, place, after):
+    """Ctrl-C after so many seconds; (exit status, what was said)."""
+    job = start(name, place)
+    time.sleep(after)
+    os.killpg(job.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
+    said, _ = job.communicate(timeout=600)
+    return job.returncode, said
+
+
+def assert_quiet(status, said, after):
+    if OWN_START.search(said) and "/caffe/" not in said and "/tools/" not in said and "/eval/" not in said:
+        return
+    assert not re.search(r"Traceback|Exception ignored|KeyboardInterrupt", said), f"after {after:.3f} s: {said[-3000:]}"
+    status = 130 if status == -signal.SIGINT else status  # as a shell shows both: Python itself ends in this way
+    assert status in (0, 130), f"after {after:.3f} s: {status}\n{said[-2000:]}"  # 0: it had done its work
+
+
+def test_all_scripts_begin_and_end_in_the_same_way():
+    scripts = [
+        path for room in ("tools", "eval") for path in (ROOT / room).glob("*.py") if "__main__" in path.read_text()
+    ]
+    for path in scripts:
+        text = path.read_text()
+        if path.name != "solver_facts.py":  # which has to do without the repository
+            assert "program.guard(__name__)" in text and "sys.exit(program.run(" in text, path
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("name", ["caffe check", "pack_frames", "make_walkers", "python -m eval"])
+def test_a_command_that_is_stopped_says_so_and_no_more(place, name):
+    for after in (0.25, 0.7):
+        assert_quiet(*stop(name, place, after), after)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_ctrl_c_at_any_moment(place, name):
+    whole, rng = seconds(name, place), random.Random(name)
+    for _ in range(MOMENTS):
+        after = rng.uniform(0, whole)
+        assert_quiet(*stop(name, place, after), after)
+    seconds(name, place)  # the same command goes on to the end
+    leftovers = [path.name for path in place.rglob("*.tmp*")]
+    assert len(leftovers) <= 2, leftovers  # of those that were ended at once
