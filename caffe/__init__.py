@@ -37,9 +37,16 @@ __version__ = "1.0.0"  # of the Caffe whose behaviour this is
 _HOMES = {
     "net": ("Net",),
     "blob": ("Blob",),
-    "solver": ("Solver", "SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver",
-               "AdamSolver",
-               "get_solver"),
+    "solver": (
+        "Solver",
+        "SGDSolver",
+        "NesterovSolver",
+        "AdaGradSolver",
+        "RMSPropSolver",
+        "AdaDeltaSolver",
+        "AdamSolver",
+        "get_solver",
+    ),
     "device": ("set_device", "set_mode_cpu", "set_mode_gpu"),
     "random": ("set_random_seed",),
     "net_build": ("layer_type_list",),
@@ -51,7 +58,7 @@ _HOMES = {
     "chains": ("optimize",),
     "classifier": ("Classifier",),
     "detector": ("Detector",),
-}  # fmt: skip
+}
 _MODULES = ("classifier", "coord_map", "detector", "dnn", "draw", "io", "net_spec", "proto", "pycaffe")
 
 

@@ -50,7 +50,8 @@ def find(nodes, may_vanish=None) -> dict[int, list[Node]]:
 
 def _after(node, readers, may_vanish):
     """The chain of the convolution `node`."""
-    chain, top = [], node.top_ids[0]
+    chain: list = []
+    top = node.top_ids[0]
     while not any(node.loss_weights):
         later = [n for n in readers.get(top, []) if n.index > node.index]
         if not later or len(later[0].bottom_ids) != 1 or len(later[0].top_ids) != 1:

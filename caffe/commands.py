@@ -15,9 +15,20 @@ from caffe.signals import Signals
 
 
 def train(
-    solver, snapshot, weights, gpu, precision, deterministic, level, stage, sigint_effect, sighup_effect, tensorboard,
-    typed, **_
-) -> int:  # fmt: skip
+    solver,
+    snapshot,
+    weights,
+    gpu,
+    precision,
+    deterministic,
+    level,
+    stage,
+    sigint_effect,
+    sighup_effect,
+    tensorboard,
+    typed,
+    **_,
+) -> int:
     """Train or finetune a model."""
     if not solver:
         raise CaffeError("Need a solver definition to train.")

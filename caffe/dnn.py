@@ -98,8 +98,9 @@ class Layer:
     def blobs(self, arrays):
         own, given = self.blobs, [np.asarray(array, np.float32) for array in arrays]
         if [array.size for array in own] != [array.size for array in given]:
-            raise CaffeError(f"layer '{self.name}' has parameters {[a.shape for a in own]}, not "
-                             f"{[a.shape for a in given]}")  # fmt: skip
+            raise CaffeError(
+                f"layer '{self.name}' has parameters {[a.shape for a in own]}, not {[a.shape for a in given]}"
+            )
         for array, value in zip(own, given):
             array[...] = value.reshape(array.shape)
 

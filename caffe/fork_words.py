@@ -5,8 +5,16 @@ read as BVLC Caffe's.
 """
 
 ENGINES = ("engine", "conv_algos_override")
-ROUNDING = {"true": "CEIL", "1": "CEIL", "True": "CEIL", "t": "CEIL",
-            "false": "FLOOR", "0": "FLOOR", "False": "FLOOR", "f": "FLOOR"}  # fmt: skip
+ROUNDING = {
+    "true": "CEIL",
+    "1": "CEIL",
+    "True": "CEIL",
+    "t": "CEIL",
+    "false": "FLOOR",
+    "0": "FLOOR",
+    "False": "FLOOR",
+    "f": "FLOOR",
+}
 
 
 def in_our_words(message, field, value):
@@ -46,21 +54,29 @@ FIELDS = {
     ("LayerParameter", "video_data_param"): SSD_VIDEO,
     **{("SolverParameter", name): SSD_TEST for name in ("eval_type", "ap_version", "show_per_class_result")},
     ("LayerParameter", "detection_evaluate_param"): ("SSD", "leave the layer out, and compare detections in a script"),
-    **{("ConvolutionParameter", name): ("DeepLab", "the distance between a kernel's taps: write dilation in its place")
-       for name in ("hole", "hole_h", "hole_w")},
+    **{
+        ("ConvolutionParameter", name): ("DeepLab", "the distance between a kernel's taps: write dilation in its place")
+        for name in ("hole", "hole_h", "hole_w")
+    },
     **{("LossParameter", name): SEGNET_WEIGHTS for name in ("weight_by_label_freqs", "class_weighting")},
     ("LossParameter", "pre_fixed_normalizer"): OHEM,
-    **{("NetParameter", name): NVIDIA_PRECISION for name in (
-        "default_forward_type", "default_backward_type", "default_forward_math", "default_backward_math")},
-    **{("LayerParameter", name): NVIDIA_PRECISION for name in (
-        "forward_type", "backward_type", "forward_math", "backward_math")},
+    **{
+        ("NetParameter", name): NVIDIA_PRECISION
+        for name in ("default_forward_type", "default_backward_type", "default_forward_math", "default_backward_math")
+    },
+    **{
+        ("LayerParameter", name): NVIDIA_PRECISION
+        for name in ("forward_type", "backward_type", "forward_math", "backward_math")
+    },
     ("SolverParameter", "solver_data_type"): NVIDIA_PRECISION,
     ("LayerParameter", "dense_image_data_param"): SEGNET_DATA,
     ("LayerParameter", "detectnet_groundtruth_param"): DETECTNET,
     ("CenterLossParameter", "distance_type"): ("caffe-windows", "leave it out if it asks for the L2 distance"),
-    **{("PriorBoxParameter", name): ("OpenCV", "leave it out; write offset, or make the boxes' array an Input")
-       for name in ("offset_h", "offset_w", "width", "height")},
-}  # fmt: skip
+    **{
+        ("PriorBoxParameter", name): ("OpenCV", "leave it out; write offset, or make the boxes' array an Input")
+        for name in ("offset_h", "offset_w", "width", "height")
+    },
+}
 # layer type: the fork that it comes from, what to do.
 TYPES = {
     "VideoData": SSD_VIDEO,

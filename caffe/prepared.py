@@ -39,7 +39,7 @@ class Prepared:
 
 def available() -> bool:
     """Whether this torch computes with oneDNN on the CPU."""
-    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
+    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
 def convolution(weight, bias, shape, stride, pad, dilation, group, relu=False):

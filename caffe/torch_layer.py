@@ -52,7 +52,7 @@ class TorchLayer(BuiltinLayer):
     def __init_subclass__(cls, **given):
         super().__init_subclass__(**given)
         if "compute" in vars(cls) and "infer" not in vars(cls):
-            cls.infer = TorchLayer.infer  # a faster way belongs to the computation that it was written for
+            cls.infer = TorchLayer.infer  # type: ignore[method-assign]  # a faster way belongs to the computation that it was written for
 
     # ---- what a layer type defines
 
@@ -122,8 +122,10 @@ class TorchLayer(BuiltinLayer):
         self._top_shapes = [tuple(s) for s in shapes][: len(top)]
         for blob, own, shape in zip(top, bottom, self._top_shapes):
             if blob is own and math.prod(shape) != own.count:
-                self.fail(f"works in place on a blob of shape {own.shape}, but its top has shape {shape}; "
-                          "give it a top of its own")  # fmt: skip
+                self.fail(
+                    f"works in place on a blob of shape {own.shape}, but its top has shape {shape}; "
+                    "give it a top of its own"
+                )
         for blob, shape in zip(top, self._top_shapes):
             blob.reshape(*shape)
         self._shapes_for = key

@@ -16,22 +16,43 @@ from caffe.upgrade import upgrade_net, upgrade_solver
 @program.installed
 def net_text(argv=None) -> int:
     """upgrade_net_proto_text OLD.prototxt NEW.prototxt"""
-    return _run("upgrade_net_proto_text", "prototxt", caffe_pb2.NetParameter, read_text, upgrade_net,
-                lambda net: message_to_text(net).encode(), argv)  # fmt: skip
+    return _run(
+        "upgrade_net_proto_text",
+        "prototxt",
+        caffe_pb2.NetParameter,
+        read_text,
+        upgrade_net,
+        lambda net: message_to_text(net).encode(),
+        argv,
+    )
 
 
 @program.installed
 def net_binary(argv=None) -> int:
     """upgrade_net_proto_binary OLD.caffemodel NEW.caffemodel"""
-    return _run("upgrade_net_proto_binary", "caffemodel", caffe_pb2.NetParameter, read_binary, upgrade_net,
-                _without_checksum, argv)  # fmt: skip
+    return _run(
+        "upgrade_net_proto_binary",
+        "caffemodel",
+        caffe_pb2.NetParameter,
+        read_binary,
+        upgrade_net,
+        _without_checksum,
+        argv,
+    )
 
 
 @program.installed
 def solver_text(argv=None) -> int:
     """upgrade_solver_proto_text OLD.prototxt NEW.prototxt"""
-    return _run("upgrade_solver_proto_text", "prototxt", caffe_pb2.SolverParameter, read_text, upgrade_solver,
-                lambda solver: message_to_text(solver).encode(), argv)  # fmt: skip
+    return _run(
+        "upgrade_solver_proto_text",
+        "prototxt",
+        caffe_pb2.SolverParameter,
+        read_text,
+        upgrade_solver,
+        lambda solver: message_to_text(solver).encode(),
+        argv,
+    )
 
 
 def _without_checksum(net):

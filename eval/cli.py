@@ -152,9 +152,20 @@ def source_of(dataset, args):
     print(f"weights {weights}", file=sys.stderr)
     train_num = len(read_partition(args.partition)[0]) if args.partition else args.train_num
     return Source(
-        dataset, train_num, im_path, gt_path, args.model, weights, args.clips, args.seed, args.gpu, args.cache,
-        args.leaked, args.partition, args.excluded,
-    )  # fmt: skip
+        dataset,
+        train_num,
+        im_path,
+        gt_path,
+        args.model,
+        weights,
+        args.clips,
+        args.seed,
+        args.gpu,
+        args.cache,
+        args.leaked,
+        args.partition,
+        args.excluded,
+    )
 
 
 def paths_of(dataset, args, folder):

@@ -156,8 +156,10 @@ def difference(kind, first, other, num_groups, seed):
     if not all(sides):
         return ""
     identical = num_groups == 1
-    means = [np.mean([metrics.overall(metrics.cell_means(h, g, num_groups), identical) for h, g, _ in side])
-             for side in sides]  # fmt: skip
+    means = [
+        np.mean([metrics.overall(metrics.cell_means(h, g, num_groups), identical) for h, g, _ in side])
+        for side in sides
+    ]
     told = f"{100 * (means[1] - means[0]):+.1f}"
     people = [np.unique(subjects) for side in sides for _, _, subjects in side]
     if any(not np.array_equal(people[0], some) for some in people[1:]):

@@ -18,8 +18,15 @@ TRAINING = ("training", "training_told", "training_leaked")  # what a cache's ke
 MOST_BYTES = 2**30  # of a cache, unpacked; that of all of CASIA-B takes a tenth
 # What a cache holds: kind and axes of each array (N sequences, of which K are shown), as eval.extract explains them.
 FEATURES = dict(vectors="f N D", labels="i N", groups="i N", roles="U N", covariates="U N", names="U N")
-EXTRAS = dict(energy="f N 64 64", true_energy="f N 64 64", agreement="f N 3", frames="i N",
-              shown="u1 K 4 64 64", shown_mask="u1 K 64 64", shown_walks="i K")  # fmt: skip
+EXTRAS = dict(
+    energy="f N 64 64",
+    true_energy="f N 64 64",
+    agreement="f N 3",
+    frames="i N",
+    shown="u1 K 4 64 64",
+    shown_mask="u1 K 64 64",
+    shown_walks="i K",
+)
 
 
 class FeatureFileError(ValueError):

@@ -70,16 +70,19 @@ def of_result(result, title, views):
     notes = [] if verdict == "unseen" else [f"{mark}Test people: {result['training']['told']}."]
     if views:
         parts = result.get("covariates") or {"NM": result["identification"]}
-        rows = [(LABELS.get(name, name) + mark, percents(figures(part["rank1_table"], True)))
-                for name, part in parts.items()]  # fmt: skip
+        rows = [
+            (LABELS.get(name, name) + mark, percents(figures(part["rank1_table"], True)))
+            for name, part in parts.items()
+        ]
         told = f"{title}: rank-1 (%) by probe view, identical view left out"
         return Table(told, "probes", columns_of(groups, True), rows, notes=notes)
     table = result["identification"]["rank1_table"]
     if len(groups) == 1:
         return Table(f"{title}: rank-1 (%)", "probes", ["rank-1"], [("all" + mark, percents(table[0]))], notes=notes)
     all_means, others = by_probe(table, True), by_probe(table)
-    rows = [(name + mark, percents([*row, mean, other]))
-            for name, row, mean, other in zip(groups, table, all_means, others)]  # fmt: skip
+    rows = [
+        (name + mark, percents([*row, mean, other])) for name, row, mean, other in zip(groups, table, all_means, others)
+    ]
     last = ["", *[""] * (len(groups) - 1), *percents([metrics.mean_of(all_means), metrics.mean_of(others)])]
     told = f"{title}: rank-1 (%), probes in rows, gallery in columns"
     return Table(

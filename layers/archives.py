@@ -327,13 +327,19 @@ class members_of:
             self.archive: Any = zipfile.ZipFile(self.path)
             infos = self.archive.infolist()
             require_few(self.path, infos)
-            return [Member(info.filename, info.file_size, lambda info=info: self.archive.open(info))
-                    for info in infos if not info.is_dir() and not is_link(info)]  # fmt: skip
+            return [
+                Member(info.filename, info.file_size, lambda info=info: self.archive.open(info))
+                for info in infos
+                if not info.is_dir() and not is_link(info)
+            ]
         self.archive = tarfile.open(self.path)
         infos = self.archive.getmembers()
         require_few(self.path, infos)
-        return [Member(info.name, info.size, lambda info=info: self.archive.extractfile(info))
-                for info in infos if info.isreg()]  # fmt: skip
+        return [
+            Member(info.name, info.size, lambda info=info: self.archive.extractfile(info))
+            for info in infos
+            if info.isreg()
+        ]
 
     def __exit__(self, *_):
         self.archive.close()

@@ -56,9 +56,9 @@ def unlike(shapes, paths):
 def strange_frames(shapes):
     """bool (frames,): is a frame's shape no whole person's, though that of the walk is? `shapes`: of `shape_of`."""
     usual = shape_of_walk(shapes)
-    return np.array([
-        shape is not None and (differs(shape, usual) or headless(shape) and not headless(usual)) for shape in shapes
-    ])  # fmt: skip
+    return np.array(
+        [shape is not None and (differs(shape, usual) or headless(shape) and not headless(usual)) for shape in shapes]
+    )
 
 
 def headless(shape):

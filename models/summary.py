@@ -20,9 +20,10 @@ SHAPES = {"im": (3, SIZE, SIZE), "gt": (1, SIZE, SIZE), "label": (), "sim": ()} 
 def main(steps, gaitnet, deploy, argv=None) -> int:
     """The command line of models.gaitnet, which gives its names."""
     parser = argparse.ArgumentParser(
-        prog="python -m models.gaitnet", description="Tell of GaitNet's nets.",
+        prog="python -m models.gaitnet",
+        description="Tell of GaitNet's nets.",
         epilog="Example: python -m models.gaitnet --summary joint",
-    )  # fmt: skip
+    )
     parser.add_argument("--summary", required=True, choices=[*steps, "deploy"], help="the net to make a table of")
     parser.add_argument("--dataset", default="casiab", choices=sorted(DATASETS), help="whose (default: casiab)")
     args = parser.parse_args(argv)

@@ -39,20 +39,51 @@ COMMANDS = {
     "python -m caffe": [PYTHON, "-m", "caffe", "check", "net.prototxt"],
     "convert_imageset": [PYTHON, "-m", "caffe.tools.convert_imageset", "images/", "list.txt", "db"],
     "pack_frames": [PYTHON, ROOT / "tools/pack_frames.py", "walkers", "--im-path", "crop-im", "--gt-path", "crop-seg"],
-    "make_walkers": [PYTHON, ROOT / "tools/make_walkers.py", "--subjects", "1", "--frames", "12", "--out", "made",
-                     "--conditions", "nm-01", "--jobs", "2"],
-    "check_data": [PYTHON, ROOT / "tools/check_data.py", "walkers", "--im-path", "crop-im", "--gt-path", "crop-seg",
-                   "--train-num", "1", "--jobs", "2"],
+    "make_walkers": [
+        PYTHON,
+        ROOT / "tools/make_walkers.py",
+        "--subjects",
+        "1",
+        "--frames",
+        "12",
+        "--out",
+        "made",
+        "--conditions",
+        "nm-01",
+        "--jobs",
+        "2",
+    ],
+    "check_data": [
+        PYTHON,
+        ROOT / "tools/check_data.py",
+        "walkers",
+        "--im-path",
+        "crop-im",
+        "--gt-path",
+        "crop-seg",
+        "--train-num",
+        "1",
+        "--jobs",
+        "2",
+    ],
     "make_prototxt": [PYTHON, ROOT / "tools/make_prototxt.py", "walkers", "--out", "made-nets"],
     "draw_net": [PYTHON, ROOT / "tools/draw_net.py", "net.prototxt", "net.dot"],
     "list_layers": [PYTHON, ROOT / "tools/list_layers.py", "--check"],
-    "export": [PYTHON, ROOT / "tools/export.py", "--model", "net.prototxt", "--weights", "start.caffemodel",
-               "--torch", "net.pt"],
+    "export": [
+        PYTHON,
+        ROOT / "tools/export.py",
+        "--model",
+        "net.prototxt",
+        "--weights",
+        "start.caffemodel",
+        "--torch",
+        "net.pt",
+    ],
     "evaluation": [PYTHON, ROOT / "eval/eval-walkers.py", "--features", "features.npz", "--out", "out", "--report"],
     "python -m eval": [PYTHON, "-m", "eval", "walkers", "--features", "features.npz", "--out", "out"],
     "compare": [PYTHON, ROOT / "eval/compare.py", "casiab", "--run", "a", "features.npz", "--out", "compared"],
     "study": [PYTHON, ROOT / "tools/study.py", "--folder", "study", "--quick", "--people", "2", "--arms", "seg"],
-}  # fmt: skip
+}
 BEFORE = {"convert_imageset": ["db"], "make_walkers": ["made"], "pack_frames": ["pack"], "evaluation": ["out"]}
 
 
@@ -92,9 +123,17 @@ def start(name, place):
     for path in BEFORE.get(name, ()):
         shutil.rmtree(place / path, ignore_errors=True)
     environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), MPLBACKEND="Agg")
-    return subprocess.Popen(list(map(str, COMMANDS[name])), cwd=place, env=environment, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                            start_new_session=True)  # fmt: skip
+    return subprocess.Popen(
+        list(map(str, COMMANDS[name])),
+        cwd=place,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
 
 
 def seconds(name, place):

@@ -117,8 +117,15 @@ def test_a_walk_that_leads_back_to_its_tree_is_told(tmp_path, capsys):
 
 def run(words, folder, **environment):
     told = dict(os.environ, OMP_NUM_THREADS="1", **environment)
-    return subprocess.run(list(map(str, words)), cwd=folder, env=told, capture_output=True, text=True, timeout=300,
-                          errors="surrogateescape")  # fmt: skip
+    return subprocess.run(
+        list(map(str, words)),
+        cwd=folder,
+        env=told,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        errors="surrogateescape",
+    )
 
 
 CAFFE = [sys.executable, "-m", "caffe"]

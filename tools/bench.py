@@ -110,8 +110,15 @@ def train(quick):
             yield Row("train", f"{what}: iteration with log", m["logging_s"], m["plain_s"], "s", plain)
             yield Row("train", f"{what}: memory", m["ours_mb"], m["plain_mb"], "MB", plain)
             achieved = arithmetic(step, batch) / m["ours_s"] / 1e9
-            yield Row("train", f"{what}: arithmetic", achieved, product_rate(quick), "GFLOP/s",
-                      "large matrix product", "towards")  # fmt: skip
+            yield Row(
+                "train",
+                f"{what}: arithmetic",
+                achieved,
+                product_rate(quick),
+                "GFLOP/s",
+                "large matrix product",
+                "towards",
+            )
 
 
 def arithmetic(step, clips):
@@ -236,8 +243,18 @@ def data(quick):
     need_walkers()
     trees = bench_data.trees_of("walkers")
     speed = bench_data.measure("walkers", *trees, **(dict(turns=1, seconds=0.2) if quick else {}))["frames_a_second"]
-    return [Row("data", f"data layer, from the {name}", speed[name], speed["loop"], "frames/s",
-                "plain loop over files", "above") for name in ("tree", "pack")]  # fmt: skip
+    return [
+        Row(
+            "data",
+            f"data layer, from the {name}",
+            speed[name],
+            speed["loop"],
+            "frames/s",
+            "plain loop over files",
+            "above",
+        )
+        for name in ("tree", "pack")
+    ]
 
 
 def evaluation(quick):
@@ -248,13 +265,35 @@ def evaluation(quick):
     scores, search = m["scores"], m["search"]
     products = 2 * search["probes"] * search["gallery"] * bench_eval.DIM / search["seconds"] / 1e9
     return [
-        *(Row("eval", f"feature of a walk of {row['frames_a_walk']} frames", row["ours_s"], row["literal_s"], "s",
-              "20 clips one by one") for row in m["features"]),
-        Row("eval", f"scores of {scores['probes']} x {scores['gallery']}", scores["ours_s"], scores["loop_s"], "s",
-            "loop over pairs"),
-        Row("eval", f"search of {search['probes']} in {search['gallery']}: arithmetic", products, product_rate(quick),
-            "GFLOP/s", "large matrix product", "towards"),
-    ]  # fmt: skip
+        *(
+            Row(
+                "eval",
+                f"feature of a walk of {row['frames_a_walk']} frames",
+                row["ours_s"],
+                row["literal_s"],
+                "s",
+                "20 clips one by one",
+            )
+            for row in m["features"]
+        ),
+        Row(
+            "eval",
+            f"scores of {scores['probes']} x {scores['gallery']}",
+            scores["ours_s"],
+            scores["loop_s"],
+            "s",
+            "loop over pairs",
+        ),
+        Row(
+            "eval",
+            f"search of {search['probes']} in {search['gallery']}: arithmetic",
+            products,
+            product_rate(quick),
+            "GFLOP/s",
+            "large matrix product",
+            "towards",
+        ),
+    ]
 
 
 def start(quick):
@@ -281,8 +320,10 @@ def start(quick):
             'net: "joint.prototxt" max_iter: 1 base_lr: 1e-6 lr_policy: "fixed" momentum: 0.9 weight_decay: 5e-4\n'
             "display: 1 snapshot_after_train: false solver_mode: CPU\n"
         )
-        commands = {"ours": [sys.executable, "-m", "caffe", "train", "--solver=solver.prototxt"],
-                    "plain": [sys.executable, "-c", plain]}  # fmt: skip
+        commands = {
+            "ours": [sys.executable, "-m", "caffe", "train", "--solver=solver.prototxt"],
+            "plain": [sys.executable, "-c", plain],
+        }
         times = in_turns({k: lambda command=command: run(command, folder) for k, command in commands.items()}, turns)
     rows.append(
         Row("start", "process of one joint iteration", *medians(times, "ours", "plain"), "s", "plain PyTorch loop")
@@ -306,8 +347,9 @@ def launch(quick):
         command = [sys.executable, "-m", "caffe", "train", f"--solver={path}"]
         for _ in range(turns + 1):  # the first warms the disk
             begin = time.perf_counter()
-            with subprocess.Popen(command, cwd=folder, env=dict(os.environ, PYTHONPATH=str(ROOT)), text=True,
-                                  stderr=subprocess.PIPE) as process:  # fmt: skip
+            with subprocess.Popen(
+                command, cwd=folder, env=dict(os.environ, PYTHONPATH=str(ROOT)), text=True, stderr=subprocess.PIPE
+            ) as process:
                 lines = []
                 for line in process.stderr or ():
                     lines.append(line)
@@ -363,9 +405,18 @@ def caffe(quick):
 
 
 PARTS = {
-    "train": train, "forward": forward, "onnx": onnx, "passes": passes, "busy": busy, "data": data, "eval": evaluation,
-    "start": start, "launch": launch, "gpu": gpu, "caffe": caffe,
-}  # fmt: skip
+    "train": train,
+    "forward": forward,
+    "onnx": onnx,
+    "passes": passes,
+    "busy": busy,
+    "data": data,
+    "eval": evaluation,
+    "start": start,
+    "launch": launch,
+    "gpu": gpu,
+    "caffe": caffe,
+}
 
 
 # ---- helpers in call order
@@ -425,9 +476,14 @@ def caffe_time(command, folder, pycaffe, more=None):
 def machine():
     import torch
 
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(), "load": os.getloadavg()[0], "torch": torch.__version__,
-            "python": platform.python_version()}  # fmt: skip
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def write(file, figures):
@@ -440,8 +496,10 @@ TABLE_HEAD = "| part | what | measured | against | measured | ratio | wanted |\n
 
 def table_line(r):
     """A row of the Markdown table."""
-    return (f"| {r.part} | {r.what} | {r.value:.4g} {r.unit} | {r.against} | {r.reference:.4g} {r.unit} | "
-            f"{r.ratio:.3g} | {r.better} {r.limit:g} |")  # fmt: skip
+    return (
+        f"| {r.part} | {r.what} | {r.value:.4g} {r.unit} | {r.against} | {r.reference:.4g} {r.unit} | "
+        f"{r.ratio:.3g} | {r.better} {r.limit:g} |"
+    )
 
 
 if __name__ == "__main__":

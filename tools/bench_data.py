@@ -108,9 +108,12 @@ def measure(dataset, im_path, gt_path, turns=5, seconds=1.5):
         "tree_to_loop": round(speed["tree"] / speed["loop"], 1),
         "pack_to_loop": round(speed["pack"] / speed["loop"], 1),
         "batch_ms": steps,
-        "packing": {"frames": frames, "seconds": round(seconds_to_pack, 1),
-                    "a_second": round(frames / seconds_to_pack)},
-    }  # fmt: skip
+        "packing": {
+            "frames": frames,
+            "seconds": round(seconds_to_pack, 1),
+            "a_second": round(frames / seconds_to_pack),
+        },
+    }
 
 
 def measure_crops():
@@ -233,11 +236,12 @@ def measure_wait(dataset, step, iterations=10):
     solver.step(iterations)
     seconds = time.perf_counter() - begin
     return {
-        "solver": str(solver_file.relative_to(ROOT)), "from": type(layer.frames).__name__.lower(),
+        "solver": str(solver_file.relative_to(ROOT)),
+        "from": type(layer.frames).__name__.lower(),
         "iteration_ms": round(1000 * seconds / iterations, 1),
         "waiting_percent": round(100 * (layer.batches.waited - waited) / seconds, 2),
         "layer_percent": round(100 * sum(spent) / seconds, 2),
-    }  # fmt: skip
+    }
 
 
 def _clock(layer, *methods):

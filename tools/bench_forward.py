@@ -140,9 +140,12 @@ class Worker:
         pages = LARGE_PAGES if kind in ("ours", "optimized") else {}
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **pages, **(more or {})}
         self.process = process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", kind, net, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, env=environment,
-        )  # fmt: skip
+            [sys.executable, __file__, "--worker", kind, net, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         assert process.stdin and process.stdout  # pipes, as asked for
         self.stdin, self.stdout = process.stdin, process.stdout
         self.clock = 0 if wall or threads > 1 else 1
@@ -180,7 +183,8 @@ def work(kind, net, folder):
             print(json.dumps({"mb": peak_memory(), "grown_mb": peak_memory() - before}), flush=True)
             return
         run()  # the others have had the caches meanwhile
-        times, end = [], time.perf_counter() + float(line)
+        times: list = []
+        end = time.perf_counter() + float(line)
         while not times or time.perf_counter() < end:
             begin, cpu = time.perf_counter(), time.process_time()
             run()
@@ -238,7 +242,7 @@ def plain(net, folder):
     before = peak_memory()
     name, batch = net.split(":")
     module, shape = PLAIN[name]
-    module = module().to(memory_format=torch.channels_last)
+    module = module().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # which takes it
     given = inputs_of({"data": (int(batch), *shape), "label": (int(batch),)})
     data, label = torch.from_numpy(given["data"]), torch.from_numpy(given["label"]).long()
 
@@ -256,8 +260,12 @@ def inputs_of(shapes):
     import numpy as np
 
     rng = np.random.default_rng(0)
-    return {name: rng.integers(0, 10, shape).astype(np.float32) if name == "label" else
-            rng.uniform(-127.5, 127.5, shape).astype(np.float32) for name, shape in shapes.items()}  # fmt: skip
+    return {
+        name: rng.integers(0, 10, shape).astype(np.float32)
+        if name == "label"
+        else rng.uniform(-127.5, 127.5, shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
 
 
 if __name__ == "__main__":

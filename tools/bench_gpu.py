@@ -150,11 +150,17 @@ def walk(net, step, clips, walkers):
     data = next(layer for layer in net.layer if layer.type == "Python")
     data.python_param.module = "layers"
     data.python_param.layer = {"seg": "GaitNet_Seg", "sia": "GaitNet_Sia"}.get(step, "GaitNet")
-    data.python_param.param_str = str({
-        "dataset": "walkers", "batch_size": clips // 2 if step == "sia" else clips, "mode": "TRAIN", "seed": 1,
-        "train_num": DATASETS["walkers"].train_num,
-        "im_path": str(walkers / "crop-im"), "gt_path": str(walkers / "crop-seg"),
-    })  # fmt: skip
+    data.python_param.param_str = str(
+        {
+            "dataset": "walkers",
+            "batch_size": clips // 2 if step == "sia" else clips,
+            "mode": "TRAIN",
+            "seed": 1,
+            "train_num": DATASETS["walkers"].train_num,
+            "im_path": str(walkers / "crop-im"),
+            "gt_path": str(walkers / "crop-seg"),
+        }
+    )
 
 
 def synchronize():

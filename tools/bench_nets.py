@@ -84,8 +84,9 @@ def _input(batch, channels, size):
 def _alexnet_features(n, x, lrn_first):
     sizes = [(96, 11, 4, 0, 1), (256, 5, 1, 2, 2), (384, 3, 1, 1, 1), (384, 3, 1, 1, 2), (256, 3, 1, 1, 2)]
     for i, (outputs, kernel, stride, pad, group) in enumerate(sizes, 1):
-        conv = L.Convolution(x, num_output=outputs, kernel_size=kernel, stride=stride, pad=pad, group=group,
-                             weight_filler=XAVIER)  # fmt: skip
+        conv = L.Convolution(
+            x, num_output=outputs, kernel_size=kernel, stride=stride, pad=pad, group=group, weight_filler=XAVIER
+        )
         n[f"conv{i}"] = conv
         n[f"relu{i}"] = x = L.ReLU(conv, in_place=True)
         lrn, pool = (lambda x: L.LRN(x, local_size=5, alpha=1e-4, beta=0.75)), _pool3
@@ -113,8 +114,16 @@ def _classifier(n, x):
 
 def _normalised(n, name, x, outputs, kernel, stride=1, group=1, relu=True):
     """Convolution, BatchNorm, Scale and ReLU, the last three in place."""
-    n[name] = x = L.Convolution(x, num_output=outputs, kernel_size=kernel, stride=stride, pad=kernel // 2, group=group,
-                                bias_term=False, weight_filler=MSRA)  # fmt: skip
+    n[name] = x = L.Convolution(
+        x,
+        num_output=outputs,
+        kernel_size=kernel,
+        stride=stride,
+        pad=kernel // 2,
+        group=group,
+        bias_term=False,
+        weight_filler=MSRA,
+    )
     n[f"bn_{name}"] = x = L.BatchNorm(x, in_place=True)
     n[f"scale_{name}"] = x = L.Scale(x, bias_term=True, in_place=True)
     if relu:
@@ -138,5 +147,11 @@ def _deploy(batch):
     return param
 
 
-NETS = {"deploy": _deploy, "alexnet": alexnet, "resnet50": resnet50, "mobilenet": mobilenet, "lenet": lenet,
-        "caffenet": caffenet}  # fmt: skip
+NETS = {
+    "deploy": _deploy,
+    "alexnet": alexnet,
+    "resnet50": resnet50,
+    "mobilenet": mobilenet,
+    "lenet": lenet,
+    "caffenet": caffenet,
+}

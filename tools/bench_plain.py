@@ -118,16 +118,31 @@ class CaffeNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(3, 96, 11, 4), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.LocalResponseNorm(5),
-            nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.LocalResponseNorm(5),
-            nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(True),
-            nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(True),
-            nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(True), nn.MaxPool2d(3, 2),
-        )  # fmt: skip
+            nn.Conv2d(3, 96, 11, 4),
+            nn.ReLU(True),
+            nn.MaxPool2d(3, 2),
+            nn.LocalResponseNorm(5),
+            nn.Conv2d(96, 256, 5, padding=2, groups=2),
+            nn.ReLU(True),
+            nn.MaxPool2d(3, 2),
+            nn.LocalResponseNorm(5),
+            nn.Conv2d(256, 384, 3, padding=1),
+            nn.ReLU(True),
+            nn.Conv2d(384, 384, 3, padding=1, groups=2),
+            nn.ReLU(True),
+            nn.Conv2d(384, 256, 3, padding=1, groups=2),
+            nn.ReLU(True),
+            nn.MaxPool2d(3, 2),
+        )
         self.classifier = nn.Sequential(
-            nn.Linear(9216, 4096), nn.ReLU(True), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(True), nn.Dropout(),
+            nn.Linear(9216, 4096),
+            nn.ReLU(True),
+            nn.Dropout(),
+            nn.Linear(4096, 4096),
+            nn.ReLU(True),
+            nn.Dropout(),
             nn.Linear(4096, 1000),
-        )  # fmt: skip
+        )
 
     def forward(self, x):
         return self.classifier(self.features(x).flatten(1))

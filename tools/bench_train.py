@@ -61,10 +61,19 @@ def measure(steps=("seg", "rec", "joint", "sia"), batches=(8, 16, 32), iteration
             for kind, worker in workers.items():
                 memory[kind] = worker.close()
             ours, logging, plain = (statistics.median(times[k]) for k in ("ours", "logging", "plain"))
-            rows.append({"step": step, "batch": batch, "ours_s": round(ours, 4), "logging_s": round(logging, 4),
-                         "plain_s": round(plain, 4), "ratio": round(ours / plain, 3),
-                         "ours_mb": memory["ours"], "plain_mb": memory["plain"],
-                         "memory_ratio": round(memory["ours"] / memory["plain"], 3)})  # fmt: skip
+            rows.append(
+                {
+                    "step": step,
+                    "batch": batch,
+                    "ours_s": round(ours, 4),
+                    "logging_s": round(logging, 4),
+                    "plain_s": round(plain, 4),
+                    "ratio": round(ours / plain, 3),
+                    "ours_mb": memory["ours"],
+                    "plain_mb": memory["plain"],
+                    "memory_ratio": round(memory["ours"] / memory["plain"], 3),
+                }
+            )
             print(f"# {step} batch {batch}: ours / plain = {rows[-1]['ratio']}", file=sys.stderr)
     return rows
 
@@ -75,10 +84,13 @@ class _Worker:
     def __init__(self, kind, step, batch):
         command = [sys.executable, __file__, "--worker", kind, step, str(batch)]
         self.process = process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env=os.environ if kind == "plain" else {**os.environ, **LARGE_PAGES},  # as `caffe` has it
             stderr=subprocess.DEVNULL if kind == "logging" else None,
-        )  # fmt: skip
+        )
         assert process.stdin and process.stdout  # pipes, as asked for
         self.stdin, self.stdout = process.stdin, process.stdout
         self._answer()  # built and warm

@@ -101,7 +101,7 @@ def counted(work):
         work()
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]  # None takes it away
+        threading.setprofile(None)
     return files, hops
 
 

@@ -60,8 +60,10 @@ def main(argv=None):
         return
     edited = [path for path in differing if now[path] is not None and is_edited(now[path])]
     if edited and not args.force and args.dataset:
-        sys.exit(f"error: {', '.join(edited)}: there already, and edited by hand; nothing is written; "
-                 "say --force to write over them, or another --out")  # fmt: skip
+        sys.exit(
+            f"error: {', '.join(edited)}: there already, and edited by hand; nothing is written; "
+            "say --force to write over them, or another --out"
+        )
     for path in differing:
         if path in edited and not args.force:
             print(f"kept {path}: edited by hand; --force writes over it")
@@ -86,12 +88,24 @@ def parse(argv):
     own.add_argument("--train-num", type=positive, metavar="N", help="subjects that train (default: as published)")
     own.add_argument("--partition", metavar="FILE", help="who trains and who is tested: JSON, TRAIN_SET and TEST_SET")
     own.add_argument("--excluded", metavar="FILE", help="walks that take no part, one a line, such as 079/cl-02/090")
-    own.add_argument("--silhouettes", action="store_true",
-                     help="masks alone, no frames: true masks in place of predicted ones, step rec alone")  # fmt: skip
-    own.add_argument("--batch", type=positive, metavar="N",
-                     help="clips in a batch, which step sia makes N/2 pairs of (default: as published)")  # fmt: skip
-    own.add_argument("--iter-size", type=positive, default=1, metavar="N",
-                     help="batches whose gradients make one update (default %(default)s)")  # fmt: skip
+    own.add_argument(
+        "--silhouettes",
+        action="store_true",
+        help="masks alone, no frames: true masks in place of predicted ones, step rec alone",
+    )
+    own.add_argument(
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="clips in a batch, which step sia makes N/2 pairs of (default: as published)",
+    )
+    own.add_argument(
+        "--iter-size",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="batches whose gradients make one update (default %(default)s)",
+    )
     args = parser.parse_args(argv)
     if not args.dataset:
         if args.out or args.iter_size != 1 or any(getattr(args, name.strip("-").replace("-", "_")) for name in OWN):
@@ -108,8 +122,10 @@ def parse(argv):
         parser.error(str(e))
     most = DATASETS[args.dataset].num_subjects - 1
     if args.train_num and args.train_num > most:
-        parser.error(f"argument --train-num: {args.train_num}: {args.dataset} has {most + 1} subjects, and one at "
-                     f"least is to be tested; wanted 1 to {most}")  # fmt: skip
+        parser.error(
+            f"argument --train-num: {args.train_num}: {args.dataset} has {most + 1} subjects, and one at "
+            f"least is to be tested; wanted 1 to {most}"
+        )
     return args
 
 

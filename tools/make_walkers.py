@@ -63,9 +63,14 @@ def make_walkers(args):
     tree = TREES[args.tree]
     walks = tree.walks(args.subjects, args.conditions, args.views)
     render = partial(
-        render_walk, seed=args.seed, frames=args.frames, size=args.size, full=args.uncropped,
-        scene=args.scene, looks=args.looks,
-    )  # fmt: skip
+        render_walk,
+        seed=args.seed,
+        frames=args.frames,
+        size=args.size,
+        full=args.uncropped,
+        scene=args.scene,
+        looks=args.looks,
+    )
     store = Store(args.out, tree, args.uncropped)
     with only_run(store.folder):
         claim(store, args)

@@ -53,8 +53,10 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.layers:
         for cost in step_costs(args.layers):
-            print(f"{cost.name:16} {cost.flop / 1e9:10.2f} GFLOP {cost.bytes / 1e6:10.1f} MB "
-                  f"{1e6 * cost.seconds('tf32'):9.1f} us (tf32)")  # fmt: skip
+            print(
+                f"{cost.name:16} {cost.flop / 1e9:10.2f} GFLOP {cost.bytes / 1e6:10.1f} MB "
+                f"{1e6 * cost.seconds('tf32'):9.1f} us (tf32)"
+            )
         return
     rows = [summary(step) for step in STEPS]
     if args.json:
@@ -71,8 +73,13 @@ def summary(step, dataset="casiab"):
     """The figures of one step: an iteration at the published batch, and all its iterations on one H200."""
     costs, iterations = step_costs(step, dataset), solver(dataset, step).max_iter
     work = sum(c.flop for c in costs)
-    row = {"step": step, "GFLOP": round(work / 1e9), "MB": round(sum(c.bytes for c in costs) / 1e6),
-           "iterations": iterations, "PFLOP_in_all": round(work * iterations / 1e15, 1)}  # fmt: skip
+    row = {
+        "step": step,
+        "GFLOP": round(work / 1e9),
+        "MB": round(sum(c.bytes for c in costs) / 1e6),
+        "iterations": iterations,
+        "PFLOP_in_all": round(work * iterations / 1e15, 1),
+    }
     for precision in H200_FLOPS:
         least = sum(c.seconds(precision) for c in costs)
         row[f"{precision}_ms"] = round(1e3 * least, 2)

@@ -30,8 +30,11 @@ ZOOM = 2  # pictures of 64 x 64 are small
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n\n")[1],
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog=__doc__.split("\n\n")[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("walks", nargs="+", help="sequences, as their path below the folder of frames")
     parser.add_argument("--weights", required=True, help="a .caffemodel")
     parser.add_argument("--data", type=Path, required=True, help="folder of the dataset, with frames and masks")

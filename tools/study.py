@@ -204,8 +204,10 @@ def status(where):
         for seed in seeds:
             per_seed.setdefault(seed, []).append(arm)
     whole = sorted(seed for seed, arms in per_seed.items() if len(arms) == len(ARMS))
-    lines = [f"Commit {made.get('commit')}, `{made.get('command')}`, {made.get('people')} people.",
-             f"Seeds with all {len(ARMS)} arms finished: {len(whole)}."]  # fmt: skip
+    lines = [
+        f"Commit {made.get('commit')}, `{made.get('command')}`, {made.get('people')} people.",
+        f"Seeds with all {len(ARMS)} arms finished: {len(whole)}.",
+    ]
     lines += [f"Seed {seed} so far: {' '.join(arms)}." for seed, arms in sorted(per_seed.items()) if seed not in whole]
     lines += under_way(where, results)
     return Report(results).text("\n".join(lines)) + "\n"

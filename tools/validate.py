@@ -183,8 +183,10 @@ def held_out(everybody, trained, reported, wanted):
     if wanted:
         chosen = [subject for word in wanted for subject in ids_of(word, everybody)]
         if seen := sorted(set(chosen) & trained):
-            raise ValueError(f"--subjects: {', '.join(seen[:5])} trained; the first who did not: "
-                             f"{next(iter(sorted(set(everybody) - trained)), 'nobody')}")  # fmt: skip
+            raise ValueError(
+                f"--subjects: {', '.join(seen[:5])} trained; the first who did not: "
+                f"{next(iter(sorted(set(everybody) - trained)), 'nobody')}"
+            )
     else:
         free = [subject for subject in everybody if subject not in trained]
         chosen = [subject for subject in free if subject not in reported] or free[:FALLBACK]
@@ -325,8 +327,9 @@ def draw(scored):
                 x, y = [one["iteration"] for one in some], [100 * one[measure] for one in some]
                 axes.plot(x, y, "o-", color=f"C{colour}", label=step, markersize=3)
                 if measure == "rank1":
-                    axes.fill_between(x, *(100 * np.array([one["rank1_95"] for one in some])).T, color=f"C{colour}",
-                                      alpha=0.15)  # fmt: skip
+                    axes.fill_between(
+                        x, *(100 * np.array([one["rank1_95"] for one in some])).T, color=f"C{colour}", alpha=0.15
+                    )
         axes.set(xlabel="iteration", ylabel=name, title="people who did not train")
         plots.finish(axes)
     return figure

@@ -57,8 +57,10 @@ class MultiBoxLoss(TorchLayer):
         self.places = 1 if p.share_location else p.num_classes
         self.count = priors[-1] // 4 if len(priors) == 3 and priors[1] == 2 else 0
         if math.prod(loc[1:]) != self.count * self.places * 4 or math.prod(conf[1:]) != self.count * p.num_classes:
-            self.fail(f"bottoms have shapes {tuple(loc)}, {tuple(conf)}, {tuple(priors)}; wanted "
-                      f"(N, {4 * self.places} P), (N, {p.num_classes} P), (1, 2, 4 P)")  # fmt: skip
+            self.fail(
+                f"bottoms have shapes {tuple(loc)}, {tuple(conf)}, {tuple(priors)}; wanted "
+                f"(N, {4 * self.places} P), (N, {p.num_classes} P), (1, 2, 4 P)"
+            )
         if not truth or truth[-1] != 8:
             self.fail(f"bottom[3] has shape {tuple(truth)}; wanted (1, 1, G, 8)")
         return [()]
@@ -92,8 +94,10 @@ class MultiBoxLoss(TorchLayer):
         if (labels == p.background_label_id).any():
             self.fail(f"a box in bottom[3] has label {p.background_label_id}, which is the background's")
         if ((labels < 0) | (labels >= p.num_classes)).any():
-            self.fail(f"a box in bottom[3] has label {labels[(labels < 0) | (labels >= p.num_classes)][0]}; wanted "
-                      f"0..{p.num_classes - 1}")  # fmt: skip
+            self.fail(
+                f"a box in bottom[3] has label {labels[(labels < 0) | (labels >= p.num_classes)][0]}; wanted "
+                f"0..{p.num_classes - 1}"
+            )
         return [(labels[rows[:, 0] == n], rows[rows[:, 0] == n, 3:7]) for n in range(items)]
 
     def _match(self, loc, made, variances, truths):
@@ -179,8 +183,12 @@ class MultiBoxLoss(TorchLayer):
     def _mined(self, loc, conf, made, variances, truths, matches, overlaps):
         """(positive, negative): (item, prior, place) of what is matched, (item, prior) of what is background."""
         p = self.param.multibox_loss_param
-        positive = [(n, int(i), k) for n in range(len(matches)) for k in range(self.places)
-                    for i in np.flatnonzero(matches[n, k] > FREE)]  # fmt: skip
+        positive = [
+            (n, int(i), k)
+            for n in range(len(matches))
+            for k in range(self.places)
+            for i in np.flatnonzero(matches[n, k] > FREE)
+        ]
         if self.mining == P.NONE:
             return positive, []
         cost = array(self._costs(conf, self._labels(truths, matches)))

@@ -88,9 +88,12 @@ class BN(TorchLayer):
         segnet, pspnet = (any(p.HasField(f) for f in fields) for fields in (SEGNET, PSPNET))
         pspnet = pspnet or len(self.param.param) > 2  # SegNet's has two
         if segnet == pspnet:
-            self.fail("SegNet's and PSPNet's forks each have a BN, and bn_param " + ("mixes" if segnet else "tells not "
-                      "which; give") + " bn_mode, scale_filler, shift_filler (SegNet) or momentum, eps, frozen, "
-                      "slope_filler, bias_filler (PSPNet)")  # fmt: skip
+            self.fail(
+                "SegNet's and PSPNet's forks each have a BN, and bn_param "
+                + ("mixes" if segnet else "tells not which; give")
+                + " bn_mode, scale_filler, shift_filler (SegNet) or momentum, eps, frozen, "
+                "slope_filler, bias_filler (PSPNet)"
+            )
         self.segnet, self.channels = segnet, shape[1]
         of_channel = (1, self.channels, 1, 1)
         for filler in (p.scale_filler, p.shift_filler) if segnet else (p.slope_filler, p.bias_filler):

@@ -31,8 +31,10 @@ class Proposal(Rows):
     def top_shapes(self, scores, codes, info):
         count = len(self.anchors)
         if len(scores) != 4 or tuple(scores[:2]) != (1, 2 * count) or tuple(codes) != (1, 4 * count, *scores[2:]):
-            self.fail(f"bottoms have shapes {tuple(scores)} and {tuple(codes)}; wanted (1, {2 * count}, H, W) and "
-                      f"(1, {4 * count}, H, W) for {count} anchors")  # fmt: skip
+            self.fail(
+                f"bottoms have shapes {tuple(scores)} and {tuple(codes)}; wanted (1, {2 * count}, H, W) and "
+                f"(1, {4 * count}, H, W) for {count} anchors"
+            )
         if math.prod(info) not in (3, 4):
             self.fail(f"bottom[2] has shape {tuple(info)}; wanted (1, 3): height, width, scale")
         return [(1, 5), (1, 1)]
@@ -48,7 +50,8 @@ class Proposal(Rows):
         score = array(scores)[0, count:].transpose(1, 2, 0).reshape(-1)
         found = _decoded(around, codes).clip(0, np.array([width, height, width, height], np.float32) - 1)
         large = (found[:, 2] - found[:, 0] + 1 >= p.min_size * scale[-1]) & (
-            found[:, 3] - found[:, 1] + 1 >= p.min_size * scale[0])  # fmt: skip
+            found[:, 3] - found[:, 1] + 1 >= p.min_size * scale[0]
+        )
         found, score = found[large], score[large]
         order = np.argsort(-score, kind="stable")
         order = order[: p.pre_nms_topn] if p.pre_nms_topn else order

@@ -125,11 +125,15 @@ class DetectionOutput(Rows):
         self.places = 1 if p.share_location else p.num_classes
         count = priors[-1] // 4 if len(priors) > 2 else priors[0]
         if len(priors) < 3 or priors[1] != 2 or math.prod(loc[1:]) != count * self.places * 4:
-            self.fail(f"bottom[0] has shape {tuple(loc)}, bottom[2] {tuple(priors)}; wanted "
-                      f"(N, {self.places * 4} P) and (1, 2, 4 P)")  # fmt: skip
+            self.fail(
+                f"bottom[0] has shape {tuple(loc)}, bottom[2] {tuple(priors)}; wanted "
+                f"(N, {self.places * 4} P) and (1, 2, 4 P)"
+            )
         if math.prod(conf[1:]) != count * p.num_classes or conf[0] != loc[0]:
-            self.fail(f"bottom[1] has shape {tuple(conf)}; wanted ({loc[0]}, {count * p.num_classes}): "
-                      f"{p.num_classes} classes for each of {count} priors")  # fmt: skip
+            self.fail(
+                f"bottom[1] has shape {tuple(conf)}; wanted ({loc[0]}, {count * p.num_classes}): "
+                f"{p.num_classes} classes for each of {count} priors"
+            )
         return [(1, 1, 1, 7)]
 
     def compute(self, loc, conf, priors, *_):
@@ -153,8 +157,11 @@ class DetectionOutput(Rows):
             if label == p.background_label_id:
                 continue
             score, place = scores[:, label], found[:, 0 if self.places == 1 else label]
-            chosen = np.flatnonzero(score > p.confidence_threshold) if p.HasField("confidence_threshold") else (
-                np.arange(len(score)))  # fmt: skip
+            chosen = (
+                np.flatnonzero(score > p.confidence_threshold)
+                if p.HasField("confidence_threshold")
+                else (np.arange(len(score)))
+            )
             chosen = chosen[np.argsort(-score[chosen], kind="stable")]
             if p.nms_param.HasField("top_k") and p.nms_param.top_k > -1:
                 chosen = chosen[: p.nms_param.top_k]

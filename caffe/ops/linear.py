@@ -36,9 +36,11 @@ class InnerProduct(TorchLayer):
     def top_shapes(self, shape):
         found = math.prod(shape[self.axis :])
         if found != self.inputs:
-            self.fail("Input size incompatible with inner product parameters: "
-                      f"bottom shape {tuple(shape)} has {found} values from axis {self.axis} on, "
-                      f"weights of shape {self.blobs[0].shape} want {self.inputs}")  # fmt: skip
+            self.fail(
+                "Input size incompatible with inner product parameters: "
+                f"bottom shape {tuple(shape)} has {found} values from axis {self.axis} on, "
+                f"weights of shape {self.blobs[0].shape} want {self.inputs}"
+            )
         return [(*shape[: self.axis], self.param.inner_product_param.num_output)]
 
     def compute(self, x):
@@ -107,8 +109,10 @@ class _Spread(TorchLayer):
         self.axis = canonical_axis(self, self.options.axis, shape) if operand else 0
         found = tuple(shape[self.axis : self.axis + len(operand)])
         if found != operand:
-            self.fail(f"dimension mismatch: bottom[0] has shape {tuple(shape)}, {found} from axis {self.axis} on; "
-                      f"it wants to be {operand}")  # fmt: skip
+            self.fail(
+                f"dimension mismatch: bottom[0] has shape {tuple(shape)}, {found} from axis {self.axis} on; "
+                f"it wants to be {operand}"
+            )
         for blob in self.blobs[-1:]:
             if blob.shape != operand:  # the bias beside a scale that is a bottom
                 self.fail(f"bottom[1] has shape {operand}; wanted that of the bias, {blob.shape}")

@@ -28,8 +28,10 @@ class _Loss(TorchLayer):
     def top_shapes(self, *shapes):
         a, b = shapes[:2]
         if not a or not b or a[0] != b[0]:
-            self.fail("The data and label should have the same first dimension. "
-                      f"bottom[0] has shape {tuple(a)}, bottom[1] {tuple(b)}")  # fmt: skip
+            self.fail(
+                "The data and label should have the same first dimension. "
+                f"bottom[0] has shape {tuple(a)}, bottom[1] {tuple(b)}"
+            )
         self.check(*shapes)
         return [()]
 
@@ -104,8 +106,9 @@ class ContrastiveLoss(_Loss):
     def check(self, a, b, similar):
         warn_of_axes(self, max(a, b, similar, key=len))
         if math.prod(a) != a[0] * (a[1] if len(a) > 1 else 1) or math.prod(b) != math.prod(a):
-            self.fail(f"bottom[0] and bottom[1] have shapes {tuple(a)} and {tuple(b)}; "
-                      "wanted the same (N, C) or (N, C, 1, 1)")  # fmt: skip
+            self.fail(
+                f"bottom[0] and bottom[1] have shapes {tuple(a)} and {tuple(b)}; wanted the same (N, C) or (N, C, 1, 1)"
+            )
         if math.prod(similar) != a[0]:
             self.fail(f"bottom[2] has shape {tuple(similar)}; wanted one value for each of the {a[0]} pairs")
 
@@ -243,8 +246,10 @@ class SigmoidCrossEntropyLoss(_Normalized):
 
     def check(self, scores, targets):
         if math.prod(scores) != math.prod(targets):
-            self.fail("SIGMOID_CROSS_ENTROPY_LOSS layer inputs must have the same count. "
-                      f"bottom[0] has shape {tuple(scores)}, bottom[1] {tuple(targets)}")  # fmt: skip
+            self.fail(
+                "SIGMOID_CROSS_ENTROPY_LOSS layer inputs must have the same count. "
+                f"bottom[0] has shape {tuple(scores)}, bottom[1] {tuple(targets)}"
+            )
 
     def compute(self, scores, targets):
         targets = targets.reshape(scores.shape)

@@ -65,8 +65,10 @@ class Concat(TorchLayer):
             if len(shape) != len(shapes[0]) or any(
                 a != b for k, (a, b) in enumerate(zip(shape, shapes[0])) if k != self.axis
             ):
-                self.fail(f"bottom[{i}] has shape {shape}, bottom[0] {shapes[0]}; "
-                          f"all inputs must have the same shape, except at axis {self.axis}")  # fmt: skip
+                self.fail(
+                    f"bottom[{i}] has shape {shape}, bottom[0] {shapes[0]}; "
+                    f"all inputs must have the same shape, except at axis {self.axis}"
+                )
         top = list(shapes[0])
         top[self.axis] = sum(shape[self.axis] for shape in shapes)
         return [tuple(top)]
@@ -104,8 +106,10 @@ class Slice(TorchLayer):
             edges = [0, *points, length]
             self.sizes = [b - a for a, b in zip(edges, edges[1:])]
             if min(self.sizes) < 1:
-                self.fail(f"axis {self.axis} of bottom shape {shape} is {length} long; slice points {points} must rise "
-                          "and lie inside it (check the batch size)")  # fmt: skip
+                self.fail(
+                    f"axis {self.axis} of bottom shape {shape} is {length} long; slice points {points} must rise "
+                    "and lie inside it (check the batch size)"
+                )
         return [(*shape[: self.axis], size, *shape[self.axis + 1 :]) for size in self.sizes]
 
     def compute(self, x):
@@ -211,8 +215,10 @@ class BatchReindex(TorchLayer):
 
     def compute(self, x, index):
         if index.numel() and not (0 <= index.min() and index.max() < x.shape[0]):
-            self.fail(f"index out of range: the batch has items 0 to {x.shape[0] - 1}, "
-                      f"the indices go from {index.min():g} to {index.max():g}")  # fmt: skip
+            self.fail(
+                f"index out of range: the batch has items 0 to {x.shape[0] - 1}, "
+                f"the indices go from {index.min():g} to {index.max():g}"
+            )
         return x.index_select(0, index.long())
 
 
@@ -236,8 +242,9 @@ class Filter(TorchLayer):
     def reshape(self, bottom, top):
         *data, selector = bottom
         if math.prod(selector.shape[1:]) != 1 or not selector.shape:
-            self.fail("Selector blob dimensions must be singletons (1), except the first; "
-                      f"its shape is {selector.shape}")  # fmt: skip
+            self.fail(
+                f"Selector blob dimensions must be singletons (1), except the first; its shape is {selector.shape}"
+            )
         for i, blob in enumerate(data):
             if blob.shape[:1] != selector.shape[:1]:
                 self.fail(f"bottom[{i}] has shape {blob.shape}; wanted the selector's {selector.shape[0]} items")

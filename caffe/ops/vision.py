@@ -43,27 +43,35 @@ class _Windows(TorchLayer):
         p = self.param.convolution_param
         if any(p.HasField(field) for field in two):
             if self.axes != 2:
-                self.fail(f"{two[0]} & {two[1]} can only be used for 2D convolution; there are {self.axes} spatial "
-                          f"axes, so give {what} once, or once for each")  # fmt: skip
+                self.fail(
+                    f"{two[0]} & {two[1]} can only be used for 2D convolution; there are {self.axes} spatial "
+                    f"axes, so give {what} once, or once for each"
+                )
             if len(repeated):
                 self.fail(f"give either {what} or {two[0]} and {two[1]}, not both")
             return tuple(getattr(p, field) for field in two)
         values = list(repeated) or ([default] if default is not None else [])
         if len(values) not in (1, self.axes):
-            self.fail(f"{what} must be specified once, or once per spatial dimension ({what} specified {len(values)} "
-                      f"times; {self.axes} spatial dims)")  # fmt: skip
+            self.fail(
+                f"{what} must be specified once, or once per spatial dimension ({what} specified {len(values)} "
+                f"times; {self.axes} spatial dims)"
+            )
         return tuple(values * self.axes if len(values) == 1 else values)
 
     def check_bottom(self, shape):
         if len(shape) != self.axis + 1 + self.axes or shape[self.axis] != self.channels:
-            self.fail(f"bottom has shape {tuple(shape)}; wanted {self.channels} channels at axis {self.axis}, and "
-                      f"{self.axes} axes after it, as in the first")  # fmt: skip
+            self.fail(
+                f"bottom has shape {tuple(shape)}; wanted {self.channels} channels at axis {self.axis}, and "
+                f"{self.axes} axes after it, as in the first"
+            )
 
     def window_sizes(self, shape):
         """How many windows fit along each spatial axis of a bottom of this shape."""
         geometry = zip(shape[len(shape) - self.axes :], self.kernel, self.stride, self.pad, self.dilation)
-        return [(size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
-                for size, kernel, stride, pad, dilation in geometry]  # fmt: skip
+        return [
+            (size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
+            for size, kernel, stride, pad, dilation in geometry
+        ]
 
 
 class _Learned(_Windows):
@@ -107,8 +115,10 @@ class _Learned(_Windows):
             self.check_bottom(shape)
             sizes = self.top_sizes(shape)
             if min(sizes) < 1:
-                self.fail(f"bottom shapes {', '.join(map(str, shapes))} do not fit: kernel {self.kernel} with dilation "
-                          f"{self.dilation} is larger than the padded bottom {tuple(shape)}")  # fmt: skip
+                self.fail(
+                    f"bottom shapes {', '.join(map(str, shapes))} do not fit: kernel {self.kernel} with dilation "
+                    f"{self.dilation} is larger than the padded bottom {tuple(shape)}"
+                )
             tops.append((*shape[: self.axis], self.param.convolution_param.num_output, *sizes))
         return tops
 
@@ -197,7 +207,7 @@ class Convolution(_Learned):
                 scale, shift = layer.per_channel()
                 weight = weight * scale.view(-1, *(1,) * (self.axes + 1))
                 bias = shift if bias is None else bias * scale + shift
-            finite = not self._scaling or bool(weight.isfinite().all() and bias.isfinite().all())
+            finite = not self._scaling or all(bool(t.isfinite().all()) for t in (weight, bias) if t is not None)
             return make(weight, bias) if finite else None
 
         blobs = [*self.blobs, *(blob for layer in self._scaling for blob in layer.blobs)]
@@ -231,8 +241,10 @@ class Deconvolution(_Learned):
 
     def top_sizes(self, shape):
         geometry = zip(shape[self.axis + 1 :], self.kernel, self.stride, self.pad, self.dilation)
-        return [stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
-                for size, kernel, stride, pad, dilation in geometry]  # fmt: skip
+        return [
+            stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
+            for size, kernel, stride, pad, dilation in geometry
+        ]
 
     def slide(self, x, weight, bias):
         if self._spreads_points(x.shape):
@@ -305,8 +317,10 @@ class Crop(TorchLayer):
         self.size = [*shape[:start], *reference[start : len(shape)]]
         for i in range(start, len(shape)):
             if self.begin[i] + self.size[i] > shape[i]:
-                self.fail(f"the crop for dimension {i} is out-of-bounds: size {self.size[i]} at offset {self.begin[i]} "
-                          f"of bottom shape {shape}")  # fmt: skip
+                self.fail(
+                    f"the crop for dimension {i} is out-of-bounds: size {self.size[i]} at offset {self.begin[i]} "
+                    f"of bottom shape {shape}"
+                )
         return [tuple(self.size)]
 
     def compute(self, x, _):

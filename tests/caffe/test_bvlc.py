@@ -40,9 +40,15 @@ def test_absval_in_place_is_told(capfd):
     np.testing.assert_array_equal(forward(net, -np.ones((2, 3)))[0], np.ones((2, 3)))
 
 
-@pytest.mark.parametrize("kind, more, told", [
-    ("Pooling", "pooling_param { kernel_size: 3 stride: 1 pad: 1 }", True), ("LRN", "", True),
-    ("InnerProduct", "inner_product_param { num_output: 4 axis: 3 }", True), ("Softmax", "", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, more, told",
+    [
+        ("Pooling", "pooling_param { kernel_size: 3 stride: 1 pad: 1 }", True),
+        ("LRN", "", True),
+        ("InnerProduct", "inner_product_param { num_output: 4 axis: 3 }", True),
+        ("Softmax", "", False),
+    ],
+)
 def test_what_is_no_use_in_place_there_is_told(kind, more, told, capfd):
     net = layer_net(f'type: "{kind}" {more}', (2, 3, 4, 4), in_place=True)
     assert ("that it has yet to read (here the result is right)" in capfd.readouterr().err) == told
@@ -51,9 +57,15 @@ def test_what_is_no_use_in_place_there_is_told(kind, more, told, capfd):
     np.testing.assert_array_equal(forward(net, x)[0], forward(apart, x)[0])
 
 
-@pytest.mark.parametrize("layer", ['type: "Pooling" pooling_param { kernel_size: 2 }', 'type: "Reduction"',
-                                   'type: "InnerProduct" inner_product_param { num_output: 7 }',
-                                   'type: "Tile" tile_param { tiles: 2 }'])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "Pooling" pooling_param { kernel_size: 2 }',
+        'type: "Reduction"',
+        'type: "InnerProduct" inner_product_param { num_output: 7 }',
+        'type: "Tile" tile_param { tiles: 2 }',
+    ],
+)
 def test_a_shape_cannot_change_in_place(layer):
     with pytest.raises(caffe.CaffeError, match=r"works in place on a blob of shape \(2, 3, 4, 4\), but its top has"):
         layer_net(layer, (2, 3, 4, 4), in_place=True)
@@ -64,23 +76,32 @@ def test_no_split_in_place():
         layer_net('type: "Split"', (2, 3), in_place=True)
 
 
-@pytest.mark.parametrize("kind, shapes, told", [
-    ("Embed", [(2,)], True), ("BatchReindex", [(2, 3), (2,)], True),
-    ("InfogainLoss", [(2, 3), (2,), (3, 3)], True), ("SoftmaxWithLoss", [(2, 3), (2,)], False),
-    ("Crop", [(2, 3, 4, 4)] * 2, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, shapes, told",
+    [
+        ("Embed", [(2,)], True),
+        ("BatchReindex", [(2, 3), (2,)], True),
+        ("InfogainLoss", [(2, 3), (2,), (3, 3)], True),
+        ("SoftmaxWithLoss", [(2, 3), (2,)], False),
+        ("Crop", [(2, 3, 4, 4)] * 2, False),
+    ],
+)
 def test_force_backward_where_bvlc_has_no_gradient(kind, shapes, told, capfd):
     layer_net(f'type: "{kind}" embed_param {{ num_output: 2 input_dim: 3 }}', *shapes)
     assert ("BVLC Caffe refuses this: force_backward" in capfd.readouterr().err) == told
 
 
-@pytest.mark.parametrize("views, told", [
-    ('{ name: "v" type: "Flatten" bottom: "x" top: "v" }', True),
-    ('{ name: "v" type: "Reshape" bottom: "x" top: "v" reshape_param { shape { dim: -1 } } }', True),
-    ('{ name: "v" type: "Slice" bottom: "x" top: "v" }', True),
-    ('{ name: "v" type: "Split" bottom: "x" top: "v" }', True),
-    ('{ name: "v" type: "Power" bottom: "x" top: "v" }', False),
-    ('{ name: "v" type: "Slice" bottom: "x" top: "v" top: "w" }', False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "views, told",
+    [
+        ('{ name: "v" type: "Flatten" bottom: "x" top: "v" }', True),
+        ('{ name: "v" type: "Reshape" bottom: "x" top: "v" reshape_param { shape { dim: -1 } } }', True),
+        ('{ name: "v" type: "Slice" bottom: "x" top: "v" }', True),
+        ('{ name: "v" type: "Split" bottom: "x" top: "v" }', True),
+        ('{ name: "v" type: "Power" bottom: "x" top: "v" }', False),
+        ('{ name: "v" type: "Slice" bottom: "x" top: "v" top: "w" }', False),
+    ],
+)
 def test_in_place_on_memory_that_bvlc_shares(tmp_path, views, told, capfd):
     text = (
         inputs(("x", (2, 4)))
@@ -105,12 +126,15 @@ def test_ordinary_layers_are_not_told_of(capfd):
     assert not capfd.readouterr().err
 
 
-SPLIT_LOSS = inputs(("x", (3, 2)), ("y", (3, 2))) + """
+SPLIT_LOSS = (
+    inputs(("x", (3, 2)), ("y", (3, 2)))
+    + """
 layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" inner_product_param { num_output: 2
   weight_filler { type: "constant" value: 0.5 } } }
 layer { name: "l" type: "EuclideanLoss" bottom: "a" bottom: "y" top: "l" %s }
 layer { name: "p" type: "Power" bottom: "l" top: "p" }
-"""  # fmt: skip
+"""
+)
 
 
 def test_a_loss_with_a_loss_weight_and_a_reader_counts_twice(tmp_path, capfd):
@@ -145,12 +169,15 @@ def test_a_slice_with_loss_weights_and_a_reader_keeps_one(tmp_path, capfd):
     np.testing.assert_array_equal(net.blobs["x"].diff, [[2, 2, 0, 0]] * 2)
 
 
-SHARED = inputs(("x", (3, 2))) + """
+SHARED = (
+    inputs(("x", (3, 2)))
+    + """
 layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" share_mode: PERMISSIVE }
   inner_product_param { num_output: 4 bias_term: false weight_filler { type: "gaussian" } } }
 layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" param { name: "w" share_mode: PERMISSIVE }
   inner_product_param { num_output: 2 bias_term: false } loss_weight: 1 }
-"""  # fmt: skip
+"""
+)
 
 
 @pytest.mark.parametrize("looked", [False, True])

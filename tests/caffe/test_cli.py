@@ -60,13 +60,17 @@ def run(capfd, *words):
 def process(*words):
     """The finished process `python -m caffe ...`."""
     environment = dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS="1")
-    return subprocess.run([sys.executable, "-m", "caffe", *words], env=environment, capture_output=True, text=True,
-                          timeout=100)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "caffe", *words], env=environment, capture_output=True, text=True, timeout=100
+    )
 
 
 def weights(path):
-    return {f"{layer.name}/{i}": np.array(blob.data, np.float32)
-            for layer in read_net_binary(path).layer for i, blob in enumerate(layer.blobs)}  # fmt: skip
+    return {
+        f"{layer.name}/{i}": np.array(blob.data, np.float32)
+        for layer in read_net_binary(path).layer
+        for i, blob in enumerate(layer.blobs)
+    }
 
 
 # ---- the head of the log
@@ -102,9 +106,15 @@ def test_no_commit_is_told_outside_a_clone(tmp_path, monkeypatch):
 # ---- Python layers that a prototxt may name
 
 
-@pytest.mark.parametrize("flag, status", [
-    ("--python_modules=none", 1), ("--python_modules=layers,json", 1), ("--python_modules=ours", 0), ("", 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "flag, status",
+    [
+        ("--python_modules=none", 1),
+        ("--python_modules=layers,json", 1),
+        ("--python_modules=ours", 0),
+        ("", 0),
+    ],
+)
 @pytest.mark.parametrize("command", ["time", "test", "train"])
 def test_an_allow_list_keeps_other_modules_from_being_imported(command, flag, status, capfd, monkeypatch):
     monkeypatch.setattr("caffe.python_layer._allowed", None)
@@ -117,8 +127,9 @@ def test_an_allow_list_keeps_other_modules_from_being_imported(command, flag, st
         'layer { name: "p" type: "Python" top: "x" python_param { module: "ours" layer: "Ours" } }'
     )
     Path("empty.caffemodel").write_bytes(b"")
-    Path("solver.prototxt").write_text('net: "net.prototxt" base_lr: 0 lr_policy: "fixed" max_iter: 1 '
-                                       "solver_mode: CPU snapshot_after_train: false")  # fmt: skip
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0 lr_policy: "fixed" max_iter: 1 solver_mode: CPU snapshot_after_train: false'
+    )
     words = {
         "time": ["--model=net.prototxt", "--iterations=1"],
         "test": ["--model=net.prototxt", "--weights=empty.caffemodel", "--iterations=1"],
@@ -136,20 +147,28 @@ def test_an_allow_list_keeps_other_modules_from_being_imported(command, flag, st
 # ---- flags
 
 
-@pytest.mark.parametrize("words", [
-    ["--solver=solver.prototxt"], ["-solver=solver.prototxt"], ["--solver", "solver.prototxt"],
-    ["-solver", "solver.prototxt"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--solver=solver.prototxt"],
+        ["-solver=solver.prototxt"],
+        ["--solver", "solver.prototxt"],
+        ["-solver", "solver.prototxt"],
+    ],
+)
 def test_forms_of_a_flag(words, capfd):
     status, out, log = run(capfd, *words[:1], *words[1:], "train") if len(words) == 1 else run(capfd, "train", *words)
     assert status == 0 and out == "" and log[-1] == "Optimization Done."
 
 
-@pytest.mark.parametrize("words, told", [
-    (["train", "--nosuch=1"], "ERROR: unknown command line flag 'nosuch' "),
-    (["train", "--solver"], "ERROR: flag '--solver' is missing its argument"),
-    (["time", "--iterations=many"], "ERROR: illegal value 'many' specified for int32 flag 'iterations'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["train", "--nosuch=1"], "ERROR: unknown command line flag 'nosuch' "),
+        (["train", "--solver"], "ERROR: flag '--solver' is missing its argument"),
+        (["time", "--iterations=many"], "ERROR: illegal value 'many' specified for int32 flag 'iterations'"),
+    ],
+)
 def test_wrong_flags_exit_1(words, told, capfd):
     status, _, log = run(capfd, *words)
     assert status == 1 and len(log) == 1 and log[0].startswith(told)
@@ -163,15 +182,24 @@ def test_usage(words, capfd):
     assert all(f"    -{flag} (" in out for flag in FLAGS) and max(map(len, out.splitlines())) < 80
 
 
-@pytest.mark.parametrize("words, told", [
-    (["time"], "Need a model definition to time."),
-    (["test"], "Need a model definition to score."),
-    (["time", "--model=net.prototxt", "--phase=DEPLOY"], 'phase must be "TRAIN" or "TEST"'),
-    (["train", "--solver=solver.prototxt", "--sigint_effect=jump"], 'Invalid signal effect "jump" was specified'),
-    (["train", "--solver=solver.prototxt", "--gpu=first"], "--gpu wants device numbers separated by commas or 'all'"),
-    (["train", "--solver=solver.prototxt", "--snapshot=absent.solverstate"], "absent.solverstate"),
-    (["train", "--solver=solver.prototxt", "--snapshot=absent.solverstate.h5"], "Couldn't open absent.solverstate.h5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["time"], "Need a model definition to time."),
+        (["test"], "Need a model definition to score."),
+        (["time", "--model=net.prototxt", "--phase=DEPLOY"], 'phase must be "TRAIN" or "TEST"'),
+        (["train", "--solver=solver.prototxt", "--sigint_effect=jump"], 'Invalid signal effect "jump" was specified'),
+        (
+            ["train", "--solver=solver.prototxt", "--gpu=first"],
+            "--gpu wants device numbers separated by commas or 'all'",
+        ),
+        (["train", "--solver=solver.prototxt", "--snapshot=absent.solverstate"], "absent.solverstate"),
+        (
+            ["train", "--solver=solver.prototxt", "--snapshot=absent.solverstate.h5"],
+            "Couldn't open absent.solverstate.h5",
+        ),
+    ],
+)
 def test_fatal_errors_exit_134(words, told, capfd):
     status, _, log = run(capfd, *words)
     assert status == 134 and told in log[-1]
@@ -179,8 +207,10 @@ def test_fatal_errors_exit_134(words, told, capfd):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-@pytest.mark.parametrize("words", [["device_query"], ["time", "--model=net.prototxt", "--gpu=0"],
-                                   ["train", "--solver=solver.prototxt", "--gpu=all"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [["device_query"], ["time", "--model=net.prototxt", "--gpu=0"], ["train", "--solver=solver.prototxt", "--gpu=all"]],
+)
 def test_no_gpu_is_told(words, capfd):
     status, _, log = run(capfd, *words)
     assert status == 134 and "CUDA device" in log[-1]
@@ -211,8 +241,9 @@ def test_time_has_a_row_for_every_layer_and_pass(capfd):
     assert status == 0 and "Testing for 2 iterations." in log
     rows = [re.match(r" *(\S+)\t(forward|backward): (\S+) ms\.", line) for line in log]
     rows = [m.groups() for m in rows if m]
-    assert [(name, way) for name, way, _ in rows] == [(name, way) for name in ("data", "ip", "drop", "loss")
-                                                      for way in ("forward", "backward")]  # fmt: skip
+    assert [(name, way) for name, way, _ in rows] == [
+        (name, way) for name in ("data", "ip", "drop", "loss") for way in ("forward", "backward")
+    ]
     forward = sum(float(ms) for _, way, ms in rows if way == "forward")
     told = next(line for line in log if line.startswith("Average Forward pass"))
     assert float(told.split()[3]) == pytest.approx(forward, rel=1e-3)
@@ -232,10 +263,15 @@ def test_time_tells_how_fast_layers_compute(capfd):
     assert rate == pytest.approx(megabytes / milliseconds, rel=0.02)  # three digits are printed
 
 
-@pytest.mark.parametrize("words, staged", [
-    (["--stage=more", "--level=2"], True), (["--stage=other,more", "--level=3"], True), (["--stage=more"], False),
-    (["--level=2"], False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, staged",
+    [
+        (["--stage=more", "--level=2"], True),
+        (["--stage=other,more", "--level=3"], True),
+        (["--stage=more"], False),
+        (["--level=2"], False),
+    ],
+)
 def test_level_and_stage(words, staged, capfd):
     _, _, log = run(capfd, "time", "--model=net.prototxt", "--iterations=1", *words)
     assert ("Creating Layer staged" in log) == staged
@@ -282,8 +318,13 @@ def test_an_interrupted_command_ends_without_a_traceback():
     environment = dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS="1")
     command = [sys.executable, "-m", "caffe", "time", "--model=net.prototxt", "--iterations=100000"]
     # In the background of a shell SIGINT is ignored, and children inherit that; here it is to be heard.
-    job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True,
-                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
+    job = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     for line in job.stderr:
         if "Iteration: 2 " in line:
             job.send_signal(signal.SIGINT)
@@ -313,8 +354,10 @@ layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
         inner_product_param { num_output: 400 bias_term: false weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1 reduction_param { operation: SUMSQ } }
 """)
-    Path("solver.prototxt").write_text('net: "net.prototxt" type: "Adam" base_lr: 1e-3 momentum: 0.1 lr_policy: '
-                                       '"fixed" max_iter: 43 snapshot_prefix: "run" solver_mode: CPU')  # fmt: skip
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" type: "Adam" base_lr: 1e-3 momentum: 0.1 lr_policy: '
+        '"fixed" max_iter: 43 snapshot_prefix: "run" solver_mode: CPU'
+    )
     environment = dict(os.environ, PYTHONPATH=f"{REPO}:.", OMP_NUM_THREADS="2")
     command = [sys.executable, "-m", "caffe", "train", "--solver=solver.prototxt"]
     subprocess.run(command, env=environment, check=True, timeout=100)
@@ -327,10 +370,13 @@ layer { name: "loss" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1 r
 @pytest.mark.medium
 def test_an_exception_in_a_python_layer_exits_1(raised, traceback):
     """An exception class of the layer's own is a message to the user; a built-in one shows where it happened."""
-    Path("mine.py").write_text("import caffe\nclass Told(Exception):\n    pass\nclass Mine(caffe.Layer):\n"
-                               f"    def setup(self, bottom, top):\n        raise {raised}\n")  # fmt: skip
-    Path("net.prototxt").write_text('layer { name: "m" type: "Python" top: "y" '
-                                    'python_param { module: "mine" layer: "Mine" } }')  # fmt: skip
+    Path("mine.py").write_text(
+        "import caffe\nclass Told(Exception):\n    pass\nclass Mine(caffe.Layer):\n"
+        f"    def setup(self, bottom, top):\n        raise {raised}\n"
+    )
+    Path("net.prototxt").write_text(
+        'layer { name: "m" type: "Python" top: "y" python_param { module: "mine" layer: "Mine" } }'
+    )
     done = process("time", "--model=net.prototxt")
     assert done.returncode == 1
     assert ("Traceback" in done.stderr) == traceback
@@ -350,8 +396,9 @@ class Tell(caffe.Layer):
     def reshape(self, bottom, top): top[0].reshape(1)
     def forward(self, bottom, top): pass
 """)
-    Path("net.prototxt").write_text('layer { name: "x" type: "Python" top: "x" '
-                                    'python_param { module: "tell" layer: "Tell" } }')  # fmt: skip
+    Path("net.prototxt").write_text(
+        'layer { name: "x" type: "Python" top: "x" python_param { module: "tell" layer: "Tell" } }'
+    )
     environment = {**os.environ, "PYTHONPATH": f"{REPO}:."}
     environment.pop("GLIBC_TUNABLES", None)
     if given:

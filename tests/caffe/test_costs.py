@@ -31,14 +31,17 @@ def nodes():
     return {node.name: node for node in Net.from_proto(param).nodes}
 
 
-@pytest.mark.parametrize("name, flop", [
-    ("x", 0),
-    ("conv", 2 * (2 * 4 * 3 * 2) * (3 * 3 * 3)),  # 48 values, each of 3 channels under 3 x 3
-    ("deep", 2 * (2 * 4 * 3 * 2)),
-    ("up", 2 * (2 * 4 * 3 * 2) * (3 * 2 * 2)),
-    ("flat", 2 * (2 * 3) * (4 * 3) * 7),
-    ("rnn", 2 * (2 * 3) * (5 * 7 + 5 * 5 + 5 * 5)),  # x, and h twice: into the state and out of it
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, flop",
+    [
+        ("x", 0),
+        ("conv", 2 * (2 * 4 * 3 * 2) * (3 * 3 * 3)),  # 48 values, each of 3 channels under 3 x 3
+        ("deep", 2 * (2 * 4 * 3 * 2)),
+        ("up", 2 * (2 * 4 * 3 * 2) * (3 * 2 * 2)),
+        ("flat", 2 * (2 * 3) * (4 * 3) * 7),
+        ("rnn", 2 * (2 * 3) * (5 * 7 + 5 * 5 + 5 * 5)),  # x, and h twice: into the state and out of it
+    ],
+)
 def test_flop(nodes, name, flop):
     assert costs.flop(nodes[name]) == costs.forward(nodes[name]).flop == flop
 

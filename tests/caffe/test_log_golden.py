@@ -53,8 +53,14 @@ def start(command, folder):
     """Start `caffe ...` in `folder`."""
     environment = dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS="1")
     environment.pop("GLOG_minloglevel", None)
-    return subprocess.Popen([sys.executable, "-m", *command.split()], cwd=folder, env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", *command.split()],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def run(command, folder):
@@ -93,8 +99,9 @@ def assert_same_line(got, want):
     if got == want:
         return
     assert NUMBER.split(got) == NUMBER.split(want)
-    np.testing.assert_allclose(*([float(x) for x in NUMBER.findall(line)] for line in (got, want)), rtol=1e-4,
-                               err_msg=want)  # fmt: skip
+    np.testing.assert_allclose(
+        *([float(x) for x in NUMBER.findall(line)] for line in (got, want)), rtol=1e-4, err_msg=want
+    )
 
 
 def assert_same_failure(got, want):

@@ -39,8 +39,13 @@ snapshot_prefix: "run" random_seed: 5 solver_mode: CPU
 """
 USUAL = {"OMP_NUM_THREADS": "1"}
 THREADS = {"OMP_NUM_THREADS": "2"}
-OLDER = {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "SSE41",
-         "MKL_ENABLE_INSTRUCTIONS": "AVX2", "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2,-FMA"}  # fmt: skip
+OLDER = {
+    "OMP_NUM_THREADS": "1",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2,-FMA",
+}
 
 
 @pytest.fixture
@@ -54,8 +59,14 @@ def train(folder, environment, *words):
     """The log of a training; its weights after iteration 4."""
     command = [sys.executable, "-m", "caffe", "train", "--solver=solver.prototxt", *words]
     inherited = {k: v for k, v in os.environ.items() if k not in OLDER}
-    done = subprocess.run(command, cwd=folder, env=inherited | {"PYTHONPATH": str(ROOT)} | environment,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=inherited | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     blobs = [blob for layer in read_net_binary(str(folder / "run_iter_4.caffemodel")).layer for blob in layer.blobs]
     return done.stderr, [np.array(blob.data, np.float32) for blob in blobs]
@@ -107,10 +118,17 @@ def test_from_a_gpu_to_a_cpu_is_told(folder, form, monkeypatch, capfd):
     assert f"run_iter_2.solverstate{ending} {told}" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("words, found", [
-    ([], False), (["--deterministic"], True), (["-deterministic=true"], True), (["--deterministic=0"], False),
-    (["--deterministic", "--nodeterministic"], False), (["--deterministic=maybe"], "illegal value 'maybe'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, found",
+    [
+        ([], False),
+        (["--deterministic"], True),
+        (["-deterministic=true"], True),
+        (["--deterministic=0"], False),
+        (["--deterministic", "--nodeterministic"], False),
+        (["--deterministic=maybe"], "illegal value 'maybe'"),
+    ],
+)
 def test_the_flag_is_written_as_gflags_write_it(words, found):
     if isinstance(found, str):
         with pytest.raises(ValueError, match=found):

@@ -198,10 +198,15 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "label" top: "lo
 def test_a_net_that_shares_with_one_in_training_follows_it(kind, frugal, tmp_path):
     path = tmp_path / "solver.prototxt"
     (tmp_path / "net.prototxt").write_text(LOSS)
-    rule = {"SGD": "momentum: 0.9", "Adam": "momentum: 0.9 momentum2: 0.99 delta: 1e-3",
-            "AdaDelta": "momentum: 0.9 delta: 1e-3"}[kind]  # fmt: skip
-    path.write_text(f'net: "{tmp_path}/net.prototxt" type: "{kind}" base_lr: 0.05 lr_policy: "fixed" {rule}\n'
-                    "weight_decay: 0.01 random_seed: 3 snapshot_after_train: false\n")  # fmt: skip
+    rule = {
+        "SGD": "momentum: 0.9",
+        "Adam": "momentum: 0.9 momentum2: 0.99 delta: 1e-3",
+        "AdaDelta": "momentum: 0.9 delta: 1e-3",
+    }[kind]
+    path.write_text(
+        f'net: "{tmp_path}/net.prototxt" type: "{kind}" base_lr: 0.05 lr_policy: "fixed" {rule}\n'
+        "weight_decay: 0.01 random_seed: 3 snapshot_after_train: false\n"
+    )
     solver = caffe.get_solver(str(path))
     if frugal:
         solver.frugal()
@@ -263,11 +268,17 @@ def test_what_is_not_finite_stays_so():
     assert np.isnan(got[1]).all() and np.isfinite(got[[0, 2]]).all()
 
 
-APART = NET.replace("""bottom: "conv" top: "conv" }
-layer { name: "scale\"""", """bottom: "conv" top: "bn" }
-layer { name: "scale\"""").replace('"Scale" bottom: "conv" top: "conv"', '"Scale" bottom: "bn" top: "scaled"').replace(
-    '"ReLU" bottom: "conv" top: "conv"', '"ReLU" bottom: "scaled" top: "relu"').replace(
-    '"deep" type: "Convolution" bottom: "conv"', '"deep" type: "Convolution" bottom: "relu"')  # fmt: skip
+APART = (
+    NET.replace(
+        """bottom: "conv" top: "conv" }
+layer { name: "scale\"""",
+        """bottom: "conv" top: "bn" }
+layer { name: "scale\"""",
+    )
+    .replace('"Scale" bottom: "conv" top: "conv"', '"Scale" bottom: "bn" top: "scaled"')
+    .replace('"ReLU" bottom: "conv" top: "conv"', '"ReLU" bottom: "scaled" top: "relu"')
+    .replace('"deep" type: "Convolution" bottom: "conv"', '"deep" type: "Convolution" bottom: "relu"')
+)
 
 
 def test_an_optimized_net_computes_the_same_and_skips_blobs():

@@ -46,9 +46,12 @@ class Train:
 
         if Path(f"run_iter_12.caffemodel{self.ending}").exists():
             return 0
-        states = {int(n): name for name in os.listdir()
-                  if (n := "".join(re.findall(rf"run_iter_(\d+)\.solverstate{self.ending}$", name)))
-                  and Path(f"run_iter_{n}.caffemodel{self.ending}").exists()}  # fmt: skip
+        states = {
+            int(n): name
+            for name in os.listdir()
+            if (n := "".join(re.findall(rf"run_iter_(\d+)\.solverstate{self.ending}$", name)))
+            and Path(f"run_iter_{n}.caffemodel{self.ending}").exists()
+        }
         resumed = [f"--snapshot={states[max(states)]}"] if states else []
         return cli.main(["train", "--solver=solver.prototxt", *resumed])
 
@@ -261,8 +264,15 @@ def weights_file(path):
     return sha256(path)
 
 
-SCENARIOS = {"train": Train(), "train-hdf5": TrainHdf5(), "pack": Pack(), "evaluate": Evaluate(), "enroll": Enroll(),
-             "walkers": Walkers(), "careless": Careless()}  # fmt: skip
+SCENARIOS = {
+    "train": Train(),
+    "train-hdf5": TrainHdf5(),
+    "pack": Pack(),
+    "evaluate": Evaluate(),
+    "enroll": Enroll(),
+    "walkers": Walkers(),
+    "careless": Careless(),
+}
 
 if __name__ == "__main__":
     sys.exit(SCENARIOS[sys.argv[1]].run())

@@ -34,8 +34,22 @@ def record(command, root: Path, scratch: Path, **options) -> Recording:
     What the command says on its two streams is recorded with it. Its exit status has to be 0."""
     scratch.mkdir()
     recording = _begin(root)
-    strace = ["strace", "-ff", "--seccomp-bpf", "--absolute-timestamps=format:unix,precision:ns", "-xx", "-y",
-              "-s", str(2**26), "-e", f"trace={CALLS}", "-e", "signal=none", "-o", str(scratch / "trace")]  # fmt: skip
+    strace = [
+        "strace",
+        "-ff",
+        "--seccomp-bpf",
+        "--absolute-timestamps=format:unix,precision:ns",
+        "-xx",
+        "-y",
+        "-s",
+        str(2**26),
+        "-e",
+        f"trace={CALLS}",
+        "-e",
+        "signal=none",
+        "-o",
+        str(scratch / "trace"),
+    ]
     with open(scratch / "said", "wb") as said:
         done = subprocess.run([*strace, *command], cwd=root, stdout=said, stderr=said, timeout=300, **options)
     if done.returncode:

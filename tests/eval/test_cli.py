@@ -144,9 +144,13 @@ def test_a_bad_file_gives_one_line(tmp_path, content, message):
 def features_file(path, key=(), extras=(), **changes):
     """Features of two walkers, one gallery walk and one probe each."""
     features = Features(
-        np.eye(4, dtype=np.float32), np.array([1, 2, 1, 2]), np.zeros(4, int), np.repeat(["gallery", "probe"], 2),
-        np.full(4, ""), np.full(4, "001/nm-01/000"),
-    )  # fmt: skip
+        np.eye(4, dtype=np.float32),
+        np.array([1, 2, 1, 2]),
+        np.zeros(4, int),
+        np.repeat(["gallery", "probe"], 2),
+        np.full(4, ""),
+        np.full(4, "001/nm-01/000"),
+    )
     key = {"dataset": "walkers", "part": "test", "train_num": 36} | dict(key)
     write_cache(path, replace(features, **changes), key, dict(extras))
     return path

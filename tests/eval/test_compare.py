@@ -40,8 +40,10 @@ def opengait_rank1(data, probes):
             g = np.flatnonzero(np.isin(types, ["nm-01", "nm-02", "nm-03", "nm-04"]) & (views == g_view))
             hits = 0
             for i in p:
-                apart = [np.mean([np.linalg.norm(vectors[i, :, k] - vectors[j, :, k]) for k in range(vectors.shape[2])])
-                         for j in g]  # fmt: skip
+                apart = [
+                    np.mean([np.linalg.norm(vectors[i, :, k] - vectors[j, :, k]) for k in range(vectors.shape[2])])
+                    for j in g
+                ]
                 hits += labels[g[int(np.argmin(apart))]] == labels[i]
             if p_view != g_view:
                 cells.append(100 * hits / len(p))
@@ -88,8 +90,14 @@ def test_its_rule_on_our_files_gives_our_table(tmp_path):
     """What an evaluation leaves in features.npz, scored by OpenGait's rule as its documentation has it."""
     data = opengait(2.0)
     features = read_embeddings_of(tmp_path, data)
-    key = {"dataset": "casiab", "part": "test", "train_num": 74, "training": "unseen",
-           "training_told": "whom training has not seen", "training_leaked": ""}  # fmt: skip
+    key = {
+        "dataset": "casiab",
+        "part": "test",
+        "train_num": 74,
+        "training": "unseen",
+        "training_told": "whom training has not seen",
+        "training_leaked": "",
+    }
     write_cache(tmp_path / "cache.npz", features, key, {})
     assert cli.main("casiab", ["--features", str(tmp_path / "cache.npz"), "--out", str(tmp_path / "out")]) == 0
     shares = json.loads((tmp_path / "out/metrics.json").read_text())["by_probe"]
@@ -166,10 +174,21 @@ def test_leaked_runs_are_marked_and_energy_images_are_a_baseline(tmp_path, capsy
     n = len(features)
     rng = np.random.default_rng(1)
     images = {name: rng.random((n, 64, 64)).astype(np.float16) for name in ("energy", "true_energy")}
-    shown = dict(shown=np.zeros((1, 4, 64, 64), np.uint8), shown_mask=np.zeros((1, 64, 64), np.uint8),
-                 shown_walks=np.zeros(1, int), agreement=np.zeros((n, 3)), frames=np.full(n, 11))  # fmt: skip
-    key = {"dataset": "casiab", "part": "test", "train_num": 74, "training": "leaked",
-           "training_told": "LEAKED: 1 of 4 test people were trained on (075)", "training_leaked": "075"}  # fmt: skip
+    shown = dict(
+        shown=np.zeros((1, 4, 64, 64), np.uint8),
+        shown_mask=np.zeros((1, 64, 64), np.uint8),
+        shown_walks=np.zeros(1, int),
+        agreement=np.zeros((n, 3)),
+        frames=np.full(n, 11),
+    )
+    key = {
+        "dataset": "casiab",
+        "part": "test",
+        "train_num": 74,
+        "training": "leaked",
+        "training_told": "LEAKED: 1 of 4 test people were trained on (075)",
+        "training_leaked": "075",
+    }
     write_cache(tmp_path / "ours.npz", features, key, images | shown)
     words = [f"ours={tmp_path}/ours.npz", f"GEI=gei:{tmp_path}/ours.npz", f"theirs={tmp_path}/a.npz"]
     assert compare.main(["casiab", *words, "--out", str(tmp_path)]) == 0

@@ -34,8 +34,9 @@ def run(repository, *words, cwd="/", **variables):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("names", [["gaitnet-seg_iter_3.caffemodel"],
-                                   ["gaitnet-seg_iter_3.caffemodel", "gaitnet-seg-1.log"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "names", [["gaitnet-seg_iter_3.caffemodel"], ["gaitnet-seg_iter_3.caffemodel", "gaitnet-seg-1.log"]]
+)
 def test_fresh_moves_what_was_trained_aside(repository, names):
     folder = repository / "experiments/szu"
     for name in names:

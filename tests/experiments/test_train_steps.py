@@ -111,8 +111,14 @@ def test_a_failure_stops_with_the_status_of_caffe(experiment):
     assert len(calls(experiment)) == 2  # joint and sia were not tried
 
 
-@pytest.mark.parametrize("said", ["Iteration 7: the loss is nan (loss_gait = nan)", "Iteration 7, loss = -nan",
-                                  "layer 'conv9_0' holds weights that are not finite"])  # fmt: skip
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Iteration 7: the loss is nan (loss_gait = nan)",
+        "Iteration 7, loss = -nan",
+        "layer 'conv9_0' holds weights that are not finite",
+    ],
+)
 def test_a_loss_that_diverged_gets_advice(experiment, said):
     failed = run(experiment, FAIL_AT="rec", FAILURE=said)
     assert failed.stderr.endswith(

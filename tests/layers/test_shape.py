@@ -42,8 +42,10 @@ def walks():
 
 
 def shapes(walks, spoilt=None, part=None):
-    return {path: shape_of_walk([shape_of(cut(person, part) if path == spoilt else person) for person in people])
-            for path, people in walks.items()}  # fmt: skip
+    return {
+        path: shape_of_walk([shape_of(cut(person, part) if path == spoilt else person) for person in people])
+        for path, people in walks.items()
+    }
 
 
 def test_whole_people_are_not_suspected(walks):

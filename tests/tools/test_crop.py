@@ -51,10 +51,21 @@ def write_video(root, stem):
 
 def run(dataset, root, frames="frames", *args):
     done = subprocess.run(
-        [sys.executable, str(TOOL), dataset, "--frames", str(root / frames), "--masks", str(root / "masks"),
-         "--out", str(root / "out"), *args],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(TOOL),
+            dataset,
+            "--frames",
+            str(root / frames),
+            "--masks",
+            str(root / "masks"),
+            "--out",
+            str(root / "out"),
+            *args,
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert "Traceback" not in done.stderr
     return done
 
@@ -211,10 +222,20 @@ def test_walkers_as_the_owners_hand_them_out(tmp_path, dataset, choice, paths):
     frames, masks = (DATASETS[dataset].im_dir, DATASETS[dataset].gt_dir)
     folders = ("videos", "silhouettes") if dataset == "casiab" else (frames, masks)
     subprocess.run(
-        [sys.executable, str(TOOL), dataset, "--frames", str(raw / folders[0]), "--masks", str(raw / folders[1]),
-         "--out", str(out)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(TOOL),
+            dataset,
+            "--frames",
+            str(raw / folders[0]),
+            "--masks",
+            str(raw / folders[1]),
+            "--out",
+            str(out),
+        ],
+        check=True,
+        capture_output=True,
+    )
     for path in paths:
         stem = path.replace("/", "-")
         boxes = json.loads((raw / f"boxes/{stem}.json").read_text())
@@ -243,8 +264,19 @@ def test_killed_run_takes_its_workers_along_and_goes_on(tmp_path):
     for n in range(2, 61):
         for tree in ("frames", "masks"):
             shutil.copytree(tmp_path / tree / "017/001", tmp_path / tree / f"017/{n:03d}", copy_function=os.link)
-    command = [sys.executable, str(TOOL), "szu", "--frames", str(tmp_path / "frames"),
-               "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "out"), "--jobs", "2"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(TOOL),
+        "szu",
+        "--frames",
+        str(tmp_path / "frames"),
+        "--masks",
+        str(tmp_path / "masks"),
+        "--out",
+        str(tmp_path / "out"),
+        "--jobs",
+        "2",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out/crop-im/017/00?")) and time.monotonic() < deadline:
@@ -320,8 +352,15 @@ def test_two_archives_make_one_record(tmp_path):
         write_video(tmp_path / archive, stem)
     command = [sys.executable, str(TOOL), "casiab", "--jobs", "1"]
     parts = [(str(tmp_path / n / "videos"), str(tmp_path / n / "masks")) for n in "12"]
-    together = [*command, "--out", str(tmp_path / "together/out"), "--frames", *(p[0] for p in parts),
-                "--masks", *(p[1] for p in parts)]  # fmt: skip
+    together = [
+        *command,
+        "--out",
+        str(tmp_path / "together/out"),
+        "--frames",
+        *(p[0] for p in parts),
+        "--masks",
+        *(p[1] for p in parts),
+    ]
     subprocess.run(together, check=True, capture_output=True)
     for frames, masks in parts:
         one = [*command, "--out", str(tmp_path / "turns/out"), "--frames", frames, "--masks", masks]
@@ -354,8 +393,21 @@ def test_names_of_other_systems(tmp_path):
 @pytest.mark.medium
 def test_silhouettes_alone(tmp_path):
     write_folders(tmp_path, "001/nm-01/090")
-    done = subprocess.run([sys.executable, str(TOOL), "casiab", "--masks", str(tmp_path / "masks"), "--jobs", "1",
-                           "--out", str(tmp_path / "out")], capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(TOOL),
+            "casiab",
+            "--masks",
+            str(tmp_path / "masks"),
+            "--jobs",
+            "1",
+            "--out",
+            str(tmp_path / "out"),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(tmp_path / "out")) == ["crop-seg", "left-out.csv"]
     names = sorted(file.stem for file in (tmp_path / "out/crop-seg/001/nm-01/090").glob("*.png"))
@@ -384,8 +436,10 @@ def test_legs_alone_in_every_frame_are_told_of(tmp_path, capsys):
     done = run("casiab", tmp_path)
     assert done.returncode == 0 and "2 of 2 sequences are cropped" in done.stdout
     told = "no head in any frame: legs alone?"
-    assert f"warning: 1 sequences may show no whole person in any frame; look at them, and leave them out by " \
-        f"--excluded: 002/nm-01/090 ({told})" in done.stderr  # fmt: skip
+    assert (
+        f"warning: 1 sequences may show no whole person in any frame; look at them, and leave them out by "
+        f"--excluded: 002/nm-01/090 ({told})" in done.stderr
+    )
     assert left_out(tmp_path) == [["002/nm-01/090", "", told]]
     again = run("casiab", tmp_path)  # the walks are there already, and so is the doubt
     assert left_out(tmp_path) == [["002/nm-01/090", "", told]] and "002/nm-01/090" in again.stderr

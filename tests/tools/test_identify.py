@@ -149,8 +149,10 @@ def test_who_enrols_beside_another_is_refused(people, walks, weights):
     """Else one of the two would write over what the other enrolled."""
     before = people.read_bytes()
     with only_writer(people, f"{people}.lock"):
-        for words in (["enroll", people, f"carl={walks / 'a2'}"],
-                      ["calibrate", people, "--features", people.parent / "features.npz"]):  # fmt: skip
+        for words in (
+            ["enroll", people, f"carl={walks / 'a2'}"],
+            ["calibrate", people, "--features", people.parent / "features.npz"],
+        ):
             done = identify(weights, *words)
             assert done.returncode == 1
             told = f"another run (process {os.getpid()}) is writing there; wait for that one"

@@ -19,8 +19,16 @@ from tools import to_opengait
 @pytest.mark.medium
 def test_masks_are_what_the_net_predicts(tmp_path, weights, capsys):
     root = write_walkers(tmp_path / "Walkers", subjects=1, conditions=("nm-01",))
-    words = ["masks", "walkers", "--weights", str(weights), "--im-path", str(root / "crop-im"), "--out",
-             str(tmp_path / "out")]  # fmt: skip
+    words = [
+        "masks",
+        "walkers",
+        "--weights",
+        str(weights),
+        "--im-path",
+        str(root / "crop-im"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert to_opengait.main(words) == 0
     file = tmp_path / "out/001/nm-01/090/090.pkl"
     with open(file, "rb") as opened:
@@ -49,8 +57,14 @@ def test_masks_are_what_the_net_predicts(tmp_path, weights, capsys):
 def cache(tmp_path):
     names = np.array(["075/nm-05/000", "075/bg-01/018", "076/nm-01/090"])
     vectors = np.random.default_rng(1).random((3, 256), np.float32)
-    features = Features(vectors, np.array([74, 74, 75]), np.array([0, 1, 5]), np.array(["probe", "", "gallery"]),
-                        np.array(["NM", "BG", ""]), names)  # fmt: skip
+    features = Features(
+        vectors,
+        np.array([74, 74, 75]),
+        np.array([0, 1, 5]),
+        np.array(["probe", "", "gallery"]),
+        np.array(["NM", "BG", ""]),
+        names,
+    )
     key = {"dataset": "casiab", "training": "unseen", "training_told": "whom training has not seen"}
     write_cache(tmp_path / "cache.npz", features, key, {})
     return tmp_path / "cache.npz", vectors

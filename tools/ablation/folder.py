@@ -59,11 +59,17 @@ def claim(folder, wanted, command):
             f"{folder}: a study of commit {found.get('commit')}, this is {wanted['commit']}; "
             "check that commit out, or choose another --folder"
         )
-    differing = [f"{name} {told(found.get(name))} there, {told(wanted[name])} wanted"
-                 for name in wanted if found.get(name) != wanted[name] and name != "size"]  # fmt: skip
+    differing = [
+        f"{name} {told(found.get(name))} there, {told(wanted[name])} wanted"
+        for name in wanted
+        if found.get(name) != wanted[name] and name != "size"
+    ]
     there, size = found.get("size") or {}, wanted["size"]
-    differing += [f"{name} {told(there.get(name))} there, {told(size[name])} wanted"
-                  for name in size if there.get(name) != size[name]]  # fmt: skip
+    differing += [
+        f"{name} {told(there.get(name))} there, {told(size[name])} wanted"
+        for name in size
+        if there.get(name) != size[name]
+    ]
     if differing:
         raise FolderError(f"{folder}: a study of another kind ({'; '.join(differing)}); choose another --folder")
 

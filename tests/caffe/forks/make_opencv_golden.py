@@ -12,8 +12,13 @@ from pathlib import Path
 import numpy as np
 
 FED = {"rois": [[0, 0, 0, 31, 31], [0, 3, 5, 18, 9], [0, 10, 12, 29, 27], [0, 6, 1, 7, 30]], "im_info": [[32, 48, 1]]}
-MORE = {"ssd_vgg": ["conv2_norm", "conv3_priorbox", "mbox_loc"], "lenet": ["c1", "n1"], "senet": ["gate"],
-        "resnet": ["prelu"], "rpn": ["prob", "bbox"]}  # fmt: skip
+MORE = {
+    "ssd_vgg": ["conv2_norm", "conv3_priorbox", "mbox_loc"],
+    "lenet": ["c1", "n1"],
+    "senet": ["gate"],
+    "resnet": ["prelu"],
+    "rpn": ["prob", "bbox"],
+}
 BLOBS = {  # arguments of blobFromImage
     "plain": {},
     "scaled": {"scalefactor": 0.017, "mean": (104, 117, 123), "swapRB": True},
@@ -94,8 +99,10 @@ def _models(dnn, golden, image):
         yield f"flops_{name}", np.int64(counted.getFLOPS(shape))
         yield f"memory_{name}", np.int64(counted.getMemoryConsumption(shape))
         _, ins, outs = counted.getLayersShapes(shape)
-        yield f"shapes_{name}", np.array([str([[list(map(int, s)) for s in each] for each in side])
-                                          for side in (ins, outs)])  # fmt: skip
+        yield (
+            f"shapes_{name}",
+            np.array([str([[list(map(int, s)) for s in each] for each in side]) for side in (ins, outs)]),
+        )
         yield f"types_{name}", np.array(counted.getLayerTypes())
     detection = dnn.DetectionModel(net("ssd_vgg")[0])
     detection.setInputParams(0.02, (32, 32), (100, 110, 120), True)

@@ -15,8 +15,12 @@ def data(name, *shape):
 
 def conv(name, bottom, outputs, kernel=3, more="", kind="Convolution"):
     pad = kernel // 2
-    return layer(kind, name, bottom, f"convolution_param {{ num_output: {outputs} kernel_size: {kernel} pad: {pad} "
-                                     f"{more} {XAVIER} }}")  # fmt: skip
+    return layer(
+        kind,
+        name,
+        bottom,
+        f"convolution_param {{ num_output: {outputs} kernel_size: {kernel} pad: {pad} {more} {XAVIER} }}",
+    )
 
 
 def relu(bottom, kind="ReLU"):
@@ -29,9 +33,13 @@ def pool(name, bottom, more="kernel_size: 2 stride: 2", tops=None):
 
 def _head(source, classes, priors, size):
     """SSD's three layers on a map, and their Permute and Flatten."""
-    text = layer("PriorBox", f"{source}_priorbox", f"{source} data",
-                 f"prior_box_param {{ min_size: {size} max_size: {size + 6} aspect_ratio: 2 flip: true clip: false "
-                 "variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2 offset: 0.5 }")  # fmt: skip
+    text = layer(
+        "PriorBox",
+        f"{source}_priorbox",
+        f"{source} data",
+        f"prior_box_param {{ min_size: {size} max_size: {size + 6} aspect_ratio: 2 flip: true clip: false "
+        "variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2 offset: 0.5 }",
+    )
     for what, count in (("loc", 4), ("conf", classes)):
         name = f"{source}_{what}"
         text += conv(name, source, priors * count)
@@ -46,16 +54,24 @@ def _heads(sources, classes=3, loss=False):
         bottoms = " ".join(f"{s}_{what}" + (f"_{kind}" if kind else "") for s, _ in sources)
         text += layer("Concat", f"mbox_{what}", bottoms, f"concat_param {{ axis: {axis} }}")
     if loss:
-        return text + layer("MultiBoxLoss", "mbox_loss", "mbox_loc mbox_conf mbox_priorbox label",
-                            f"multibox_loss_param {{ num_classes: {classes} code_type: CENTER_SIZE }} propagate_down: "
-                            "[true, true, false, false]")  # fmt: skip
+        return text + layer(
+            "MultiBoxLoss",
+            "mbox_loss",
+            "mbox_loc mbox_conf mbox_priorbox label",
+            f"multibox_loss_param {{ num_classes: {classes} code_type: CENTER_SIZE }} propagate_down: "
+            "[true, true, false, false]",
+        )
     text += layer("Reshape", "conf_rows", "mbox_conf", f"reshape_param {{ shape {{ dim: 0 dim: -1 dim: {classes} }} }}")
     text += layer("Softmax", "conf_softmax", "conf_rows", "softmax_param { axis: 2 }")
     text += layer("Flatten", "conf_flat", "conf_softmax", "flatten_param { axis: 1 }")
-    return text + layer("DetectionOutput", "detection_out", "mbox_loc conf_flat mbox_priorbox",
-                        f"detection_output_param {{ num_classes: {classes} share_location: true background_label_id: 0 "
-                        "nms_param { nms_threshold: 0.45 top_k: 40 } code_type: CENTER_SIZE keep_top_k: 20 "
-                        "confidence_threshold: 0.3 }")  # fmt: skip
+    return text + layer(
+        "DetectionOutput",
+        "detection_out",
+        "mbox_loc conf_flat mbox_priorbox",
+        f"detection_output_param {{ num_classes: {classes} share_location: true background_label_id: 0 "
+        "nms_param { nms_threshold: 0.45 top_k: 40 } code_type: CENTER_SIZE keep_top_k: 20 "
+        "confidence_threshold: 0.3 }",
+    )
 
 
 def ssd_vgg(loss=False):
@@ -83,8 +99,9 @@ def _rois(count):
 
 def faster_rcnn(loss=False):
     text = data("data", 1, 3, 32, 32) + _rois(4) + conv("conv1", "data", 6) + relu("conv1") + pool("pool1", "conv1")
-    text += layer("ROIPooling", "roi_pool", "pool1 rois",
-                  "roi_pooling_param { pooled_h: 3 pooled_w: 3 spatial_scale: 0.5 }")  # fmt: skip
+    text += layer(
+        "ROIPooling", "roi_pool", "pool1 rois", "roi_pooling_param { pooled_h: 3 pooled_w: 3 spatial_scale: 0.5 }"
+    )
     text += layer("InnerProduct", "cls", "roi_pool", f"inner_product_param {{ num_output: 3 {XAVIER} }}")
     if not loss:
         return text + layer("Softmax", "cls_prob", "cls")
@@ -105,14 +122,19 @@ def rpn():
     text += layer("Softmax", "prob2", "two")
     text += layer("Reshape", "prob", "prob2", "reshape_param { shape { dim: 0 dim: 12 dim: -1 dim: 0 } }")
     own = "feat_stride: 8 base_size: 8 min_size: 0 ratio: 0.5 ratio: 1 ratio: 2 scale: 1 scale: 2 "
-    return text + layer("Proposal", "proposal", "prob bbox im_info",
-                        f"proposal_param {{ {own} pre_nms_topn: 40 post_nms_topn: 6 nms_thresh: 0.7 }}")  # fmt: skip
+    return text + layer(
+        "Proposal",
+        "proposal",
+        "prob bbox im_info",
+        f"proposal_param {{ {own} pre_nms_topn: 40 post_nms_topn: 6 nms_thresh: 0.7 }}",
+    )
 
 
 def faster_rcnn_deploy():
     """The region proposal net and the classifier on its regions, whose number is known only when it runs."""
-    text = rpn() + layer("ROIPooling", "roi_pool", "pool1 proposal",
-                         "roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.125 }")  # fmt: skip
+    text = rpn() + layer(
+        "ROIPooling", "roi_pool", "pool1 proposal", "roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.125 }"
+    )
     text += layer("InnerProduct", "cls", "roi_pool", f"inner_product_param {{ num_output: 3 {XAVIER} }}")
     return text + layer("Softmax", "cls_prob", "cls")
 
@@ -121,8 +143,9 @@ def rfcn(loss=False):
     text = (
         data("data", 1, 3, 32, 32) + _rois(4) + conv("conv1", "data", 6) + relu("conv1") + conv("maps", "conv1", 12, 1)
     )
-    text += layer("PSROIPooling", "psroi", "maps rois",
-                  "psroi_pooling_param { spatial_scale: 1 output_dim: 3 group_size: 2 }")  # fmt: skip
+    text += layer(
+        "PSROIPooling", "psroi", "maps rois", "psroi_pooling_param { spatial_scale: 1 output_dim: 3 group_size: 2 }"
+    )
     text += pool("ave", "psroi", "pool: AVE kernel_size: 2 stride: 2")
     return _learns(text, "ave", (4,)) if loss else text + layer("Softmax", "cls_prob", "ave")
 
@@ -170,11 +193,11 @@ def _enet_bottleneck(name, bottom, channels, middle, drop=0.1):
         return layer("BN", f"bn_{top}", top, own, top) + layer("PReLU", f"prelu_{top}", top, tops=top)
 
     text = conv(f"{name}_0", bottom, 4, 1, "bias_term: false") + bn(f"{name}_0")
-    text += layer("Convolution", f"{name}_1", f"{name}_0",
-                  f"convolution_param {{ num_output: 4 {middle} {XAVIER} }}") + bn(f"{name}_1")  # fmt: skip
+    text += layer(
+        "Convolution", f"{name}_1", f"{name}_0", f"convolution_param {{ num_output: 4 {middle} {XAVIER} }}"
+    ) + bn(f"{name}_1")
     text += conv(f"{name}_2", f"{name}_1", channels, 1, "bias_term: false")
-    text += layer("SpatialDropout", f"{name}_drop", f"{name}_2",
-                  f"spatial_dropout_param {{ dropout_ratio: {drop} }}")  # fmt: skip
+    text += layer("SpatialDropout", f"{name}_drop", f"{name}_2", f"spatial_dropout_param {{ dropout_ratio: {drop} }}")
     return text + layer("Eltwise", name, f"{bottom} {name}_drop") + layer("PReLU", f"{name}_prelu", name, tops=name)
 
 
@@ -187,8 +210,9 @@ def enet(loss=False):
     text += _enet_bottleneck("b3", "b2", 8, "kernel_h: 5 kernel_w: 1 pad_h: 2 pad_w: 0")
     text += _enet_bottleneck("b4", "b3", 8, "kernel_h: 1 kernel_w: 5 pad_h: 0 pad_w: 2")
     text += layer("Upsample", "up", "b4 mask1", "upsample_param { scale: 2 }")
-    text += layer("Deconvolution", "score", "up",
-                  f"convolution_param {{ num_output: 4 kernel_size: 2 stride: 2 {XAVIER} }}")  # fmt: skip
+    text += layer(
+        "Deconvolution", "score", "up", f"convolution_param {{ num_output: 4 kernel_size: 2 stride: 2 {XAVIER} }}"
+    )
     return _learns(text, "score", (2, 24, 32)) if loss else text
 
 
@@ -228,8 +252,9 @@ def resnet():
 
 def fcn():
     text = data("data", 1, 3, 16, 16) + conv("c1", "data", 6, more="stride: 2") + layer("ELU", "e1", "c1")
-    text += layer("Deconvolution", "up", "e1",
-                  f"convolution_param {{ num_output: 4 kernel_size: 4 stride: 2 {XAVIER} }}")  # fmt: skip
+    text += layer(
+        "Deconvolution", "up", "e1", f"convolution_param {{ num_output: 4 kernel_size: 4 stride: 2 {XAVIER} }}"
+    )
     return text + layer("Crop", "score", "up data", "crop_param { axis: 2 offset: 1 }")
 
 

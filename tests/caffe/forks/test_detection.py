@@ -21,8 +21,10 @@ def iou(a, b, pixel=0):
 
 
 def test_prior_box():
-    own = ("min_size: 30.9 min_size: 60 max_size: 60 max_size: 99 aspect_ratio: 2 aspect_ratio: 0.5 variance: 0.1 "
-           "variance: 0.1 variance: 0.2 variance: 0.2 step: 16")  # fmt: skip
+    own = (
+        "min_size: 30.9 min_size: 60 max_size: 60 max_size: 99 aspect_ratio: 2 aspect_ratio: 0.5 variance: 0.1 "
+        "variance: 0.1 variance: 0.2 variance: 0.2 step: 16"
+    )
     net = layer_net(f'type: "PriorBox" prior_box_param {{ {own} }}', (1, 4, 2, 3), (1, 3, 40, 50))
     top = net.forward()["t0"]
     wanted = []
@@ -67,8 +69,10 @@ def decoded(code, prior, variance, kind):
 @pytest.mark.parametrize("share, clip", [(True, False), (False, False), (True, True)])
 def test_detection_output(kind, share, clip):
     loc, conf, priors = scene(places=1 if share else 3)
-    own = (f"num_classes: 3 share_location: {str(share).lower()} code_type: {kind} keep_top_k: 5 clip: {int(clip)} "
-           "confidence_threshold: 0.2 nms_param { nms_threshold: 0.4 top_k: 6 }")  # fmt: skip
+    own = (
+        f"num_classes: 3 share_location: {str(share).lower()} code_type: {kind} keep_top_k: 5 clip: {int(clip)} "
+        "confidence_threshold: 0.2 nms_param { nms_threshold: 0.4 top_k: 6 }"
+    )
     net = layer_net(f'type: "DetectionOutput" detection_output_param {{ {own} }}', loc.shape, conf.shape, priors.shape)
     top = forward(net, loc, conf, priors)[0]
     made, variance = priors.reshape(2, -1, 4).astype(float)
@@ -99,13 +103,25 @@ def test_nothing_detected():
     np.testing.assert_array_equal(forward(net, loc, conf, priors)[0][0, 0], [[0] + [-1] * 6, [1] + [-1] * 6])
 
 
-TRUTH = np.array([[0, 1, 0, 0.1, 0.1, 0.5, 0.5, 0], [0, 2, 0, 0.5, 0.4, 0.9, 0.8, 0], [1, 1, 0, 0.3, 0.3, 0.7, 0.8, 0],
-                  [1, 2, 1, 0, 0.1, 0.4, 0.3, 1]], np.float32).reshape(1, 1, 4, 8)  # fmt: skip
+TRUTH = np.array(
+    [
+        [0, 1, 0, 0.1, 0.1, 0.5, 0.5, 0],
+        [0, 2, 0, 0.5, 0.4, 0.9, 0.8, 0],
+        [1, 1, 0, 0.3, 0.3, 0.7, 0.8, 0],
+        [1, 2, 1, 0, 0.1, 0.4, 0.3, 1],
+    ],
+    np.float32,
+).reshape(1, 1, 4, 8)
 
 
 def multibox(own, loc, conf, priors, truth=TRUTH):
-    net = layer_net(f'type: "MultiBoxLoss" multibox_loss_param {{ num_classes: 3 {own} }}',
-                    loc.shape, conf.shape, priors.shape, truth.shape)  # fmt: skip
+    net = layer_net(
+        f'type: "MultiBoxLoss" multibox_loss_param {{ num_classes: 3 {own} }}',
+        loc.shape,
+        conf.shape,
+        priors.shape,
+        truth.shape,
+    )
     return net, float(forward(net, loc, conf, priors, truth)[0])
 
 
@@ -157,8 +173,9 @@ def test_proposal():
     own = (
         "ratio: 0.5 ratio: 1 ratio: 2 scale: 2 scale: 4 min_size: 24 pre_nms_topn: 30 post_nms_topn: 9 nms_thresh: 0.5"
     )
-    net = layer_net(f'type: "Proposal" proposal_param {{ {own} }}', scores.shape, codes.shape, (1, 3), tops=2,
-                    phase=caffe.TEST)  # fmt: skip
+    net = layer_net(
+        f'type: "Proposal" proposal_param {{ {own} }}', scores.shape, codes.shape, (1, 3), tops=2, phase=caffe.TEST
+    )
     rois, kept_scores = forward(net, scores, codes, np.array([[48, 60, 0.5]]))
     boxes = []
     for i, j in np.ndindex(h, w):
@@ -182,13 +199,16 @@ def test_proposal():
     np.testing.assert_array_equal(kept_scores[:, 0], [score for score, _ in kept])
 
 
-@pytest.mark.parametrize("given, words", [
-    ("step_h: 8", "has step_h; wanted step, or step_h and step_w"),
-    ("img_w: 40", "has img_w; wanted img_size, or img_h and img_w"),
-    ("step: 8 step_h: 8 step_w: 8", "has step, step_h, step_w; wanted"),
-    ("img_size: 40 img_h: 40 img_w: 40", "has img_size, img_h, img_w; wanted"),
-    ("step_h: 8 step_w: 0", "step_h, step_w must be above 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("step_h: 8", "has step_h; wanted step, or step_h and step_w"),
+        ("img_w: 40", "has img_w; wanted img_size, or img_h and img_w"),
+        ("step: 8 step_h: 8 step_w: 8", "has step, step_h, step_w; wanted"),
+        ("img_size: 40 img_h: 40 img_w: 40", "has img_size, img_h, img_w; wanted"),
+        ("step_h: 8 step_w: 0", "step_h, step_w must be above 0"),
+    ],
+)
 def test_prior_box_guesses_no_size(given, words):
     with pytest.raises(CaffeError, match=words):
         layer_net(f'type: "PriorBox" prior_box_param {{ min_size: 9 {given} }}', (1, 4, 2, 3), (1, 3, 40, 50))

@@ -72,9 +72,18 @@ def test_learns(name, tmp_path):
 
 
 # The number of rows of DetectionOutput and Proposal depends on values; ONNX gets the net without them.
-EXPORTED = {"ssd_vgg": "mbox_loc,conf_flat,mbox_priorbox", "ssd_mobilenet": "mbox_loc,mbox_conf", "senet": None,
-            "shufflenet": None, "segnet": None, "enet": None, "pspnet": None, "yolo": None, "faster_rcnn": None,
-            "rfcn": None}  # fmt: skip
+EXPORTED = {
+    "ssd_vgg": "mbox_loc,conf_flat,mbox_priorbox",
+    "ssd_mobilenet": "mbox_loc,mbox_conf",
+    "senet": None,
+    "shufflenet": None,
+    "segnet": None,
+    "enet": None,
+    "pspnet": None,
+    "yolo": None,
+    "faster_rcnn": None,
+    "rfcn": None,
+}
 
 
 LONG = {"faster_rcnn"}  # ROIPooling is a graph of thousands of nodes
@@ -89,10 +98,16 @@ def test_goes_to_onnx(name, tmp_path):
     assert _exported(name, tmp_path, outputs) < 1e-5
 
 
-@pytest.mark.parametrize("name, words", [
-    ("ssd_vgg", "'detection_out' \\(DetectionOutput\\) cannot .*; --outputs mbox_loc,conf_flat,mbox_priorbox writes"),
-    ("ssd_vgg_learns", "'mbox_loss' \\(MultiBoxLoss\\) cannot be written as ONNX"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        (
+            "ssd_vgg",
+            "'detection_out' \\(DetectionOutput\\) cannot .*; --outputs mbox_loc,conf_flat,mbox_priorbox writes",
+        ),
+        ("ssd_vgg_learns", "'mbox_loss' \\(MultiBoxLoss\\) cannot be written as ONNX"),
+    ],
+)
 def test_onnx_has_no_such_layer(name, words, tmp_path):
     pytest.importorskip("onnxscript")
     with pytest.raises(caffe.CaffeError, match=words):

@@ -42,7 +42,7 @@ TABLE = {  # type: ((least, most) bottoms, (least, most) tops)
     "Slice": ((1, 1), (1, ANY)),
     "Split": ((1, 1), (1, ANY)),
     "WindowData": ((0, 0), (2, 2)),
-}  # fmt: skip
+}
 
 
 def taken(layer, bottoms, tops):

@@ -33,8 +33,10 @@ def test_contrastive_loss(legacy):
     margin = 3.0
     net = layer_net(
         f'type: "ContrastiveLoss" contrastive_loss_param {{ margin: {margin} legacy_version: {str(legacy).lower()} }}',
-        (5, 4), (5, 4), (5,),
-    )  # fmt: skip
+        (5, 4),
+        (5, 4),
+        (5,),
+    )
     a, b, similar = scores(5, 4), scores(5, 4), np.array([1, 0, 0, 1, 0], np.float32)
     squared = ((a - b).astype(np.float64) ** 2).sum(1)
     gap = np.maximum(margin - squared, 0) if legacy else np.maximum(margin - np.sqrt(squared), 0) ** 2
@@ -85,9 +87,9 @@ def test_a_label_that_names_no_class(label):
 def infogain_loss(x, label, matrix):
     """-mean over positions of sum_l H[label, l] log softmax(x)[l]"""
     log_p = np.log(softmax(x))
-    return -np.mean([
-        (matrix[int(label[n, i])] * log_p[n, :, i]).sum() for n in range(x.shape[0]) for i in range(x.shape[2])
-    ])  # fmt: skip
+    return -np.mean(
+        [(matrix[int(label[n, i])] * log_p[n, :, i]).sum() for n in range(x.shape[0]) for i in range(x.shape[2])]
+    )
 
 
 @pytest.mark.parametrize("from_file", [False, True])
@@ -192,9 +194,15 @@ def test_certain_of_the_wrong_class_costs_87_3365():
         assert forward(net, np.eye(3)[[0] * rows], labels)[0] == np.float32(-np.log(1e-20))
 
 
-@pytest.mark.parametrize("kind, weights", [
-    ("SoftmaxWithLoss", "loss_weight: 1 loss_weight: 0"), ("SoftmaxWithLoss", ""), ("InfogainLoss", ""),
-    ("SoftmaxWithLoss", "loss_weight: 1")])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, weights",
+    [
+        ("SoftmaxWithLoss", "loss_weight: 1 loss_weight: 0"),
+        ("SoftmaxWithLoss", ""),
+        ("InfogainLoss", ""),
+        ("SoftmaxWithLoss", "loss_weight: 1"),
+    ],
+)
 def test_the_second_top_has_the_probabilities(kind, weights, capfd):
     x, labels = scores(2, 4, 3), np.array([[0, 3, 2], [1, 1, 0]], np.float32)
     bottoms = [x, labels] + [np.eye(4)] * (kind == "InfogainLoss")

@@ -73,15 +73,18 @@ def test_relu_with_negative_slope_in_place():
     np.testing.assert_array_equal(backward(net, [5, 6, 7])[0], [5, 6, 7])
 
 
-@pytest.mark.parametrize("layer, at_kink, gradient", [
-    ('type: "ReLU"', 0, 0),
-    ('type: "ReLU" relu_param { negative_slope: 0.3 }', 0, 0.3),
-    ('type: "PReLU" prelu_param { filler { value: 0.4 } }', 0, 0.4),
-    ('type: "ELU" elu_param { alpha: 0.7 }', 0, 0.7),
-    ('type: "AbsVal"', 0, 0),
-    ('type: "Clip" clip_param { min: -0.5 max: 1 }', -0.5, 1),
-    ('type: "Clip" clip_param { min: -0.5 max: 1 }', 1, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer, at_kink, gradient",
+    [
+        ('type: "ReLU"', 0, 0),
+        ('type: "ReLU" relu_param { negative_slope: 0.3 }', 0, 0.3),
+        ('type: "PReLU" prelu_param { filler { value: 0.4 } }', 0, 0.4),
+        ('type: "ELU" elu_param { alpha: 0.7 }', 0, 0.7),
+        ('type: "AbsVal"', 0, 0),
+        ('type: "Clip" clip_param { min: -0.5 max: 1 }', -0.5, 1),
+        ('type: "Clip" clip_param { min: -0.5 max: 1 }', 1, 1),
+    ],
+)
 def test_gradient_at_the_kink(layer, at_kink, gradient):
     net = layer_net(layer, (1, 1))
     forward(net, at_kink)
@@ -94,20 +97,25 @@ def test_bnll_and_sigmoid_do_not_overflow():
     np.testing.assert_array_equal(forward(layer_net('type: "Sigmoid"', (5,)), x)[0], [0, 0, 0.5, 1, 1])
 
 
-@pytest.mark.parametrize("param, value", [("power: 0 scale: 2 shift: 3", 1), ("power: 2 scale: 0 shift: 3", 9),
-                                          ("power: 3 scale: 0 shift: 0", 0)])  # fmt: skip
+@pytest.mark.parametrize(
+    "param, value",
+    [("power: 0 scale: 2 shift: 3", 1), ("power: 2 scale: 0 shift: 3", 9), ("power: 3 scale: 0 shift: 0", 0)],
+)
 def test_constant_power(param, value):
     net = layer_net(f'type: "Power" power_param {{ {param} }}', (3,))
     np.testing.assert_array_equal(forward(net, [0, np.inf, -2])[0], value)
     np.testing.assert_array_equal(backward(net, 1)[0], 0)
 
 
-@pytest.mark.parametrize("text, value", [
-    ('type: "Exp" exp_param { shift: 1e38 }', np.inf),
-    ('type: "Power" power_param { scale: 0 power: -1 }', np.inf),
-    ('type: "Power" power_param { scale: 0 shift: -1 power: 0.5 }', np.nan),
-    ('type: "Power" power_param { scale: 0 shift: 1e30 power: 9 }', np.inf),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ('type: "Exp" exp_param { shift: 1e38 }', np.inf),
+        ('type: "Power" power_param { scale: 0 power: -1 }', np.inf),
+        ('type: "Power" power_param { scale: 0 shift: -1 power: 0.5 }', np.nan),
+        ('type: "Power" power_param { scale: 0 shift: 1e30 power: 9 }', np.inf),
+    ],
+)
 def test_constants_beyond_all_numbers_are_those_of_c(text, value):
     np.testing.assert_array_equal(forward(layer_net(text, (2,)), [1, 2])[0], [value] * 2)
 
@@ -157,13 +165,16 @@ def test_dropout_that_scales_in_test():
     np.testing.assert_array_equal(backward(net, x)[0], 0.75 * x)
 
 
-@pytest.mark.parametrize("layer, text", [
-    ('type: "Exp" exp_param { base: -2 }', "base must be strictly positive"),
-    ('type: "Log" log_param { base: 0 }', "base must be strictly positive"),
-    ('type: "Log" log_param { base: 1 }', "to base 1 is infinite"),
-    ('type: "Dropout" dropout_param { dropout_ratio: 1 }', "dropout_ratio is 1.0"),
-    ('type: "PReLU"', "Number of axes of bottom blob must be >=2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer, text",
+    [
+        ('type: "Exp" exp_param { base: -2 }', "base must be strictly positive"),
+        ('type: "Log" log_param { base: 0 }', "base must be strictly positive"),
+        ('type: "Log" log_param { base: 1 }', "to base 1 is infinite"),
+        ('type: "Dropout" dropout_param { dropout_ratio: 1 }', "dropout_ratio is 1.0"),
+        ('type: "PReLU"', "Number of axes of bottom blob must be >=2"),
+    ],
+)
 def test_bad_parameters(layer, text):
     with pytest.raises(caffe.CaffeError, match=text):
         layer_net(layer, (3,))
