@@ -25,6 +25,12 @@ from caffe.user_layer import layer as layer  # the module caffe.layer is importe
 # OpenCV reads this when it is first imported: an image of a hundred bytes may claim to unpack to gigabytes.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27))
 
+# libgomp reads this when torch is first imported. Threads that wait for others spin before they sleep, by default for
+# 300,000 rounds, which takes the processor from those waited for on a busy machine; 10,000 still reach from one layer
+# to the next. A value of yours, or OMP_WAIT_POLICY, stands.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 __version__ = "1.0.0"  # of the Caffe whose behaviour this is
 
 # Where the other names live.

@@ -6,7 +6,9 @@
     CAFFE_ROOT=/opt/caffe python tools/bench.py --only caffe
 
 What is compared is timed in turns (A B A B ...), so that both meet the same machine. Parts: train (training step and
-memory against a plain PyTorch loop, and its arithmetic against a large matrix product), forward (deploy net), data
+memory against a plain PyTorch loop, and its arithmetic against a large matrix product), forward (deploy net), onnx
+(forward and memory of nets of several kinds beside ONNX Runtime, on all cores and on one), passes (LeNet and CaffeNet
+forward and backward beside plain PyTorch modules), busy (nets beside as many busy processes as there are cores), data
 (data layer), eval (features and scores), start (import, building nets, a process), launch (`caffe train` up to its
 first iteration), gpu (the published steps, where there is a GPU), caffe (`caffe time` of the Caffe that CAFFE_ROOT
 points to).
@@ -23,6 +25,7 @@ from layers.bundled import program
 program.guard(__name__)
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -51,7 +54,8 @@ class Row:
     reference: float
     unit: str
     against: str
-    better: str = "below"  # where the ratio wants to be: below, above or, as a limit, towards 1
+    better: str = "below"  # where the ratio wants to be: below, above or, as a limit, towards `limit`
+    limit: float = 1
 
     @property
     def ratio(self):
@@ -172,6 +176,64 @@ def forward(quick):
         seconds = medians(times, "ours", "plain")
         rows.append(Row("forward", f"deploy net, batch {clips}", *seconds, "s", "plain PyTorch modules"))
     return rows
+
+
+def onnx(quick):
+    """Forward passes and memory beside ONNX Runtime on what tools/export.py writes: pycaffe, and `caffe.optimize`."""
+    from tools import bench_forward
+
+    for module in ("onnxruntime", "onnxscript"):
+        if importlib.util.find_spec(module) is None:
+            raise CannotMeasure(f"the package {module} is not installed")
+    against = "ONNX Runtime"
+    for threads in [1] if quick else sorted({os.cpu_count() or 1, 1}, reverse=True):
+        for net in ["deploy:2"] if quick else bench_forward.FORWARD:
+            m = bench_forward.measure(net, threads, *([1, 0.01] if quick else [5]))
+            wanted = 1.1 if net.startswith("deploy") else 1.2
+            for kind, told in (("ours", "pycaffe"), ("optimized", "caffe.optimize")):
+                what = f"{net}, {threads} thread{'s' * (threads > 1)}, {told}"
+                mine, theirs = m[kind], m["onnx"]
+                yield Row("onnx", f"{what}: forward", mine["seconds"], theirs["seconds"], "s", against, limit=wanted)
+                yield Row("onnx", f"{what}: memory of the process", mine["mb"], theirs["mb"], "MB", against, limit=1.3)
+                yield Row("onnx", f"{what}: memory above the libraries", mine["grown_mb"], theirs["grown_mb"], "MB",
+                          against, limit=1.3)  # fmt: skip
+
+
+def passes(quick):
+    """Forward and backward of LeNet and CaffeNet, through pycaffe and through `caffe time`."""
+    from caffe.text import message_to_text
+    from tools import bench_forward
+    from tools.bench_nets import NETS
+
+    for threads in [1] if quick else sorted({os.cpu_count() or 1, 1}, reverse=True):
+        for net in ["lenet:3"] if quick else bench_forward.TRAINED:
+            m = bench_forward.measure(net, threads, *([1, 0.01] if quick else [5]))
+            name, batch = net.split(":")
+            plain, what = m["plain"]["seconds"], f"{net}, {threads} thread{'s' * (threads > 1)}"
+            yield Row(
+                "passes", f"{what}: pycaffe", m["ours"]["seconds"], plain, "s", "plain PyTorch modules", limit=1.1
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, "net.prototxt").write_text(message_to_text(NETS[name](int(batch))))
+                command = [sys.executable, "-m", "caffe", "time", "--model=net.prototxt",
+                           f"--iterations={1 if quick else 20}"]  # fmt: skip
+                told = caffe_time(command, folder, ROOT, {"OMP_NUM_THREADS": str(threads)}) / 1e3
+            yield Row("passes", f"{what}: caffe time", told, plain, "s", "plain PyTorch modules", limit=1.1)
+
+
+def busy(quick):
+    """Nets beside as many busy processes as there are cores: against quiet, and against one thread beside them."""
+    from tools import bench_forward
+
+    threads = os.cpu_count() or 1
+    for net in ["lenet:3"] if quick else ["deploy:1", "deploy:4", *bench_forward.TRAINED]:
+        m = bench_forward.busy(net, threads, *([1, 0.01] if quick else [5]))
+        what = f"{net}, {threads} threads beside {threads} busy processes"
+        yield Row("busy", what, m["busy"], m["quiet"], "s", "quiet", limit=2.5)
+        yield Row("busy", what, m["busy"], m["busy_one_thread"], "s", "one thread beside them")
+        yield Row("busy", what, m["busy"], m["busy_spinning"], "s", "libgomp's own GOMP_SPINCOUNT, beside them")
+        yield Row("busy", f"{net}, {threads} threads, quiet", m["quiet"], m["quiet_spinning"], "s",
+                  "libgomp's own GOMP_SPINCOUNT, quiet", limit=1.05)  # fmt: skip
 
 
 def data(quick):
@@ -345,6 +407,9 @@ def caffe(quick):
 PARTS = {
     "train": train,
     "forward": forward,
+    "onnx": onnx,
+    "passes": passes,
+    "busy": busy,
     "data": data,
     "eval": evaluation,
     "start": start,
@@ -389,18 +454,19 @@ def write_net(folder, step, clips):
     return f"{step}.prototxt"
 
 
-def run(command, folder=None, pycaffe=ROOT, stream="stdout"):
-    """What a command prints on `stream`; `pycaffe` is where it finds the module `caffe`."""
+def run(command, folder=None, pycaffe=ROOT, stream="stdout", more=None):
+    """What a command prints on `stream`; `pycaffe` is where it finds the module `caffe`, `more` its environment."""
     paths = os.pathsep.join(map(str, (pycaffe, ROOT, TOOLS)))
-    done = subprocess.run(command, cwd=folder, env=dict(os.environ, PYTHONPATH=paths), capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": paths, **(more or {})}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise CannotMeasure(f"{' '.join(map(str, command))} ended with {done.returncode}: {done.stderr[-300:]}")
     return getattr(done, stream)
 
 
-def caffe_time(command, folder, pycaffe):
+def caffe_time(command, folder, pycaffe, more=None):
     """Milliseconds that `caffe time` tells for a forward and backward pass."""
-    log = run(command, folder, pycaffe, "stderr")
+    log = run(command, folder, pycaffe, "stderr", more)
     found = re.search(r"Average Forward-Backward: ([\d.e+]+) ms", log)
     if not found:
         raise CannotMeasure(f"{' '.join(command)} tells no time: {log[-300:]}")
@@ -432,7 +498,7 @@ def table_line(r):
     """A row of the Markdown table."""
     return (
         f"| {r.part} | {r.what} | {r.value:.4g} {r.unit} | {r.against} | {r.reference:.4g} {r.unit} | "
-        f"{r.ratio:.3g} | {r.better} 1 |"
+        f"{r.ratio:.3g} | {r.better} {r.limit:g} |"
     )
 
 

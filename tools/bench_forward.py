@@ -34,6 +34,7 @@ from tools.bench_train import peak_memory
 
 FORWARD = ("deploy:1", "deploy:4", "deploy:64", "alexnet:1", "resnet50:1", "mobilenet:1")
 TRAINED = ("lenet:64", "caffenet:8")
+LIBGOMP = "300000"  # its own GOMP_SPINCOUNT
 SECONDS = 1.0  # of each turn, about
 
 
@@ -53,11 +54,11 @@ def main():
 
 
 def measure(net, threads, turns, seconds=SECONDS):
-    """{"net", "threads", kind: {"seconds", "mb", "grown_mb"}} for ours and what it is held against."""
+    """{"net", "threads", kind: {"seconds", "mb", "grown_mb"}} for ours, optimized, and what both are held against."""
     with tempfile.TemporaryDirectory() as folder:
-        against = "plain" if net in TRAINED or net.split(":")[0] in dict(n.split(":") for n in TRAINED) else "onnx"
+        against = ("plain",) if trains(net) else ("optimized", "onnx")
         write_files(net, folder, against)
-        workers = {kind: Worker(kind, net, folder, threads) for kind in ("ours", against)}
+        workers = {kind: Worker(kind, net, folder, threads) for kind in ("ours", *against)}
         times: dict[str, list[float]] = {kind: [] for kind in workers}
         for _ in range(turns):
             for kind, worker in workers.items():
@@ -69,32 +70,32 @@ def measure(net, threads, turns, seconds=SECONDS):
 
 
 def busy(net, threads, turns, seconds=SECONDS):
-    """{"net", "threads", "quiet", "busy", "busy_one_thread"}: seconds of ours, without and with busy processes."""
+    """{"net", "threads", "quiet", "busy", ...}: seconds of ours, without and with busy processes beside it; with
+    "_spinning" where OpenMP's threads wait as libgomp has it, "busy_one_thread" with one thread."""
     with tempfile.TemporaryDirectory() as folder:
-        write_files(net, folder, "ours")
-        workers = {count: Worker("ours", net, folder, count, wall=True) for count in sorted({threads, 1})}
-        quiet: list[float] = []
-        loaded: dict[int, list[float]] = {count: [] for count in workers}
-        for _ in range(turns):
-            quiet += workers[threads].run(seconds)
+        write_files(net, folder, ())
+        kinds = {"": (threads, {}), "_spinning": (threads, {"GOMP_SPINCOUNT": LIBGOMP}), "_one_thread": (1, {})}
+        workers = {kind: Worker("ours", net, folder, n, True, more) for kind, (n, more) in kinds.items()}
+        times = {f"quiet{kind}": seconds_of(turns, {kind: worker}, seconds)[kind] for kind, worker in workers.items()}
         others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
         try:
-            for _ in range(turns):
-                for count, worker in workers.items():
-                    loaded[count] += worker.run(seconds)
+            times |= {f"busy{kind}": found for kind, found in seconds_of(turns, workers, seconds).items()}
         finally:
             for other in others:
                 other.kill()
                 other.wait()
         for worker in workers.values():
             worker.close()
-    return {
-        "net": net,
-        "threads": threads,
-        "quiet": statistics.median(quiet),
-        "busy": statistics.median(loaded[threads]),
-        "busy_one_thread": statistics.median(loaded[1]),
-    }
+    return {"net": net, "threads": threads, **times}
+
+
+def seconds_of(turns, workers, seconds):
+    """The median of each worker, all in turns."""
+    times: dict[str, list[float]] = {kind: [] for kind in workers}
+    for _ in range(turns):
+        for kind, worker in workers.items():
+            times[kind] += worker.run(seconds)
+    return {kind: statistics.median(found) for kind, found in times.items()}
 
 
 def write_files(net, folder, against):
@@ -107,7 +108,7 @@ def write_files(net, folder, against):
     name, batch = net.split(":")
     model, weights = f"{folder}/net.prototxt", f"{folder}/weights.caffemodel"
     Path(model).write_text(message_to_text(NETS[name](int(batch))))
-    if name in TRAINED:
+    if trains(net):
         return
     built = caffe.Net(model, caffe.TEST)  # weights as its fillers draw them
     for node in built.nodes:
@@ -115,7 +116,7 @@ def write_files(net, folder, against):
             for blob, value in zip(node.layer.blobs, (0.05, 1.2, 1)):
                 blob.data[...] = value
     built.save(weights)
-    if against == "onnx":
+    if "onnx" in against:
         from tools.export import export_onnx
 
         one = str(PROTOTXT) if name == "deploy" else f"{folder}/one.prototxt"
@@ -124,14 +125,20 @@ def write_files(net, folder, against):
         export_onnx(one, weights, f"{folder}/net.onnx")
 
 
+def trains(net):
+    """Whether `net` is one whose backward pass counts, too."""
+    return net.split(":")[0] in [trained.split(":")[0] for trained in TRAINED]
+
+
 # ---- the processes
 
 
 class Worker:
     """One kind of `measure` in a process of its own; it runs when told and idles otherwise."""
 
-    def __init__(self, kind, net, folder, threads, wall=False):
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **(LARGE_PAGES if kind == "ours" else {})}
+    def __init__(self, kind, net, folder, threads, wall=False, more=None):
+        pages = LARGE_PAGES if kind in ("ours", "optimized") else {}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **pages, **(more or {})}
         self.process = process = subprocess.Popen(
             [sys.executable, __file__, "--worker", kind, net, folder],
             stdin=subprocess.PIPE,
@@ -185,14 +192,14 @@ def work(kind, net, folder):
         print(json.dumps(times), flush=True)
 
 
-def ours(net, folder):
+def ours(net, folder, faster=False):
     """A forward pass as pycaffe users write it, and a backward pass in nets with a loss."""
     import caffe.net
     from caffe.process import tune_allocator
 
     tune_allocator()
     before = peak_memory()
-    if net.split(":")[0] in ("lenet", "caffenet"):
+    if trains(net):
         trained = caffe.Net(f"{folder}/net.prototxt", caffe.TRAIN)
         given = inputs_of({name: trained.blobs[name].shape for name in trained.inputs})
 
@@ -202,8 +209,15 @@ def ours(net, folder):
 
         return run, before
     made = caffe.Net(f"{folder}/net.prototxt", caffe.TEST, weights=f"{folder}/weights.caffemodel")
+    if faster:
+        caffe.optimize(made)
     given = inputs_of({name: made.blobs[name].shape for name in made.inputs})
     return lambda: made.forward(**given), before
+
+
+def optimized(net, folder):
+    """The same after `caffe.optimize`."""
+    return ours(net, folder, faster=True)
 
 
 def onnx(net, folder):
@@ -239,7 +253,7 @@ def plain(net, folder):
     return run, before
 
 
-KINDS = {"ours": ours, "onnx": onnx, "plain": plain}
+KINDS = {"ours": ours, "optimized": optimized, "onnx": onnx, "plain": plain}
 
 
 def inputs_of(shapes):

@@ -24,6 +24,7 @@ import argparse
 import importlib
 import logging
 import os
+import tempfile
 import warnings
 
 import numpy as np
@@ -39,6 +40,7 @@ from caffe.user_layer import load_layers
 from eval.deploy import PROTOTXT
 from eval.weights import read_weights
 from layers.frames import DataError
+from tools.quantize import quantize, samples
 
 LARGEST_DIFFERENCE = 1e-5  # of the largest value of an output: float32 in another order of summation
 
@@ -62,11 +64,19 @@ def main(argv=None) -> int:
                 save = _need("safetensors.torch", option="--safetensors").save_file
                 save(state, temporary, metadata={"format": "pt", "source": os.path.basename(args.weights)})
             print(f"{args.safetensors}: {len(state)} tensors")
+        outputs = args.outputs.split(",") if args.outputs else None
         if args.onnx:
-            outputs = args.outputs.split(",") if args.outputs else None
             with atomic_path(args.onnx) as temporary:
                 difference = export_onnx(args.model, args.weights, temporary, outputs)
             print(f"{args.onnx}: checked in onnxruntime, largest difference {difference:.1e} of the largest value")
+        if args.int8:
+            with atomic_path(args.int8) as temporary, tempfile.TemporaryDirectory() as folder:
+                given = samples(args.calibrate, net.inputs)
+                export_onnx(args.model, args.weights, f"{folder}/float.onnx", outputs)
+                _need("onnxruntime.quantization", option="--int8")
+                quantize(f"{folder}/float.onnx", temporary, given)
+            count = len(next(iter(given.values())))
+            print(f"{args.int8}: 8-bit integers, ranges from {count} samples; not as exact, see docs/PERFORMANCE.md")
     except (caffe.CaffeError, DataError, ValueError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
@@ -174,14 +184,18 @@ def _arguments(argv):
     parser.add_argument("--model", default=str(PROTOTXT), help="prototxt of the net")
     parser.add_argument("--weights", required=True, metavar="FILE", help=".caffemodel or .caffemodel.h5")
     parser.add_argument("--onnx", metavar="FILE", help="write the net as ONNX")
+    parser.add_argument("--int8", metavar="FILE", help="write the net as ONNX in 8-bit integers; wants --calibrate")
+    parser.add_argument("--calibrate", metavar="DATASET", help="whose clips tell ranges for --int8, or an .npz")
     parser.add_argument("--torch", metavar="FILE", help="write the parameters as a PyTorch state dict")
     parser.add_argument("--layers", metavar="A,B", help="Python modules that declare the net's own layer types")
     parser.add_argument("--safetensors", metavar="FILE", help="write the parameters as safetensors, same names")
     parser.add_argument("--outputs", metavar="A,B", help="blobs that the ONNX file gives (default: the net's outputs)")
     args = parser.parse_args(argv)
-    files = [path for path in (args.onnx, args.torch, args.safetensors) if path]
+    files = [path for path in (args.onnx, args.int8, args.torch, args.safetensors) if path]
     if not files:
-        parser.error("nothing to do: give --onnx FILE, --torch FILE, --safetensors FILE, or several")
+        parser.error("nothing to do: give --onnx FILE, --int8 FILE, --torch FILE, --safetensors FILE, or several")
+    if args.int8 and not args.calibrate:
+        parser.error("--int8 wants --calibrate: a dataset (walkers), or an .npz file of arrays by input")
     for path in files:
         if not os.path.isdir(os.path.dirname(path) or "."):
             parser.error(f"{path}: its folder does not exist")

@@ -36,6 +36,24 @@ def test_command_writes_a_table_and_json(tmp_path):
 
 
 @pytest.mark.medium
+def test_passes_and_busy_parts():
+    rows = [*bench.passes(quick=True), *bench.busy(quick=True)]
+    assert [row.what for row in rows[:2]] == ["lenet:3, 1 thread: pycaffe", "lenet:3, 1 thread: caffe time"]
+    assert [row.against for row in rows[2:4]] == ["quiet", "one thread beside them"] and len(rows) == 6
+    assert all(row.value > 0 and row.reference > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_onnx_part():
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    rows = list(bench.onnx(quick=True))
+    assert [row.what.split(": ")[1] for row in rows[:3]] == ["forward", "memory of the process",
+                                                             "memory above the libraries"]  # fmt: skip
+    assert len(rows) == 6 and all(row.value > 0 and row.reference > 0 for row in rows)
+
+
+@pytest.mark.medium
 def test_data_part(tmp_path, monkeypatch):
     write_walkers(tmp_path / "Walkers", subjects=2)
     monkeypatch.setenv("GAITNET_DATA", str(tmp_path))

@@ -220,6 +220,33 @@ def test_a_net_that_the_weights_fill_in_part_is_not_exported(tmp_path, capsys):
     assert f"a.caffemodel: no weights for b of {net}" in capsys.readouterr().err
 
 
+@pytest.mark.medium
+def test_int8_stays_near_and_wants_samples(tmp_path, monkeypatch, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.chdir(tmp_path)
+    Path("small.prototxt").write_text(SMALL)
+    net = caffe.Net("small.prototxt", caffe.TEST)
+    net.save("small.caffemodel")
+    x = np.random.default_rng(0).uniform(-1, 1, (40, 3, 7, 6)).astype(np.float32)
+    np.savez("samples.npz", x=x)
+    base = ["--model", "small.prototxt", "--weights", "small.caffemodel", "--int8", "small.onnx"]
+    assert export.main([*base, "--calibrate", "samples.npz"]) == 0
+    got = onnxruntime.InferenceSession("small.onnx").run(None, {"x": x[:2]})[0]
+    want = net.forward(x=x[:2])["y"]
+    difference = np.abs(got - want).max() / np.abs(want).max()
+    assert 0 < difference < 0.05  # 8 bits of input and weights; float32 would be nearer than 1e-5
+    np.savez("other.npz", z=x)
+    assert export.main([*base, "--calibrate", "other.npz"]) == 1
+    assert "other.npz: has no x; found z" in capsys.readouterr().err
+    assert export.main([*base, "--calibrate", "walker"]) == 1
+    assert "--calibrate walker: cannot be read" in capsys.readouterr().err
+    assert export.main([*base, "--calibrate", "walkers"]) == 1
+    assert "that is for nets with the inputs im0 .. im5" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        export.main(base)
+
+
 def test_a_state_dict_that_unpacks_to_more_than_it_has_is_refused(tmp_path):
     torch.save({"w": torch.zeros(300_000)}, tmp_path / "plain.pt")
     assert set(import_weights.read_state(tmp_path / "plain.pt")) == {"w"}
