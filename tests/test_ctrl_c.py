@@ -66,7 +66,7 @@ COMMANDS = {
         "--jobs",
         "2",
     ],
-    "make_prototxt": [PYTHON, ROOT / "tools/make_prototxt.py", "walkers", "--out", "made-nets"],
+    "make_prototxt": [PYTHON, ROOT / "tools/make_prototxt.py", "--check"],
     "draw_net": [PYTHON, ROOT / "tools/draw_net.py", "net.prototxt", "net.dot"],
     "list_layers": [PYTHON, ROOT / "tools/list_layers.py", "--check"],
     "export": [
@@ -81,7 +81,7 @@ COMMANDS = {
     ],
     "evaluation": [PYTHON, ROOT / "eval/eval-walkers.py", "--features", "features.npz", "--out", "out", "--report"],
     "python -m eval": [PYTHON, "-m", "eval", "walkers", "--features", "features.npz", "--out", "out"],
-    "compare": [PYTHON, ROOT / "eval/compare.py", "casiab", "--run", "a", "features.npz", "--out", "compared"],
+    "compare": [PYTHON, ROOT / "eval/compare.py", "walkers", "a=features.npz", "--out", "compared"],
     "study": [PYTHON, ROOT / "tools/study.py", "--folder", "study", "--quick", "--people", "2", "--arms", "seg"],
 }
 BEFORE = {"convert_imageset": ["db"], "make_walkers": ["made"], "pack_frames": ["pack"], "evaluation": ["out"]}
