@@ -79,7 +79,8 @@ def weights(path):
 def test_the_head_of_the_log_tells_what_repeats_the_run(folder, capfd):
     status, _, log = run(capfd, "train", "--solver", "solver.prototxt")
     assert status == 0
-    head = dict(line.split(": ", 1) for line in log[1:6] if ": " in line)
+    head = dict(line.split(": ", 1) for line in log[1:7] if ": " in line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", head["time"])
     assert head["command"] == "caffe train --solver solver.prototxt" and head["folder"] == str(folder)
     assert (
         f"torch {torch.__version__.split('+')[0]}" in head["versions"] and f"numpy {np.__version__}" in head["versions"]
