@@ -31,7 +31,7 @@ def tell_of_shared_blobs(nodes) -> None:
         if node.in_place:
             others = sorted(shared.get(node.bottom_ids[0], set()) - {node.bottom_ids[0]})
             reading = [n for blob in others for n in readers.get(blob, ()) if _sees(n, node)]
-            reading += [n for blob in others for n in makers.get(blob, ()) if n.reads_back(node)]
+            reading += [n for blob in others for n in makers.get(blob, ()) if n.reads_back(node.builtin.keeps_sign)]
             reader = min(reading, key=lambda n: n.index, default=None)
             if reader:
                 tell(

@@ -253,12 +253,12 @@ def _note_last_reads(wiring, outputs):
 
 def _note_overwritten(nodes):
     """Caffe's backward takes a blob as it finds it: what a later layer has written over it in place."""
-    writers: dict[int, list[Node]] = {}  # blob -> the layers that have written it, the first one not in place
-    for node in nodes:
+    keeps_sign: dict[int, bool] = {}  # blob -> whether all layers that write over it from here on keep its signs
+    for node in reversed(nodes):
         for b in node.top_ids:
-            for before in writers.get(b, ()):
-                before.duty.rereads |= before.reads_back(node)
-            writers.setdefault(b, []).append(node)
+            if b in keeps_sign:
+                node.duty.rereads |= node.reads_back(keeps_sign[b])
+            keeps_sign[b] = keeps_sign.get(b, True) and node.builtin.keeps_sign
 
 
 def _note_overwritable(nodes):

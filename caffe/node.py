@@ -45,11 +45,11 @@ class Node:
     def in_place(self) -> bool:
         return any(t in self.bottom_ids for t in self.top_ids)
 
-    def reads_back(self, writer: "Node") -> bool:
-        """Whether Caffe's backward of this layer goes by what layer `writer` has written in place over its top."""
+    def reads_back(self, keeps_sign: bool) -> bool:
+        """Whether Caffe's backward of this layer goes by what is written in place over its top, signs kept or not."""
         kind = self.builtin
         reads = kind.reads_top or (kind.reads_bottom and self.in_place)
-        return self.duty.backward and reads and not (kind.reads_sign and writer.builtin.keeps_sign)
+        return self.duty.backward and reads and not (kind.reads_sign and keeps_sign)
 
     def seed(self):
         """Tell a user's layer that wants it the number that its randomness follows from."""

@@ -33,6 +33,10 @@ class ReLU6(TorchLayer):
 
     num_bottom = num_top = 1
 
+    def configure(self, bottom):
+        if not self.param.relu6_param.n >= 0:
+            self.fail(f"n is {self.param.relu6_param.n}; wanted 0 or more")
+
     def top_shapes(self, shape):
         return [shape]
 

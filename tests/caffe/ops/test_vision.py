@@ -212,7 +212,7 @@ def test_crop(axis, offset, begin):
             "do not fit",
         ),
         (
-            'type: "Convolution" convolution_param { num_output: 2 kernel_size: 2 }',
+            'type: "Convolution" top: "second" convolution_param { num_output: 2 kernel_size: 2 }',
             [(1, 1, 5, 5), (1, 1, 5)],
             "wanted 1 channels at axis 1, and 2 axes after it",
         ),
