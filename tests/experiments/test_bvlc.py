@@ -44,7 +44,7 @@ TYPES = set(
 FLAGS = set("gpu solver model phase level stage snapshot weights iterations sigint_effect sighup_effect".split())
 NOT_IN_1_0 = {  # ours, and what came after the tag 1.0
     "NetParameter": {"checksum"},
-    "SolverState": {"checksum", "random_seed", "weights_seal"},
+    "SolverState": {"checksum", "random_seed", "weights_seal", "computed_by"},
     "SolverParameter": {"weights"},
     "LayerParameter": {"clip_param", "swish_param"},
     "PoolingParameter": {"round_mode"},
