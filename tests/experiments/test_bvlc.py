@@ -137,6 +137,8 @@ def bvlc():
     file = descriptor_pb2.FileDescriptorProto()
     caffe_pb2.DESCRIPTOR.CopyToProto(file)
     removed = set()
+    (layer,) = (message for message in file.message_type if message.name == "LayerParameter")
+    forks = {field.type_name.split(".")[-1] for field in layer.field if field.number > LAST_PARAM}  # their messages
     for message in file.message_type:
         for field in list(message.field):
             if field.name in NOT_IN_1_0.get(message.name, ()):
@@ -145,7 +147,8 @@ def bvlc():
             elif message.name == "LayerParameter" and field.number > LAST_PARAM:
                 message.field.remove(field)  # a fork's
             elif field.number >= 1000:
-                assert message.name in ("V1LayerParameter", "V0LayerParameter"), f"{message.name}.{field.name} is new"
+                old = ("V1LayerParameter", "V0LayerParameter")
+                assert message.name in forks.union(old), f"{message.name}.{field.name} is new"
     assert removed == {(message, name) for message, names in NOT_IN_1_0.items() for name in names}
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
