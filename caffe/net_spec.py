@@ -24,7 +24,8 @@ def param_name_dict():
     """The `<name>_param` of each layer type: {"Convolution": "convolution", "InnerProduct": "inner_product", ...}"""
     fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields
     messages = [(f.message_type, f.name) for f in fields if f.name.endswith("_param")]
-    return {m.name.removesuffix("Parameter"): name.removesuffix("_param") for m, name in messages if m}
+    # Backwards, so that Caffe's own field wins over a fork's further one of the same message.
+    return {m.name.removesuffix("Parameter"): name.removesuffix("_param") for m, name in reversed(messages) if m}
 
 
 _param_names = param_name_dict()

@@ -140,3 +140,9 @@ def test_words_of_forks():
         L.ReLU(n.data, ceil_mode=True).to_proto()
     with pytest.raises(AttributeError, match="no field 'ceil_mode'"):
         L.Pooling(n.data, ceil_mode="maybe").to_proto()
+
+
+def test_options_go_to_caffes_own_message():
+    """Forks have further fields of the same message (ENet's spatial_dropout_param)."""
+    layer = L.Dropout(L.Input(shape=dict(dim=[1, 2])), dropout_ratio=0.25).to_proto().layer[1]
+    assert layer.HasField("dropout_param") and layer.dropout_param.dropout_ratio == 0.25
