@@ -104,6 +104,7 @@ def export_onnx(model, weights, path, outputs=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own use of old functions
         try:
+            torch.backends.cudnn.allow_tf32 = False  # read by this name, which torch refuses once newer ones were set
             torch.onnx.export(
                 module, inputs, path, input_names=module.inputs, output_names=module.outputs, dynamic_shapes=(shapes,),
                 external_data=False, dynamo=True, verbose=False,
