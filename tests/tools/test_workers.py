@@ -34,9 +34,9 @@ def test_in_order_raises_what_an_item_raised():
 
 
 @pytest.mark.parametrize("tool", ["check_data", "crop", "pack_frames", "make_walkers"])
-def test_no_workers_is_wrong_usage(tool, capsys, monkeypatch):
-    words = {"make_walkers": [], "crop": ["casiab", "--frames", "x", "--masks", "y"]}.get(tool, ["casiab"])
-    monkeypatch.setattr("sys.argv", [tool, *words, "--jobs", "0"])
-    with pytest.raises(SystemExit) as left:
-        importlib.import_module(f"tools.{tool}").main()
-    assert left.value.code == 2 and "argument --jobs" in capsys.readouterr().err
+def test_no_workers_is_wrong_usage(tool, capsys):
+    words = {"make_walkers": [], "crop": ["szu", "--masks", "x"]}.get(tool, ["szu"])
+    for jobs in ("0", "-1", "two"):
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"tools.{tool}").main([*words, "--jobs", jobs])
+        assert ended.value.code == 2 and "argument --jobs: " in capsys.readouterr().err
