@@ -52,7 +52,7 @@ def opengait_rank1(data, probes):
 
 
 def rows_of(out):
-    return {row[0]: row[1:] for row in csv.reader((out / "compare.csv").open())}
+    return {row[0]: row[1:] for row in csv.reader((out / "compare.csv").read_text().splitlines())}
 
 
 @pytest.mark.parametrize("parts", [1, 4])
