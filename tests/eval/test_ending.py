@@ -36,6 +36,15 @@ def test_ctrl_c_is_one_line(module, monkeypatch, capsys):
     assert told.startswith("\nstopped; ") and told.count("\n") == 2
 
 
+@pytest.mark.parametrize("module", ["crop", "check_data", "pack_frames", "make_walkers"])
+def test_no_workers_are_refused(module, capsys):
+    words = {"make_walkers": [], "crop": ["szu", "--masks", "x"]}.get(module, ["szu"])
+    for jobs in ("0", "-1", "two"):
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"tools.{module}").main([*words, "--jobs", jobs])
+        assert ended.value.code == 2 and "argument --jobs: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("error", [DataError, CaffeError, ValueError, OSError, KeyError])
 def test_what_is_told(error, capsys):
     def run(*_):
