@@ -19,10 +19,10 @@ def optimize(net):
         net = caffe.optimize(caffe.Net("deploy.prototxt", caffe.TEST, weights="net.caffemodel"))
 
     A convolution then also does the work of BatchNorm, Scale, Bias, Dropout and ReLU after it where they are not in
-    place, if no other layer reads the blobs in between. Such a blob is not computed any more, and reading it is a
-    CaffeError that says so, but where its array had been asked for before the pass; all other blobs read as ever. A
-    ReLU inside a convolution makes 0 of NaN, as in other inference engines. There can be no backward pass. Parameters
-    may be written at any time, as before. Does nothing on a GPU."""
+    place, if no other layer reads the blobs in between. Such a blob is not computed any more, and reading it, also by
+    net.forward(start=..), is a CaffeError that says so, but where its array had been asked for before the pass; all
+    other blobs read as ever. A ReLU inside a convolution makes 0 of NaN, as in other inference engines. There can be no
+    backward pass. Parameters may be written at any time, as before. Does nothing on a GPU."""
     if any(node.layer.phase != TEST for node in net.nodes):
         raise CaffeError(f"net '{net.name}' is not in phase TEST; optimize wants caffe.Net(file, caffe.TEST)")
     outputs = {net.wiring.ids[name] for name in net.outputs}

@@ -298,6 +298,8 @@ def test_an_optimized_net_computes_the_same_and_skips_blobs():
             blob.data[...] *= 1.25
     net.forward(), plain.forward()
     np.testing.assert_allclose(net.blobs["ip"].data, plain.blobs["ip"].data, **CLOSE)
+    with pytest.raises(caffe.CaffeError, match="blob 'scaled' has no values: caffe.optimize"):
+        net.forward(start="relu")
     net.forward(end="bn")  # what a pass ends with is there
     np.testing.assert_allclose(net.blobs["bn"].data, plain.blobs["bn"].data, **CLOSE)
 
