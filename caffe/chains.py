@@ -8,7 +8,7 @@ told is done where it is asked for, see `optimize`.
 from caffe import device
 from caffe.errors import CaffeError
 from caffe.layer import TEST
-from caffe.node import Node
+from caffe.node import Node, place_after, readers_of_blobs
 from caffe.ops.neuron import Dropout, ReLU
 from caffe.ops.vision import Convolution
 
@@ -35,10 +35,7 @@ def optimize(net):
 def find(nodes, may_vanish=None) -> dict[int, list[Node]]:
     """For the number of a convolution's node the nodes after it that it can do the work of, in order. With a function
     `may_vanish`, of a blob's number, also those that leave such a blob behind, and those that are told from NaN."""
-    readers: dict[int, list[Node]] = {}
-    for node in nodes:
-        for b in node.bottom_ids:
-            readers.setdefault(b, []).append(node)
+    readers = readers_of_blobs(nodes)
     chains = {}
     for node in nodes:
         layer = node.layer
@@ -52,20 +49,22 @@ def find(nodes, may_vanish=None) -> dict[int, list[Node]]:
 def _after(node, readers, may_vanish):
     """The chain of the convolution `node`."""
     chain: list = []
-    top = node.top_ids[0]
+    top, rectified = node.top_ids[0], False
     while not any(node.loss_weights):
-        later = [n for n in readers.get(top, []) if n.index > node.index]
-        if not later or len(later[0].bottom_ids) != 1 or len(later[0].top_ids) != 1:
+        reading = readers.get(top, [])
+        place = place_after(reading, node)
+        if place == len(reading):
             break
-        node = later[0]
+        node = reading[place]
+        if len(node.bottom_ids) != 1 or len(node.top_ids) != 1:
+            break
         if not (getattr(node.layer, "by_channel", False) or (may_vanish and _is_simple(node.layer))):
             break
-        if node.top_ids[0] != top and not (may_vanish and len(later) == 1 and may_vanish(top)):
+        if node.top_ids[0] != top and not (may_vanish and place == len(reading) - 1 and may_vanish(top)):
             break
-        if isinstance(node.layer, ReLU) and any(isinstance(n.layer, ReLU) for n in chain):
+        if rectified and not isinstance(node.layer, Dropout):
             break
-        if getattr(node.layer, "by_channel", False) and any(isinstance(n.layer, ReLU) for n in chain):
-            break
+        rectified = rectified or isinstance(node.layer, ReLU)
         chain.append(node)
         top = node.top_ids[0]
     return chain
