@@ -209,20 +209,27 @@ class Net:
         return (order.index(makers[-1]) if makers else -1), [name]
 
     def _reshape(self, shapes):
-        """Let the inputs {name: shape} have these shapes."""
-        net, changed = self._need(), False
-        for name, shape in shapes.items():
-            if net.blobs[name].data.shape != tuple(shape):
+        """Let the inputs {name: shape} have these shapes; where a layer refuses them, all stay as they were."""
+        net = self._need()
+        before = {name: net.blobs[name].shape for name, shape in shapes.items()}
+        changed = {name: shape for name, shape in shapes.items() if before[name] != tuple(shape)}
+        if not changed:
+            return
+        try:
+            for name, shape in changed.items():
                 net.blobs[name].reshape(*shape)
-                changed = True
-        if changed:
             net.reshape()
+        except Exception:  # a layer of a user's may raise anything
+            for name in changed:
+                net.blobs[name].reshape(*before[name])
+            net.reshape()
+            raise
 
     def _input(self, name):
         net = self._need()
-        name = name or net.inputs[0]
+        name = name or next(iter(net.inputs), "")
         if name not in net.inputs:
-            raise CaffeError(f"the net has no input '{name}' (its inputs: {', '.join(net.inputs)})")
+            raise CaffeError(f"the net has no input '{name}' (its inputs: {', '.join(net.inputs) or 'none'})")
         return name
 
     # ---- its layers
@@ -237,14 +244,17 @@ class Net:
 
     def getLayer(self, layer) -> Layer:
         """The layer of this name or number; 0 stands for all inputs together."""
-        net = self._need()
-        number = self.getLayerId(layer) if isinstance(layer, str) else int(layer)
-        if not 0 <= number <= len(self._names):
-            raise CaffeError(f"the net has no layer {layer!r}; wanted a name, or a number from 1 to {len(self._names)}")
+        net, number = self._need(), self._number(layer)
         if number == 0:
             return Layer("_input", "__NetInputLayer__", [], net.inputs)
         found = self._layers[number - 1]
         return Layer(found.name, found.type, list(net.layer_dict[found.name].blobs), list(found.top))
+
+    def _number(self, layer):
+        number = self.getLayerId(layer) if isinstance(layer, str) else int(layer)
+        if not 0 <= number <= len(self._names):
+            raise CaffeError(f"the net has no layer {layer!r}; wanted a name, or a number from 1 to {len(self._names)}")
+        return number
 
     def getLayerTypes(self):
         """The types of its layers and inputs, each once, by the alphabet."""
@@ -290,28 +300,33 @@ class Net:
 
     def getLayerShapes(self, netInputShapes, layerId):
         """(shapes of the bottoms, shapes of the tops) of layer number `layerId`, 0 for the inputs."""
-        return self._shapes(netInputShapes)[int(layerId)]
+        return self._shapes(netInputShapes)[self._number(layerId)]
 
     def getFLOPS(self, *given, netInputShapes=None, netInputShape=None, layerId=None) -> int:
         """Floating-point operations of a forward pass for inputs of these shapes (a list of shapes, or one), as OpenCV
         counts them; getFLOPS(layerId, shapes): of one layer."""
-        args = list(given)
-        if len(args) > 1:
-            layerId = args.pop(0)
-        shapes = self._shapes(next(s for s in (*args, netInputShapes, netInputShape) if s is not None))
-        costs = [dnn_costs.flops(layer, *each) for layer, each in zip(self._layers, shapes[1:])]
-        return sum(costs) if layerId is None else [0, *costs][int(layerId)]
+        shapes, number = self._asked(given, netInputShapes, netInputShape, layerId)
+        costs = [0] + [dnn_costs.flops(layer, *each) for layer, each in zip(self._layers, shapes[1:])]
+        return sum(costs) if number is None else costs[number]
 
     def getMemoryConsumption(self, *given, netInputShapes=None, netInputShape=None, layerId=None):
         """(bytes of the parameters, bytes of all tops) for inputs of these shapes (a list of shapes, or one);
         getMemoryConsumption(layerId, shapes): of one layer."""
-        args, net = list(given), self._need()
-        if len(args) > 1:
-            layerId = args.pop(0)
-        shapes = self._shapes(next(s for s in (*args, netInputShapes, netInputShape) if s is not None))
-        weights = [0] + [sum(4 * blob.count for blob in net.layer_dict[name].blobs) for name in self._names]
+        shapes, number = self._asked(given, netInputShapes, netInputShape, layerId)
+        layers = self._need().layer_dict
+        weights = [0] + [sum(4 * blob.count for blob in layers[name].blobs) for name in self._names]
         blobs = [sum(4 * math.prod(shape) for shape in outs) for _, outs in shapes]
-        return (sum(weights), sum(blobs)) if layerId is None else (weights[int(layerId)], blobs[int(layerId)])
+        return (sum(weights), sum(blobs)) if number is None else (weights[number], blobs[number])
+
+    def _asked(self, given, several, one, layerId):
+        """(`_shapes` for the inputs' shapes, the layer's number or None) of a call f([layerId,] shapes), in which any
+        of the two may have been named."""
+        if given and isinstance(given[0], (int, np.integer)):
+            layerId, *given = given
+        shapes = next((shapes for shapes in (*given, several, one) if shapes is not None), None)
+        if shapes is None:
+            raise CaffeError("give the shapes of the net's inputs, such as [1, 3, 224, 224]")
+        return self._shapes(shapes), None if layerId is None else self._number(layerId)
 
     def _shapes(self, given):
         """[(shapes of the bottoms, of the tops)] of the inputs (together) and all layers."""

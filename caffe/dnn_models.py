@@ -5,6 +5,8 @@ model.setInputParams(1 / 127.5, (300, 300), 127.5)
 classIds, confidences, boxes = model.detect(image, confThreshold=0.5)
 """
 
+import os
+
 import numpy as np
 
 from caffe.dnn import Net, blobFromImage, readNet
@@ -15,13 +17,13 @@ class Model:
     """`model` a Net, or a caffemodel and `config` its prototxt, in either order. Images are BGR arrays."""
 
     def __init__(self, model, config=""):
-        self._net = readNet(model, config) if isinstance(model, str) else model
+        self._net = readNet(model, config) if isinstance(model, (str, os.PathLike)) else model
         self._scale, self._mean, self._crop, self._swap = 1.0, (0, 0, 0, 0), False, False
         self._outputs = self._net.getUnconnectedOutLayersNames()
         self._size = (0, 0)
         if isinstance(self._net, Net):
-            shape = self._net.getLayerShapes([], 0)[1][0]
-            self._size = (shape[3], shape[2]) if len(shape) == 4 else (0, 0)
+            for shape in self._net.getLayerShapes([], 0)[1][:1]:
+                self._size = (shape[3], shape[2]) if len(shape) == 4 else (0, 0)
 
     def setInputSize(self, *size):
         """Width and height, as two numbers or a pair (default: the prototxt's)."""

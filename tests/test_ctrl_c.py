@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.layers.trees import write_walkers
+from tests.test_odd_folders import NET
 
 ROOT = Path(__file__).resolve().parents[1]
 MOMENTS = int(os.environ.get("GAITNET_INTERRUPTS", 20))
@@ -24,12 +25,6 @@ PYTHON = sys.executable
 CAFFE = shutil.which("caffe", path=str(Path(PYTHON).parent)) or "caffe"
 # Python's own start, before it has read a line of ours.
 OWN_START = re.compile(r"init_import_site|File \"<frozen (site|importlib)|in execsitecustomize|encodings")
-NET = """
-layer { name: "x" type: "DummyData" top: "x"
-        dummy_data_param { shape { dim: 4 dim: 5 } data_filler { type: "gaussian" } } }
-layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 3 } }
-layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "ip" top: "loss" }
-"""
 SOLVER = 'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 400 snapshot: 50 snapshot_prefix: "run"'
 COMMANDS = {
     "caffe train": [CAFFE, "train", "--solver=solver.prototxt"],

@@ -133,7 +133,7 @@ CAFFE = [sys.executable, "-m", "caffe"]
 
 @pytest.mark.medium
 def test_a_home_and_a_tmpdir_that_cannot_be_written_to(tmp_path):
-    """HOME is no folder, TMPDIR has no room: training needs neither; evaluation says which it needs."""
+    """HOME is no folder, TMPDIR has no room: training needs neither."""
     write_training(tmp_path)
     nowhere = {"HOME": "/proc/nowhere", "XDG_CACHE_HOME": "/proc/nowhere", "TMPDIR": "/proc", "MPLCONFIGDIR": ""}
     done = run([*CAFFE, "train", "--solver=solver.prototxt"], tmp_path, PYTHONPATH=str(ROOT), **nowhere)
@@ -161,11 +161,11 @@ def test_the_newest_snapshot_is_that_of_most_iterations(tmp_path):
 
 @pytest.mark.medium
 def test_a_pythonpath_that_names_another_caffe(tmp_path):
-    """`python -m caffe` and scripts take what PYTHONPATH says; one that is no Caffe is told with its place."""
+    """A script takes the one of its own repository."""
     (tmp_path / "other/caffe").mkdir(parents=True)
     (tmp_path / "other/caffe/__init__.py").write_text("raise ImportError('No module named caffe._caffe')")
     done = run([sys.executable, ROOT / "tools/list_layers.py", "--check"], tmp_path, PYTHONPATH=str(tmp_path / "other"))
-    assert done.returncode == 0, done.stderr  # a script's own repository comes first
+    assert done.returncode == 0, done.stderr
 
 
 def as_nobody(function, folder, log):

@@ -41,10 +41,10 @@ def page() -> str:
 
 
 def _options(cls):
-    """The `_param` that the class reads, or the family that it is of."""
+    """The `_param` that the class reads, or the family that it is of; not what all data layers have."""
     for base in cls.__mro__:
         if base.__module__ == cls.__module__ or base.__module__.startswith("caffe.ops."):
-            found = re.findall(r"param\.([a-z0-9_]+_param)\b", inspect.getsource(base))
+            found = re.findall(r"param\.(?!transform_)([a-z0-9_]+_param)\b", inspect.getsource(base))
             if found:
                 return f"`{found[0]}`"
     return ""

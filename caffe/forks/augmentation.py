@@ -37,6 +37,8 @@ class Augmentation:
             fail(f"max_expand_ratio is {p.expand_param.max_expand_ratio:g}; wanted at least 1")
         if p.HasField("expand_param") and p.mean_file:
             fail("expand_param fills with mean_value, and there is a mean_file")
+        if bool(p.crop_h) != bool(p.crop_w):
+            fail(f"crop_h is {p.crop_h}, crop_w {p.crop_w}; wanted both, or crop_size, or none")
         if p.HasField("resize_param"):
             if r.prob != 1 or r.height_scale or r.width_scale or r.resize_mode == R.FIT_SMALL_SIZE:
                 fail(

@@ -107,9 +107,11 @@ class MultiBoxLoss(TorchLayer):
         for n, (labels, wanted) in enumerate(truths):
             if self.param.multibox_loss_param.use_prior_for_matching:
                 match, best[n] = self._matched(made, wanted, np.arange(len(labels)))
-                for place in range(self.places):
-                    other = (match > FREE) & (labels[match] != place) if self.places > 1 and len(labels) else False
-                    matches[n, place] = np.where(other, FREE, match)
+                matches[n] = match
+                if self.places > 1:
+                    taken = np.flatnonzero(match > FREE)
+                    matches[n][:, taken] = FREE
+                    matches[n, labels[match[taken]], taken] = match[taken]
                 continue
             for place in range(self.places):
                 own = np.arange(len(labels)) if self.places == 1 else np.flatnonzero(labels == place)

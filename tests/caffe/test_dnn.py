@@ -139,6 +139,8 @@ def test_other_ways_to_call():
     assert net.getLayersShapes([2, 1, 14, 14])[2][-1][0].tolist() == [2, 5]
     assert net.getFLOPS(1, [2, 1, 14, 14]) == 2 * 6 * 14 * 14 * (2 * 9 + 1)  # of the convolution
     assert net.getMemoryConsumption(1, [2, 1, 14, 14]) == (4 * 6 * (9 + 1), 4 * 2 * 6 * 14 * 14)
+    named = {"layerId": 1, "netInputShapes": [[2, 1, 14, 14]]}
+    assert net.getFLOPS(1, netInputShape=[2, 1, 14, 14]) == net.getFLOPS(**named) == net.getFLOPS(1, [2, 1, 14, 14])
     assert net.getLayer("c1").outputNameToIndex("c1") == 0 and net.getLayer(0).outputNameToIndex("data") == 0
     assert "1 c1 (Convolution): data -> c1 [3, 6, 14, 14]" in net.dump()
     net.setParam("ip2", 1, np.full(5, 7))
@@ -149,6 +151,17 @@ def test_other_ways_to_call():
     np.testing.assert_array_equal(net.forward("ip2"), net.forward("relu_ip1") @ -weight.T + 3)
     with pytest.raises(CaffeError, match="layer 'ip2' has parameters .*\\(5, 8\\), \\(5,\\).*, not"):
         net.getLayer("ip2").blobs = [weight]
+
+
+def test_shapes_that_a_layer_refuses_leave_no_trace():
+    golden, net = loaded("lenet")
+    wanted = fed(golden, net).forward()
+    _, asked = loaded("lenet")
+    for ask in (asked.getFLOPS, asked.getLayersShapes, lambda shape: asked.setInputShape("data", shape)):
+        with pytest.raises(CaffeError, match="layer 'p1'"):
+            ask([2, 1, 1, 1])
+    assert asked.forward().shape == wanted.shape
+    np.testing.assert_array_equal(fed(golden, asked).forward(), wanted)
 
 
 def test_files_in_either_order(tmp_path):
@@ -166,8 +179,9 @@ def test_files_in_either_order(tmp_path):
     net.dumpToFile(tmp_path / "net.txt")
     assert (tmp_path / "net.txt").read_text() == net.dump()
     image = np.zeros((9, 9, 3), np.uint8)
-    models = [dnn.ClassificationModel(str(model), str(proto)), dnn.ClassificationModel(net)]
-    assert models[0].classify(image) == models[1].classify(image)
+    wanted = dnn.ClassificationModel(net).classify(image)
+    for files in ((str(model), str(proto)), (model, proto)):
+        assert dnn.ClassificationModel(*files).classify(image) == wanted
 
 
 def test_script_that_says_cv2_dnn(monkeypatch):
@@ -204,6 +218,9 @@ def test_weights_in_half_precision():
         dnn.readNetFromCaffe(golden["prototxt"].tobytes(), shrunk.SerializeToString())
 
 
+NO_INPUT = b'layer { name: "d" type: "DummyData" top: "d" dummy_data_param { shape { dim: 2 dim: 3 } } }'
+
+
 @pytest.mark.parametrize(
     "call, words",
     [
@@ -219,6 +236,10 @@ def test_weights_in_half_precision():
         (lambda net: dnn.blobFromImage(np.zeros((2, 3), np.uint8), 2, ddepth=0), "scalefactor 1 and no mean"),
         (lambda net: dnn.readNetFromCaffe(), "wants a prototxt"),
         (lambda net: net.getLayer(99), "no layer 99; wanted a name, or a number from 1 to 7"),
+        (lambda net: net.getFLOPS(8, [2, 1, 14, 14]), "no layer 8; wanted a name, or a number from 1 to 7"),
+        (lambda net: net.getMemoryConsumption(), "give the shapes of the net's inputs"),
+        (lambda net: dnn.readNetFromCaffe(NO_INPUT).setInput(np.zeros((2, 3))), "its inputs: none"),
+        (lambda net: dnn.Model(dnn.readNetFromCaffe(NO_INPUT)).predict(None), "no input size"),
         (lambda net: net.setParam("ip2", 1, np.zeros(4)), "has shape \\(5,\\), not \\(4,\\)"),
         (lambda net: dnn.DetectionModel(net).detect(np.zeros((4, 4), np.uint8)), "ends in a layer of type Detection"),
         (lambda net: dnn.SegmentationModel(loaded("rfcn")[1]).setInputSize(0, 0).segment(None), "no input size"),

@@ -41,7 +41,6 @@ def end(kind, bottoms, more=""):
     return f'layer {{ name: "loss" type: "{kind}"{ends} top: "loss" {more} }}\n'
 
 
-IGNORED = "loss_param { ignore_label: -1 }"
 SEGMENTATION = (
     python(
         "data", "SegDataLayer", tops="data label", param_str="{'split': 'SPLIT', 'mean': (104, 116, 122), 'seed': 3}"

@@ -65,7 +65,7 @@ def recording(*ops):
 
 
 def contents(made):
-    return {tuple(path_and_content for path_and_content in state.files) for state in disk.states(made, 0)}
+    return {state.files for state in disk.states(made, 0)}
 
 
 REPLACE = (Op("name", 2, 0, "a.tmp"), Op("write", 2, data=b"new"), Op("rename", 2, 0, "a", before=(0, "a.tmp")))

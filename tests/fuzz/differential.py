@@ -139,7 +139,8 @@ def compare_values(net, drawn, frugal, inputs, values):
 def compare(net, drawn, frugal):
     inputs = {n: v.astype(np.float64) for n, v in drawn.inputs.items()}
     blobs = [step.blobs for step in drawn.steps]
-    wrong = compare_values(net, drawn, frugal, inputs, drawn.compute(inputs, blobs))
+    values = drawn.compute(inputs, blobs)
+    wrong = compare_values(net, drawn, frugal, inputs, values)
     blurred = Blurred(drawn, inputs, blobs)
     for what, put, diff, value in leaves(net, drawn, inputs, blobs):
         if diff.shape != value.shape:
@@ -147,7 +148,7 @@ def compare(net, drawn, frugal):
             continue
         direction = np.random.default_rng(0).normal(size=value.shape)
         found, scale = (diff * direction).sum(), np.abs(diff * direction).sum()
-        want = slope(drawn, inputs, blobs, put, direction)
+        want = slope(drawn, inputs, blobs, values, put, direction)
         bound = 1e-3 * max(scale, abs(want)) + 1e-4
         if not abs(found - want) <= bound and not blurred.allows_slope(put, direction, found, bound):
             wrong.append(f"the gradient of {what} along a direction is {found:.5g}; wanted {want:.5g}")
@@ -179,9 +180,9 @@ def leaves(net, drawn, inputs, blobs):
                 yield f"input {drawn.names[number]}", put, net.blobs[drawn.names[number]].diff, value
 
 
-def slope(drawn, inputs, blobs, put, direction):
-    """The derivative of the loss along `direction`, from the place where `put` puts values."""
-    base, values = value_of(inputs, blobs, put), drawn.compute(inputs, blobs)
+def slope(drawn, inputs, blobs, values, put, direction):
+    """The derivative of the loss along `direction`, from the place, of these `values`, where `put` puts others."""
+    base = value_of(inputs, blobs, put)
     at = lambda h: drawn.loss(*put(inputs, blobs, base + h * direction), values)  # noqa: E731
     return (at(STEP) - at(-STEP)) / (2 * STEP)
 
@@ -226,7 +227,7 @@ class Blurred:
         return bool(((low - room <= found) & (found <= high + room)).all())
 
     def allows_slope(self, put, direction, found, bound):
-        near = [slope(self.drawn, *place, put, direction) for place in self.places]
+        near = [slope(self.drawn, *place, self.drawn.compute(*place), put, direction) for place in self.places]
         room = RANGE * (max(near) - min(near)) + bound
         return min(near) - room <= found <= max(near) + room
 

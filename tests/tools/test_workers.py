@@ -1,6 +1,5 @@
 """Threads that keep order and do not run ahead."""
 
-import importlib
 import threading
 import time
 
@@ -31,12 +30,3 @@ def test_in_order_raises_what_an_item_raised():
 
     with pytest.raises(OSError, match="two"):
         list(in_order(fail_at_two, range(5), jobs=2))
-
-
-@pytest.mark.parametrize("tool", ["check_data", "crop", "pack_frames", "make_walkers"])
-def test_no_workers_is_wrong_usage(tool, capsys, monkeypatch):
-    words = {"make_walkers": [], "crop": ["casiab", "--frames", "x", "--masks", "y"]}.get(tool, ["casiab"])
-    monkeypatch.setattr("sys.argv", [tool, *words, "--jobs", "0"])
-    with pytest.raises(SystemExit) as left:
-        importlib.import_module(f"tools.{tool}").main()
-    assert left.value.code == 2 and "argument --jobs" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """What the results say: tables and sentences, in Markdown that also reads well in a terminal."""
 
 import statistics
+import textwrap
 from collections.abc import Callable
 
 from tools.ablation import bootstrap
@@ -39,12 +40,12 @@ MEASURES: dict[str, Callable] = {
     "IoU": iou,
 }
 LOOKS = {
-    "usual": "usual",
-    "other": "other",
-    "usual to other": "usual, other",
-    "own": "own looks",
-    "swapped": "swapped",
-    "worn": "taken for whose looks they have",
+    "usual": "usual place, usual place",
+    "other": "other place, other place",
+    "usual to other": "usual place, other place",
+    "own": "own looks, own looks",
+    "swapped": "own looks, swapped looks",
+    "worn": "the same: taken for whose looks they have",
 }
 
 
@@ -94,26 +95,25 @@ class Report:
         lines = []
         for better, than, claim in COMPARISONS:
             if found := self.difference(better, than, MEASURES["NM"]):
-                lines.append(f"* {sentence(claim, found)}")
+                lines.append(item(sentence(claim, found)))
         return "\n".join(lines)
 
     def looks(self):
         """The second part: rank-1 of NM probes among other looks."""
-        rows = [["after", "seeds", *LOOKS.values(), "IoU usual", "IoU other"]]
-        lines = []
+        columns, lines = [["gallery and probe", *LOOKS.values(), "IoU, usual", "IoU, other"]], []
         for arm in (arm for arm in ARMS if ARMS[arm].elsewhere and self.seeds[arm]):
             found = [self.results[arm][seed]["elsewhere"] for seed in self.seeds[arm]]
             draws = {name: bootstrap.means([one["rank1"][name][RATE] for one in found]) for name in LOOKS}
             masks = [bootstrap.means([one["iou"][name] for one in found]) for name in ("usual", "other")]
             cells = [level(bootstrap.interval(one)) for one in [*draws.values(), *masks]]
-            rows.append([ARMS[arm].title, str(len(found)), *cells])
+            columns.append([f"{arm}, {len(found)} seed{'s' * (len(found) > 1)}", *cells])
             for low, high, what in (
                 ("swapped", "own", "swapping looks"),
                 ("other", "usual", "another place"),
                 ("usual to other", "usual", "a gallery in another place"),
             ):
-                lines.append(f"* {arm}: {cost(what, bootstrap.interval(draws[low] - draws[high]))}")
-        return table(rows) + "\n\n" + "\n".join(lines) if len(rows) > 1 else ""
+                lines.append(item(f"{arm}: {cost(what, bootstrap.interval(draws[low] - draws[high]))}"))
+        return table(list(zip(*columns))) + "\n\n" + "\n".join(lines) if lines else ""
 
     def work(self):
         """Iterations, arithmetic and time of every arm, means over its seeds; and all together."""
@@ -175,6 +175,11 @@ def cost(what, found):
     if high < 0:
         return f"{what} costs {-value:.1f} points ({-high:.1f} .. {-low:.1f})."
     return f"{what} costs nothing that shows: {value:+.1f} points ({low:+.1f} .. {high:+.1f})."
+
+
+def item(text):
+    """A line of a list, broken as the docs are."""
+    return textwrap.fill(text, 118, initial_indent="* ", subsequent_indent="  ")
 
 
 def clock(seconds):

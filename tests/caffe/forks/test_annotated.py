@@ -237,6 +237,7 @@ def test_whole_of_ssd_learns_and_repeats(source):
         ("", "batch_sampler { use_original_image: false }", "use_original_image: false is not here"),
         ("", "batch_sampler { sampler { min_scale: 0 } }", "wanted 0 < min_scale"),
         ("", "batch_sampler { max_trials: 4000000000 }", "max_trials is 4000000000"),
+        ("crop_h: 4", "", "crop_h is 4, crop_w 0; wanted both"),
         ("crop_size: 9", "", "crop_size is 9; an image has shape"),
     ],
 )

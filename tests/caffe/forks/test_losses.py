@@ -42,6 +42,7 @@ SCENES = [
     {"conf_loss_type": "LOGISTIC", "code_type": "CORNER_SIZE", "encode_variance_in_target": True},
     {"mining_type": "NONE", "ignore_cross_boundary_bbox": True, "use_difficult_gt": False},
     {"mining_type": "NONE", "share_location": False},
+    {"mining_type": "NONE", "share_location": False, "ignore_cross_boundary_bbox": True, "use_difficult_gt": False},
     {"mining_type": "NONE", "share_location": False, "use_prior_for_matching": False, "overlap_threshold": 0.2},
     {"use_prior_for_matching": False, "overlap_threshold": 0.3, "neg_overlap": 0.4},
     {"use_prior_for_matching": False, "bp_inside": True, "overlap_threshold": 0.2, "neg_pos_ratio": 1.5},
