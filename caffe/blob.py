@@ -32,7 +32,7 @@ class Memory:
         self._array: Any = None  # a weak reference to the array that the user has been shown
         self._writes = 0  # how often somebody may have written that torch does not know of
         self._escaped = False  # an array is out there that cannot be followed
-        self._why: str | None = None  # there are no values, nor zeros: what to tell
+        self._why: str | None = None  # there are no values, not even zeros: what to tell
 
     @property
     def is_zero(self) -> bool:
@@ -55,6 +55,8 @@ class Memory:
         if self._host is None and self._tensor is not None and self._tensor.device == where:
             return self._tensor
         if self._tensor is None and self._host is None:
+            if self._why is not None:
+                raise CaffeError(self._why)
             self._tensor = new_tensor(self._shape, where)
         elif device.shares_host():
             if self._host is not None and self._tensor is not self._host:
@@ -74,8 +76,6 @@ class Memory:
 
     def array(self) -> np.ndarray:
         """The values as a writable, C-contiguous float32 array; on the CPU without a copy."""
-        if self._why is not None:
-            raise CaffeError(self._why)
         tensor = self.tensor()
         if device.shares_host():
             if self._host is None:
@@ -130,13 +130,13 @@ class Memory:
         self._why = None
 
     def vanish(self, why) -> None:
-        """Hold nothing until `assign`; who asks for the array is told `why`."""
+        """Hold nothing until `assign`; who asks for the values is told `why`."""
         if self._host is None:
             self._tensor, self._why = None, why
 
     def zero(self) -> None:
         if self._host is None:
-            self._tensor, self._released = None, False
+            self._tensor, self._released, self._why = None, False, None
         elif device.shares_host():
             self._host.zero_()
             self._host_is_newer = True

@@ -1,6 +1,7 @@
 """What BVLC Caffe would do with the same net, told where it differs from what happens here, or surprises."""
 
 from caffe import glog
+from caffe.node import place_after, readers_of_blobs
 
 # In place these are no use in BVLC Caffe.
 GARBLED = {"Convolution", "Deconvolution", "InnerProduct", "Pooling", "SPP", "LRN", "BatchReindex", "Filter"}
@@ -19,19 +20,15 @@ def tell(layer, text) -> None:
 def tell_of_shared_blobs(nodes) -> None:
     """Warn of in-place layers on a blob that shares memory with another one in BVLC Caffe, which a further layer reads:
     there it reads the overwritten values, here those that the blob's name stands for."""
+    readers, rereaders = readers_of_blobs(nodes), _rereaders(nodes)
     shared: dict[int, set[int]] = {}  # blob -> all that lie in the same memory so far
-    readers: dict[int, list] = {}
-    makers: dict[int, list] = {}
-    for node in nodes:
-        for blob in node.bottom_ids:
-            readers.setdefault(blob, []).append(node)
-        for blob in node.top_ids:
-            makers.setdefault(blob, []).append(node)
     for node in nodes:
         if node.in_place:
-            others = sorted(shared.get(node.bottom_ids[0], set()) - {node.bottom_ids[0]})
-            reading = [n for blob in others for n in readers.get(blob, ()) if _sees(n, node)]
-            reading += [n for blob in others for n in makers.get(blob, ()) if n.reads_back(node.builtin.keeps_sign)]
+            own, reading = node.bottom_ids[0], []
+            for blob in shared.get(own, set()) - {own}:
+                place = place_after(readers.get(blob, []), node)
+                reading += readers.get(blob, [])[place : place + 1]
+                reading += rereaders.get((blob, node.builtin.keeps_sign), [])
             reader = min(reading, key=lambda n: n.index, default=None)
             if reader:
                 tell(
@@ -42,7 +39,7 @@ def tell_of_shared_blobs(nodes) -> None:
         elif _shares(node):
             group = shared.setdefault(node.bottom_ids[0], {node.bottom_ids[0]})
             group.update(node.top_ids)
-            shared.update(dict.fromkeys(group, group))
+            shared.update(dict.fromkeys(node.top_ids, group))
 
 
 def tell_of_work_in_place(nodes) -> None:
@@ -64,6 +61,13 @@ def _shares(node):
     return node.type in ("Split", "Flatten", "Reshape") or (node.type in ("Concat", "Slice") and one_to_one)
 
 
-def _sees(reader, writer):
-    """Reads after the writer in the forward pass, or in the backward pass."""
-    return reader.index > writer.index or (reader.duty.backward and not _shares(reader))
+def _rereaders(nodes):
+    """[the first node whose backward reads a blob], by its number and whether what is written over it keeps signs."""
+    first: dict[tuple[int, bool], list] = {}
+    for node in nodes:
+        for keeps_sign in (True, False):
+            read = node.bottom_ids if node.duty.backward and not _shares(node) else []
+            read_back = node.top_ids if node.reads_back(keeps_sign) else []
+            for blob in (*read, *read_back):
+                first.setdefault((blob, keeps_sign), [node])
+    return first

@@ -8,7 +8,7 @@ told is done where it is asked for, see `optimize`.
 from caffe import device
 from caffe.errors import CaffeError
 from caffe.layer import TEST
-from caffe.node import Node
+from caffe.node import Node, place_after, readers_of_blobs
 from caffe.ops.neuron import Dropout, ReLU
 from caffe.ops.vision import Convolution
 
@@ -19,10 +19,10 @@ def optimize(net):
         net = caffe.optimize(caffe.Net("deploy.prototxt", caffe.TEST, weights="net.caffemodel"))
 
     A convolution then also does the work of BatchNorm, Scale, Bias, Dropout and ReLU after it where they are not in
-    place, if no other layer reads the blobs in between. Such a blob is not computed any more, and reading it is a
-    CaffeError that says so, but where its array had been asked for before the pass; all other blobs read as ever. A
-    ReLU inside a convolution makes 0 of NaN, as in other inference engines. There can be no backward pass. Parameters
-    may be written at any time, as before. Does nothing on a GPU."""
+    place, if no other layer reads the blobs in between. Such a blob is not computed any more, and reading it, also by
+    net.forward(start=..), is a CaffeError that says so, but where its array had been asked for before the pass; all
+    other blobs read as ever. A ReLU inside a convolution makes 0 of NaN, as in other inference engines. There can be no
+    backward pass. Parameters may be written at any time, as before. Does nothing on a GPU."""
     if any(node.layer.phase != TEST for node in net.nodes):
         raise CaffeError(f"net '{net.name}' is not in phase TEST; optimize wants caffe.Net(file, caffe.TEST)")
     outputs = {net.wiring.ids[name] for name in net.outputs}
@@ -35,14 +35,12 @@ def optimize(net):
 def find(nodes, may_vanish=None) -> dict[int, list[Node]]:
     """For the number of a convolution's node the nodes after it that it can do the work of, in order. With a function
     `may_vanish`, of a blob's number, also those that leave such a blob behind, and those that are told from NaN."""
-    readers: dict[int, list[Node]] = {}
-    for node in nodes:
-        for b in node.bottom_ids:
-            readers.setdefault(b, []).append(node)
+    readers = readers_of_blobs(nodes)
     chains = {}
     for node in nodes:
-        kind = node.layer
-        if isinstance(kind, Convolution) and kind.phase == TEST and len(node.top_ids) == 1 and kind.axis == 1:
+        layer = node.layer
+        folds = getattr(type(layer), "infer", None) is Convolution.infer  # a subclass may compute otherwise
+        if folds and layer.phase == TEST and len(node.top_ids) == 1 and layer.axis == 1:
             if chain := _after(node, readers, may_vanish):
                 chains[node.index] = chain
     return chains
@@ -51,20 +49,22 @@ def find(nodes, may_vanish=None) -> dict[int, list[Node]]:
 def _after(node, readers, may_vanish):
     """The chain of the convolution `node`."""
     chain: list = []
-    top = node.top_ids[0]
+    top, rectified = node.top_ids[0], False
     while not any(node.loss_weights):
-        later = [n for n in readers.get(top, []) if n.index > node.index]
-        if not later or len(later[0].bottom_ids) != 1 or len(later[0].top_ids) != 1:
+        reading = readers.get(top, [])
+        place = place_after(reading, node)
+        if place == len(reading):
             break
-        node = later[0]
+        node = reading[place]
+        if len(node.bottom_ids) != 1 or len(node.top_ids) != 1:
+            break
         if not (getattr(node.layer, "by_channel", False) or (may_vanish and _is_simple(node.layer))):
             break
-        if node.top_ids[0] != top and not (may_vanish and len(later) == 1 and may_vanish(top)):
+        if node.top_ids[0] != top and not (may_vanish and place == len(reading) - 1 and may_vanish(top)):
             break
-        if isinstance(node.layer, ReLU) and any(isinstance(n.layer, ReLU) for n in chain):
+        if rectified and not isinstance(node.layer, Dropout):
             break
-        if getattr(node.layer, "by_channel", False) and any(isinstance(n.layer, ReLU) for n in chain):
-            break
+        rectified = rectified or isinstance(node.layer, ReLU)
         chain.append(node)
         top = node.top_ids[0]
     return chain

@@ -1,5 +1,6 @@
 """Node: what a net knows of one of its layers; Wiring: the nodes of a net and the blobs between them."""
 
+from bisect import bisect
 from dataclasses import dataclass, field
 
 from caffe.blob import Blob
@@ -75,6 +76,20 @@ class Node:
         for blob, weight in zip(self.tops, self.loss_weights):
             if weight and blob.grad.is_zero:
                 blob.grad.assign(blob.grad.tensor().fill_(weight))
+
+
+def readers_of_blobs(nodes) -> dict[int, list[Node]]:
+    """For each blob's number the nodes that have it as a bottom, in order."""
+    readers: dict[int, list[Node]] = {}
+    for node in nodes:
+        for b in node.bottom_ids:
+            readers.setdefault(b, []).append(node)
+    return readers
+
+
+def place_after(nodes, node) -> int:
+    """Where in `nodes`, which are in order, those after `node` begin."""
+    return bisect(nodes, node.index, key=lambda n: n.index)
 
 
 _PLAIN = BuiltinLayer(caffe_pb2.LayerParameter())

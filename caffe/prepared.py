@@ -37,9 +37,9 @@ class Prepared:
         )
 
 
-def available() -> bool:
-    """Whether this torch computes with oneDNN on the CPU."""
-    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+def available(x) -> bool:
+    """Whether this torch computes with oneDNN on the CPU, and `x` has values for it."""
+    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled) and x.numel() > 0
 
 
 def convolution(weight, bias, shape, stride, pad, dilation, group, relu=False):

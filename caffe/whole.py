@@ -4,7 +4,7 @@ What a process writes lies in the system's memory at first: a kill loses none of
 the disk before they take their name, and the name goes there before anything that relies on it. POSIX orders neither
 by itself.
 
-Imports nothing of this package: evaluation writes by this module (through `layers.whole`) under BVLC Caffe, too.
+Imports nothing of this package: evaluation writes by this module (through `layers.bundled`) under BVLC Caffe, too.
 """
 
 import contextlib

@@ -27,7 +27,7 @@ import numpy as np
 from eval.metrics import rank
 from eval.score import distance
 from eval.segmentation import THRESHOLD, agreement
-from layers.datasets import DATASETS, NUM_FRAMES, data_root
+from layers.datasets import DATASETS, NUM_FRAMES, SIZE, data_root
 from layers.frames import PLANES, fill_image_blob
 from layers.sources import open_frames
 
@@ -88,10 +88,10 @@ def clips_of(frames, path, clips):
     starts = np.linspace(0, frames.length(path) - NUM_FRAMES, clips).astype(int)
     for start, into in zip(starts, planes):
         frames.read(path, start, into)
-    given = {f"im{i}": np.empty((clips, 3, 64, 64), np.float32) for i in range(NUM_FRAMES)}
+    given = {f"im{i}": np.empty((clips, 3, SIZE, SIZE), np.float32) for i in range(NUM_FRAMES)}
     for i in range(NUM_FRAMES):
         fill_image_blob(np.ascontiguousarray(planes[:, i]), given[f"im{i}"])
-    return given, planes[:, :, 3].swapaxes(0, 1).reshape(-1, 64, 64) > 127
+    return given, planes[:, :, 3].swapaxes(0, 1).reshape(-1, SIZE, SIZE) > 127
 
 
 if __name__ == "__main__":

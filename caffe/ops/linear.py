@@ -51,7 +51,7 @@ class InnerProduct(TorchLayer):
 
     def infer(self, x):
         rows, p = x.reshape(-1, self.inputs), self.param.inner_product_param
-        if len(rows) < 2 or not prepared.available():  # a single one reads the weights once in any order
+        if len(rows) < 2 or not prepared.available(x):  # a single one reads the weights once in any order
             return self.compute(x)
         weight, bias = self.weights[0], self.weights[1] if p.bias_term else None
         top = self.once(lambda: prepared.product(weight.t() if p.transpose else weight, bias))(rows)

@@ -128,12 +128,10 @@ class _Learned(_Windows):
             return [self._each(x, lambda x: self.slide(x, weight, bias)).float() for x in bottoms]
 
     def infer(self, *bottoms):
-        if not prepared.available() or any(x.numel() == 0 for x in bottoms):
-            return self.compute(*bottoms)
         return [self._each(x, self.slide_prepared) for x in bottoms]
 
     def slide_prepared(self, x):
-        """As `slide`, with what was made of the parameters once."""
+        """As `slide`, with what was made of the parameters once, where that can be."""
         raise NotImplementedError
 
     def _each(self, x, slide):
@@ -157,7 +155,7 @@ class Convolution(_Learned):
     def top_sizes(self, shape):
         return self.window_sizes(shape)
 
-    followers: tuple = ()  # layers in place on the top that the next forward pass takes over: see `caffe.chains`
+    followers: tuple = ()  # layers after it whose work the next forward pass does, too: see `caffe.chains`
 
     def forward(self, bottom, top):
         if self.axes == 2 and not self.duty.keep and not self.infers and not self._covers(bottom[0].shape):
@@ -179,12 +177,12 @@ class Convolution(_Learned):
         return CONVOLVE[self.axes](x, weight, bias, self.stride, self.pad, self.dilation, self.group)
 
     def slide_prepared(self, x):
-        covers, relu = self._covers(x.shape), self._rectifies
-        if covers and len(x) > 1:
+        covers, relu, possible = self._covers(x.shape), self._rectifies, prepared.available(x)
+        if possible and covers and len(x) > 1:
             run = self._once_folded("product", lambda weight, bias: prepared.product(_rows(weight), bias, relu))
             if run:
                 return run(_rows(x)).view(len(x), -1, *(1,) * self.axes)
-        elif self.axes == 2 and not covers and not self._strides_past(x.shape):
+        elif possible and self.axes == 2 and not covers and not self._strides_past(x.shape):
             x, geometry = _channels_last(x), (self.stride, self.pad, self.dilation, self.group)
             run = self._once_folded("windows", lambda w, b: prepared.convolution(w, b, x.shape, *geometry, relu))
             if run:
@@ -259,7 +257,7 @@ class Deconvolution(_Learned):
 
     def slide_prepared(self, x):
         weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
-        if not self._spreads_points(x.shape) or len(x) == 1:
+        if not prepared.available(x) or not self._spreads_points(x.shape) or len(x) == 1:
             return self.slide(x, weight, bias)
         each = None if bias is None else bias.repeat_interleave(math.prod(self.kernel))
         make = lambda: prepared.product(weight.flatten(1).t(), each)  # noqa: E731

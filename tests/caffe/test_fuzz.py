@@ -133,10 +133,16 @@ def test_blobs_without_axes(targets, layer, words):
 
 
 @pytest.mark.medium
-def test_time_grows_no_faster_than_the_file(targets):
+@pytest.mark.parametrize("blobs", [[b"x"], [b"a", b"b"]], ids=["one chain", "two in the same memory"])
+def test_time_grows_no_faster_than_the_file(targets, blobs):
+    split = b'layer { name: "s" type: "Split" bottom: "x" top: "a" top: "b" }' if len(blobs) > 1 else b""
+
     def seconds(layers):
-        text = input_of(2, 3) + b"".join(
-            b'layer { name: "l" type: "ReLU" bottom: "x" top: "x" }' for _ in range(layers)
+        text = input_of(2, 3) + split
+        text += b"".join(
+            b'layer { name: "l" type: "ReLU" bottom: "%s" top: "%s" }' % (blob, blob)
+            for blob in blobs
+            for _ in range(layers // len(blobs))
         )
         start = time.process_time()  # of this process: waiting for a busy machine does not count
         assert check(targets["net_text"], text)

@@ -9,6 +9,7 @@ import torch
 from google.protobuf import text_format
 
 import caffe
+from caffe.layer import REGISTRY
 from caffe.net import Net
 from caffe.ops.vision import Convolution
 from caffe.proto import caffe_pb2
@@ -297,6 +298,8 @@ def test_an_optimized_net_computes_the_same_and_skips_blobs():
             blob.data[...] *= 1.25
     net.forward(), plain.forward()
     np.testing.assert_allclose(net.blobs["ip"].data, plain.blobs["ip"].data, **CLOSE)
+    with pytest.raises(caffe.CaffeError, match="blob 'scaled' has no values: caffe.optimize"):
+        net.forward(start="relu")
     net.forward(end="bn")  # what a pass ends with is there
     np.testing.assert_allclose(net.blobs["bn"].data, plain.blobs["bn"].data, **CLOSE)
 
@@ -339,6 +342,31 @@ def test_a_type_of_its_own_computation_has_no_faster_way_of_another():
     other.reshape(node.bottoms, node.tops)
     other.forward(node.bottoms, node.tops)
     np.testing.assert_allclose(node.tops[0].data, want, **CLOSE)
+
+
+def test_a_type_of_its_own_computation_leaves_layers_in_place_their_work(monkeypatch):
+    class Negated(Convolution):
+        def compute(self, *bottoms):
+            return [-top for top in super().compute(*bottoms)]
+
+    monkeypatch.setitem(REGISTRY, "Negated", Negated)
+    net, watched = (built(net=NET.replace('"conv" type: "Convolution"', '"conv" type: "Negated"')) for _ in range(2))
+    watched.after_forward(lambda number: None)  # each layer runs alone
+    got, want = passed(net)["conv"], passed(watched)["conv"]
+    np.testing.assert_allclose(got, want, **CLOSE)
+    assert np.abs(got - passed(built())["conv"]).max() > 0.1
+
+
+@pytest.mark.parametrize("ready", [lambda net: net, caffe.optimize])
+def test_without_onednn_no_layer_is_left_out(monkeypatch, ready):
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # as with --deterministic
+    net = built()
+    want = expected(net)
+    net = ready(net)
+    net.blobs["data"].data[...] = frames()
+    net.forward()
+    for name in ("conv", "deep", "norm", "up", "ip"):
+        np.testing.assert_allclose(net.blobs[name].data, want[name], **CLOSE, err_msg=name)
 
 
 def test_arrays_of_a_reshaped_parameter_are_followed_no_longer():
