@@ -4,7 +4,7 @@ What a process writes lies in the system's memory at first: a kill loses none of
 the disk before they take their name, and the name goes there before anything that relies on it. POSIX orders neither
 by itself.
 
-Imports nothing of this package: evaluation writes by this module (through `layers.whole`) under BVLC Caffe, too.
+Imports nothing of this package: evaluation writes by this module (through `layers.bundled`) under BVLC Caffe, too.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ LONGEST = 255  # bytes of a file's name
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Give a temporary name beside `path`; when all went well, the file or folder written there takes the real name.
+    """Give a temporary name beside `path`; when all went well, the file written there takes the real name.
 
     OSError: it cannot be written; what was at `path` is there still."""
     temporary = _beside(path)
