@@ -73,7 +73,8 @@ def names():
 
 
 def _described(name, fields, number):
-    message = "".join(word.capitalize() for word in name.removesuffix("_param").split("_")) + "Parameter"
+    message = "".join(word.capitalize() for word in name.removesuffix("_param").split("_"))
+    message += "Options"  # none of caffe.proto's is called so, as filler_param's would be with "Parameter"
     file = descriptor_pb2.FileDescriptorProto(
         name=f"caffe/options/{name}.proto", package="caffe", syntax="proto2", dependency=["caffe.proto"]
     )

@@ -39,7 +39,7 @@ def layer(type_name, number=None, **declared):
         raise CaffeError(f'@caffe.layer wants the name of a layer type, as in @caffe.layer("Mish"), not {type_name!r}')
     if len(declared) > 1:
         raise CaffeError(f"layer type {type_name} declares {', '.join(declared)}; wanted one message of options")
-    from caffe import options  # protobuf and torch, which `import caffe` does without
+    from caffe import net_build, options  # protobuf and torch, which `import caffe` does without
     from caffe.computed_layer import computed_by
     from caffe.torch_layer import TorchLayer
 
@@ -56,6 +56,8 @@ def layer(type_name, number=None, **declared):
         made.declared_in = cls.__module__, cls.__qualname__
         if getattr(REGISTRY.get(type_name), "declared_in", None) == made.declared_in:
             del REGISTRY[type_name]
+        if type_name in net_build.layer_type_list():  # which knows Caffe's own, whatever was imported before
+            raise CaffeError(f"Layer type {type_name} already registered; take another name")
         register(type_name)(made)
         return cls
 

@@ -29,7 +29,7 @@ from eval.references import baselines, segmentation
 from eval.report import write_report
 from eval.runtime import BUNDLED, import_caffe, which_caffe
 from eval.score import SIMILARITIES
-from eval.seen import UNSEEN, require_unseen, unknown
+from eval.seen import LEAKED, UNKNOWN, UNSEEN, require_unseen, unknown
 from eval.walks import CLIPS, Source, features_of
 from layers.archives import settle
 from layers.bundled import whole
@@ -132,12 +132,12 @@ def of_one_part(path, dataset):
 
 def training_of(origin):
     """{"verdict", "told", "leaked"} of where features come from."""
-    if origin.get("training") is None:
+    if origin.get("training") not in (UNSEEN, UNKNOWN, LEAKED) or not origin.get("training_told"):
         return unknown("a feature file of another origin does not tell")
     return {
-        "verdict": str(origin["training"]),
+        "verdict": origin["training"],
         "told": str(origin["training_told"]),
-        "leaked": str(origin["training_leaked"]).split(),
+        "leaked": str(origin.get("training_leaked") or "").split(),
     }
 
 

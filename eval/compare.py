@@ -33,7 +33,7 @@ from eval.features import Features, is_embeddings, read_embeddings, training_tol
 from eval.protocol import Trials
 from eval.references import flat
 from eval.score import SIMILARITIES, parts
-from eval.seen import LEAKED, unknown
+from eval.seen import LEAKED, UNSEEN, unknown
 from layers.datasets import DATASETS
 
 PUBLISHED = Path(__file__).resolve().parent / "published.json"
@@ -122,7 +122,7 @@ def compare(dataset, runs, seed):
                 table.rows.append((row_name(kind, name, scored), spread(some, table.columns)))
     for name, scored in runs.items():
         for training in {one.training["told"]: one.training for one in scored}.values():
-            if training["verdict"] != "unseen":
+            if training["verdict"] != UNSEEN:
                 table.notes.append(
                     f"{papers.LEAKED_MARK if training['verdict'] == LEAKED else '?'} {name}: {training['told']}"
                 )

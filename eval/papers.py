@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from eval import metrics
+from eval.seen import LEAKED, UNSEEN
 
 LABELS = {"NM": "NM#5-6", "BG": "BG#1-2", "CL": "CL#1-2"}  # which walks they are, as papers say it
 LEAKED_MARK = "†"
@@ -66,8 +67,8 @@ def of_result(result, title, views):
     """The Table of one evaluation (eval.protocol.evaluate)."""
     groups = result["groups"]
     verdict = result["training"]["verdict"]
-    mark = LEAKED_MARK if verdict == "leaked" else ""  # stays where a row is copied without the notes
-    notes = [] if verdict == "unseen" else [f"{mark}Test people: {result['training']['told']}."]
+    mark = LEAKED_MARK if verdict == LEAKED else ""  # stays where a row is copied without the notes
+    notes = [] if verdict == UNSEEN else [f"{mark}Test people: {result['training']['told']}."]
     if views:
         parts = result.get("covariates") or {"NM": result["identification"]}
         rows = [

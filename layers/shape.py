@@ -11,7 +11,7 @@ import numpy as np
 
 STRIPS = 16  # of the height
 HEAD = 2  # of them, an eighth of the height
-WIDEST_HEAD = 0.2  # heights; heads have 0.09 to 0.13 of them, hips and chests at the top 0.2 to 0.7
+WIDEST_HEAD = 0.2  # heights; heads have 0.08 to 0.13 of them, hips and chests at the top 0.2 to 0.7
 UNLIKE = 0.45  # mean difference from the others' median, as a share of their mean width
 OTHERS = 4  # walks of a camera, at least, that say what is usual
 

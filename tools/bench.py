@@ -201,7 +201,6 @@ def onnx(quick):
 
 def passes(quick):
     """Forward and backward of LeNet and CaffeNet, through pycaffe and through `caffe time`."""
-    from caffe.text import message_to_text
     from tools import bench_forward
     from tools.bench_nets import NETS
 

@@ -30,7 +30,7 @@ import tempfile
 import time
 
 from caffe.process import LARGE_PAGES
-from tools.bench_train import peak_memory
+from tools.bench_train import Worker, peak_memory
 
 FORWARD = ("deploy:1", "deploy:4", "deploy:64", "alexnet:1", "resnet50:1", "mobilenet:1")
 TRAINED = ("lenet:64", "caffenet:8")
@@ -58,14 +58,9 @@ def measure(net, threads, turns, seconds=SECONDS):
     with tempfile.TemporaryDirectory() as folder:
         against = ("plain",) if trains(net) else ("optimized", "onnx")
         write_files(net, folder, against)
-        workers = {kind: Worker(kind, net, folder, threads) for kind in ("ours", *against)}
-        times: dict[str, list[float]] = {kind: [] for kind in workers}
-        for _ in range(turns):
-            for kind, worker in workers.items():
-                times[kind] += worker.run(seconds)
-        found = {
-            kind: {"seconds": statistics.median(times[kind]), **worker.close()} for kind, worker in workers.items()
-        }
+        workers = {kind: Passes(kind, net, folder, threads) for kind in ("ours", *against)}
+        times = seconds_of(turns, workers, seconds)
+        found = {kind: {"seconds": times[kind], **worker.close()} for kind, worker in workers.items()}
     return {"net": net, "threads": threads, **found}
 
 
@@ -75,7 +70,7 @@ def busy(net, threads, turns, seconds=SECONDS):
     with tempfile.TemporaryDirectory() as folder:
         write_files(net, folder, ())
         kinds = {"": (threads, {}), "_spinning": (threads, {"GOMP_SPINCOUNT": LIBGOMP}), "_one_thread": (1, {})}
-        workers = {kind: Worker("ours", net, folder, n, True, more) for kind, (n, more) in kinds.items()}
+        workers = {kind: Passes("ours", net, folder, n, True, more) for kind, (n, more) in kinds.items()}
         times = {f"quiet{kind}": seconds_of(turns, {kind: worker}, seconds)[kind] for kind, worker in workers.items()}
         others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
         try:
@@ -102,7 +97,7 @@ def write_files(net, folder, against):
     """net.prototxt and weights.caffemodel in `folder`, and net.onnx where that is asked for."""
     import caffe
     from caffe.text import message_to_text
-    from tools.bench_eval import PROTOTXT
+    from eval.deploy import PROTOTXT
     from tools.bench_nets import NETS
 
     name, batch = net.split(":")
@@ -133,53 +128,28 @@ def trains(net):
 # ---- the processes
 
 
-class Worker:
-    """One kind of `measure` in a process of its own; it runs when told and idles otherwise."""
+class Passes(Worker):
+    """One kind of `measure` in a process of its own."""
 
     def __init__(self, kind, net, folder, threads, wall=False, more=None):
         pages = LARGE_PAGES if kind in ("ours", "optimized") else {}
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **pages, **(more or {})}
-        self.process = process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", kind, net, folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        assert process.stdin and process.stdout  # pipes, as asked for
-        self.stdin, self.stdout = process.stdin, process.stdout
+        super().__init__([kind, net, folder], environment, __file__)
         self.clock = 0 if wall or threads > 1 else 1
-        self._answer()  # built and warm
 
     def run(self, seconds):
         """Seconds of each pass in a turn of about `seconds`."""
-        return [pair[self.clock] for pair in self._ask(seconds)]
-
-    def close(self):
-        memory = self._ask(0)
-        self.process.wait()
-        return memory
-
-    def _ask(self, seconds):
-        self.stdin.write(f"{seconds}\n")
-        self.stdin.flush()
-        return self._answer()
-
-    def _answer(self):
-        line = self.stdout.readline()
-        if not line:
-            raise SystemExit(f"error: the benchmark's process ended with status {self.process.wait()}")
-        return json.loads(line)
+        return [pair[self.clock] for pair in self.ask(seconds)]
 
 
 def work(kind, net, folder):
-    """Passes as told on stdin: a line of seconds each, answered by [[wall, CPU], ...]; 0 ends it."""
+    """Passes as told on stdin: a line of seconds each, answered by [[wall, CPU], ...]; "end" ends it."""
     run, before = KINDS[kind](net, folder)
     run()
     run()
     print("true", flush=True)
     for line in sys.stdin:
-        if not float(line):
+        if line.strip() == "end":
             print(json.dumps({"mb": peak_memory(), "grown_mb": peak_memory() - before}), flush=True)
             return
         run()  # the others have had the caches meanwhile

@@ -24,21 +24,25 @@ import time
 
 import numpy as np
 
+from eval.ending import exit_status
 from eval.metrics import rank
 from eval.score import distance
 from eval.segmentation import THRESHOLD, agreement
-from layers.datasets import DATASETS, NUM_FRAMES, data_root
+from layers.datasets import DATASETS, NUM_FRAMES, SIZE, data_root
 from layers.frames import PLANES, fill_image_blob
 from layers.sources import open_frames
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=sorted(DATASETS))
     parser.add_argument("models", nargs=2, metavar="MODEL", help=".onnx with the outputs fc_fea and conv8_0")
     parser.add_argument("--clips", type=int, default=4, help="of each walk, evenly spread (default: %(default)s)")
     parser.add_argument("--every", type=int, default=1, help="take each such walk only (default: all)")
-    args = parser.parse_args()
+    return exit_status(show, parser.parse_args(argv), errors=(ImportError,), stopped="nothing was measured")
+
+
+def show(args):
     print(json.dumps(measure(args.dataset, args.models, args.clips, args.every), indent=1))
 
 
@@ -78,7 +82,10 @@ def session(model):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # of many classes, which have no base of their own
+        raise ValueError(f"{model}: ONNX Runtime cannot read it ({' '.join(str(e).split())})") from e
     return lambda given: made.run(["fc_fea", "conv8_0"], given)
 
 
@@ -88,10 +95,10 @@ def clips_of(frames, path, clips):
     starts = np.linspace(0, frames.length(path) - NUM_FRAMES, clips).astype(int)
     for start, into in zip(starts, planes):
         frames.read(path, start, into)
-    given = {f"im{i}": np.empty((clips, 3, 64, 64), np.float32) for i in range(NUM_FRAMES)}
+    given = {f"im{i}": np.empty((clips, 3, SIZE, SIZE), np.float32) for i in range(NUM_FRAMES)}
     for i in range(NUM_FRAMES):
         fill_image_blob(np.ascontiguousarray(planes[:, i]), given[f"im{i}"])
-    return given, planes[:, :, 3].swapaxes(0, 1).reshape(-1, 64, 64) > 127
+    return given, planes[:, :, 3].swapaxes(0, 1).reshape(-1, SIZE, SIZE) > 127
 
 
 if __name__ == "__main__":

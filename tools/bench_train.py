@@ -54,10 +54,10 @@ def measure(steps=("seg", "rec", "joint", "sia"), batches=(8, 16, 32), iteration
         for batch in batches:
             times: dict[str, list[float]] = {"ours": [], "logging": [], "plain": []}
             memory = {}
-            workers = {kind: _Worker(kind, step, batch) for kind in times}
+            workers = {kind: start(kind, step, batch) for kind in times}
             for _ in range(turns):
                 for kind, worker in workers.items():
-                    times[kind] += worker.run(iterations)
+                    times[kind] += worker.ask(iterations)
             for kind, worker in workers.items():
                 memory[kind] = worker.close()
             ours, logging, plain = (statistics.median(times[k]) for k in ("ours", "logging", "plain"))
@@ -78,42 +78,45 @@ def measure(steps=("seg", "rec", "joint", "sia"), batches=(8, 16, 32), iteration
     return rows
 
 
-class _Worker:
-    """One of the two loops in a process of its own; it runs when told and idles otherwise."""
+class Worker:
+    """A benchmark's process, this script's own by default, which builds something at its start; it runs when told and
+    idles otherwise. Both ways go lines: what to do, and the answer in JSON."""
 
-    def __init__(self, kind, step, batch):
-        command = [sys.executable, __file__, "--worker", kind, step, str(batch)]
+    def __init__(self, words, environment, script=__file__, stderr=None):
         self.process = process = subprocess.Popen(
-            command,
+            [sys.executable, script, "--worker", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ if kind == "plain" else {**os.environ, **LARGE_PAGES},  # as `caffe` has it
-            stderr=subprocess.DEVNULL if kind == "logging" else None,
+            env=environment,
+            stderr=stderr,
         )
         assert process.stdin and process.stdout  # pipes, as asked for
         self.stdin, self.stdout = process.stdin, process.stdout
         self._answer()  # built and warm
 
-    def run(self, iterations):
-        self._tell(str(iterations))
+    def ask(self, told):
+        self.stdin.write(f"{told}\n")
+        self.stdin.flush()
         return self._answer()
 
     def close(self):
-        self._tell("end")
-        answer = self._answer()
+        """What it says at its end."""
+        answer = self.ask("end")
         self.process.wait()
         return answer
-
-    def _tell(self, text):
-        self.stdin.write(text + "\n")
-        self.stdin.flush()
 
     def _answer(self):
         line = self.stdout.readline()
         if not line:
             raise SystemExit(f"error: the benchmark's process ended with status {self.process.wait()}")
         return json.loads(line)
+
+
+def start(kind, step, batch):
+    """The Worker of one of the loops."""
+    environment = os.environ if kind == "plain" else {**os.environ, **LARGE_PAGES}  # as `caffe` has it
+    return Worker([kind, step, str(batch)], environment, stderr=subprocess.DEVNULL if kind == "logging" else None)
 
 
 def _work(kind, step, batch):

@@ -53,10 +53,11 @@ def iteration(folder):
 def evaluation(folder):
     import caffe
     from eval import cli
+    from eval.deploy import PROTOTXT
 
     for walk in (f"{who}/{walk}/{view}" for who in ("001", "002", "003") for walk in WALKS for view in ("000", "090")):
         write_walk(folder / "CASIA-B", walk)
-    caffe.Net(str(ROOT / "eval" / "deploy_gaitnet.prototxt"), caffe.TEST).save(str(folder / "drawn.caffemodel"))
+    caffe.Net(str(PROTOTXT), caffe.TEST).save(str(folder / "drawn.caffemodel"))
     words = ["--weights", folder / "drawn.caffemodel", "--train-num", 1, "--cache", folder, "--out", folder / "out"]
     words += ["--im-path", folder / "CASIA-B/crop-im", "--gt-path", folder / "CASIA-B/crop-seg"]
     with contextlib.redirect_stdout(io.StringIO()):

@@ -28,8 +28,9 @@ import webbrowser
 import numpy as np
 
 from eval import provenance
-from eval.cli import default_weights
+from eval.cli import weights_file
 from eval.deploy import open_net
+from eval.ending import fail
 from eval.features import read_cache
 from eval.people import People
 from eval.weights import read_weights
@@ -80,7 +81,7 @@ class Desk:
         folder = Path(args.data) if args.data else data_root() / dataset.folder
         if not (folder / dataset.im_dir).is_dir():
             raise ValueError(f"{folder / dataset.im_dir}: no such folder; get {dataset.title}, or say --data")
-        weights = args.weights or default_weights(dataset.name)
+        weights = weights_file(args.weights, dataset.name)
         digest = read_weights(weights).sha256
         self._frames = open_frames(folder / dataset.im_dir)
         if args.people:
@@ -136,11 +137,6 @@ def last_features(folder, dataset, weights, digest):
 def require_long(path, length):
     if length < MIN_FRAMES:
         raise ValueError(f"{path}: {length} frames; wanted {MIN_FRAMES} or more")
-
-
-def fail(sentence):
-    print(f"error: {sentence}", file=sys.stderr)
-    return 1
 
 
 def parse_args(argv):

@@ -66,9 +66,12 @@ class Step:
 
 
 def main(argv=None):
-    args = parse_arguments(argv)
+    return exit_status(run_there, parse_arguments(argv), stopped="nothing was trained")
+
+
+def run_there(args):
     os.chdir(args.folder)  # where the paths in its files begin
-    return exit_status(args.run, args, stopped="nothing was trained")
+    args.run(args)
 
 
 # ---- show

@@ -71,10 +71,12 @@ def main(argv=None) -> int:
             print(f"{args.onnx}: checked in onnxruntime, largest difference {difference:.1e} of the largest value")
         if args.int8:
             with atomic_path(args.int8) as temporary, tempfile.TemporaryDirectory() as folder:
-                given = samples(args.calibrate, net.inputs)
-                export_onnx(args.model, args.weights, f"{folder}/float.onnx", outputs)
                 _need("onnxruntime.quantization", option="--int8")
-                quantize(f"{folder}/float.onnx", temporary, given)
+                given = samples(args.calibrate, net.inputs)
+                exact = args.onnx or f"{folder}/float.onnx"
+                if not args.onnx:
+                    export_onnx(args.model, args.weights, exact, outputs)
+                quantize(exact, temporary, given)
             count = len(next(iter(given.values())))
             print(f"{args.int8}: 8-bit integers, ranges from {count} samples; not as exact, see docs/PERFORMANCE.md")
     except (caffe.CaffeError, DataError, ValueError) as e:

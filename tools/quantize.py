@@ -6,7 +6,8 @@ import tempfile
 import numpy as np
 
 from caffe.errors import CaffeError
-from layers.datasets import DATASETS, NUM_FRAMES, data_root
+from eval.features import arrays_of
+from layers.datasets import DATASETS, NUM_FRAMES, SIZE, data_root
 from layers.frames import PLANES, fill_image_blob
 from layers.sources import open_frames
 
@@ -38,12 +39,12 @@ def samples(source, inputs):
     """{input: array (N, ...)} from an .npz file, or for GaitNet from the training subjects of the dataset `source`."""
     if source in DATASETS:
         return clips_of(source, inputs)
+    wanted = f"wanted an .npz file, or a dataset of {', '.join(sorted(DATASETS))}"
     try:
-        with np.load(source, allow_pickle=False) as file:
-            found = {name: file[name].astype(np.float32) for name in file.files}
-    except (OSError, ValueError) as e:
-        told = f"wanted an .npz file, or a dataset of {', '.join(sorted(DATASETS))}"
-        raise CaffeError(f"--calibrate {source}: cannot be read ({e}); {told}") from e
+        with arrays_of(source, "an .npz file of numbers", f"; {wanted}") as arrays:
+            found = {name: array.astype(np.float32) for name, array in arrays.items()}
+    except OSError as e:
+        raise CaffeError(f"--calibrate {source}: cannot be read ({e.strerror}); {wanted}") from e
     if missing := sorted(set(inputs) - set(found)):
         raise CaffeError(f"{source}: has no {', '.join(missing)}; found {', '.join(sorted(found))}")
     return {name: found[name] for name in inputs}
@@ -61,7 +62,7 @@ def clips_of(name, inputs):
     if not paths:
         raise CaffeError(f"--calibrate {name}: no walk of the training subjects has {NUM_FRAMES} frames")
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, CLIPS).astype(int))]
-    out = np.empty((NUM_FRAMES, len(chosen), 3, 64, 64), np.float32)
+    out = np.empty((NUM_FRAMES, len(chosen), 3, SIZE, SIZE), np.float32)
     for k, path in enumerate(chosen):
         planes = np.empty((NUM_FRAMES, *PLANES), np.uint8)
         frames.read(path, (frames.length(path) - NUM_FRAMES) // 2, planes)

@@ -71,17 +71,17 @@ def main(argv=None):
 
 def summary(step, dataset="casiab"):
     """The figures of one step: an iteration at the published batch, and all its iterations on one H200."""
-    costs, iterations = step_costs(step, dataset), solver(dataset, step).max_iter
-    work = sum(c.flop for c in costs)
+    layers, iterations = step_costs(step, dataset), solver(dataset, step).max_iter
+    work = sum(c.flop for c in layers)
     row = {
         "step": step,
         "GFLOP": round(work / 1e9),
-        "MB": round(sum(c.bytes for c in costs) / 1e6),
+        "MB": round(sum(c.bytes for c in layers) / 1e6),
         "iterations": iterations,
         "PFLOP_in_all": round(work * iterations / 1e15, 1),
     }
     for precision in H200_FLOPS:
-        least = sum(c.seconds(precision) for c in costs)
+        least = sum(c.seconds(precision) for c in layers)
         row[f"{precision}_ms"] = round(1e3 * least, 2)
         row[f"{precision}_min"] = round(least * iterations / 60, 1)
     return row

@@ -143,6 +143,10 @@ def test_words_of_forks():
 
 
 def test_options_go_to_caffes_own_message():
-    """Forks have further fields of the same message (ENet's spatial_dropout_param)."""
+    """Forks have further fields of the same message (ENet's spatial_dropout_param), in numbers above Caffe's."""
+    for field in caffe_pb2.LayerParameter.DESCRIPTOR.fields:
+        if field.name.endswith("_param") and field.number <= caffe_pb2.LayerParameter.CLIP_PARAM_FIELD_NUMBER:
+            kind = field.message_type.name.removesuffix("Parameter")
+            assert f"{param_name_dict()[kind]}_param" == field.name
     layer = L.Dropout(L.Input(shape=dict(dim=[1, 2])), dropout_ratio=0.25).to_proto().layer[1]
     assert layer.HasField("dropout_param") and layer.dropout_param.dropout_ratio == 0.25

@@ -276,6 +276,31 @@ def test_what_cannot_be_declared(make, words):
     assert "TestBad" not in REGISTRY
 
 
+@pytest.mark.medium
+def test_a_type_of_caffes_is_refused_at_once():
+    """Also before anything has imported Caffe's own types; nets go on to work."""
+    code = """
+import caffe
+for name in ("ReLU", "SpatialDropout"):
+    try:
+        caffe.layer(name)(type("Mine", (), dict(compute=lambda self, x: x)))
+    except caffe.CaffeError as e:
+        print(e)
+assert {"ReLU", "SpatialDropout"} < set(caffe.layer_type_list())
+"""
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100)
+    told = [f"Layer type {name} already registered; take another name" for name in ("ReLU", "SpatialDropout")]
+    assert (done.stderr, done.stdout.splitlines()) == ("", told)
+
+
+@pytest.mark.parametrize("name", ["resize_param", "expansion_param", "filler_param"])
+def test_options_may_have_names_of_caffes_messages(name):
+    extension = options.declare(name, dict(scale=2.5))
+    layer = parse_text(f"layer {{ {name} {{ }} }}".encode(), caffe_pb2.NetParameter, "net").layer[0]
+    assert layer.HasExtension(extension) and layer.Extensions[extension].scale == 2.5
+
+
 def test_options_stay_what_they_are():
     first = options.declare("test_stays_param", dict(a=1.5))
     assert options.declare("test_stays_param", dict(a=1.5)) is first

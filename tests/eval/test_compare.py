@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eval import cli, compare, metrics
-from eval.features import FeatureFileError, read_embeddings, write_cache, write_embeddings
+from eval.features import FeatureFileError, read_embeddings, training_told, write_cache, write_embeddings
 from eval.protocol import evaluate
 from layers.datasets import DATASETS
 
@@ -52,7 +52,7 @@ def opengait_rank1(data, probes):
 
 
 def rows_of(out):
-    return {row[0]: row[1:] for row in csv.reader((out / "compare.csv").open())}
+    return {row[0]: row[1:] for row in csv.reader((out / "compare.csv").read_text().splitlines())}
 
 
 @pytest.mark.parametrize("parts", [1, 4])
@@ -128,6 +128,14 @@ def test_who_trained_is_known_of_what_an_evaluation_left(tmp_path, capsys):
     assert "? unseen" not in out and "unseen†" not in out
     assert cli.main("casiab", ["--features", str(tmp_path / "leaked.npz"), "--out", str(tmp_path / "out")]) == 1
     assert "LEAKED: 1 of 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "told", ['{"training": "unseen"}', '{"training": "never", "training_told": "x"}', '{"training": ["unseen"]}', "{}"]
+)
+def test_a_file_that_tells_half_of_who_trained_does_not_tell(tmp_path, told):
+    np.savez(tmp_path / "a.npz", embeddings=np.zeros((1, 2)), training=np.array(told))
+    assert cli.training_of(training_told(tmp_path / "a.npz"))["verdict"] == "unknown"
 
 
 def read_embeddings_of(tmp_path, data):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from caffe import layer_type_list
 from caffe.builtin_layer import BuiltinLayer
 from caffe.layer import REGISTRY
+from caffe.net_spec import param_name_dict
 from caffe.proto import caffe_pb2
 
 NAMES = st.sampled_from(["data", "label", "a", "b", "c", "", "a\n", "ü"])
@@ -22,17 +23,15 @@ INTEGERS = {
 }
 # Layers of these types write files or run code of the user's own: not for random values.
 TYPES = sorted(set(layer_type_list()) - {"HDF5Output", "Python"}) + ["Smurf", ""]
-PARAM_OF_TYPE = {
-    f.message_type.name.removesuffix("Parameter"): f.name
-    for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields
-    if f.name.endswith("_param")
-}
-PARAM_OF_TYPE |= {
+PARAM_OF_TYPE = {kind: f"{name}_param" for kind, name in param_name_dict().items()} | {
+    "ConvolutionDepthwise": "convolution_param",
     "Deconvolution": "convolution_param",
+    "DepthwiseConvolution": "convolution_param",
     "Im2col": "convolution_param",
     "LSTM": "recurrent_param",
     "RNN": "recurrent_param",
     "SoftmaxWithLoss": "softmax_param",
+    "SpatialDropout": "spatial_dropout_param",
 }
 
 

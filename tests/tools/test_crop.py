@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,11 +15,9 @@ import pytest
 
 from layers.datasets import DATASETS
 from layers.frames import Tree
-from tests.tools.people import HEIGHT, WIDTH, figure, person, picture
+from tests.tools.people import CROP, HEIGHT, WIDTH, crop, crop_command, figure, person, picture
 from tools import check_data
 from tools.walkers.sequence import render_sequence
-
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "crop.py"
 
 
 def write_folders(root, path, suffix=".png"):
@@ -50,24 +47,7 @@ def write_video(root, stem):
 
 
 def run(dataset, root, frames="frames", *args):
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(TOOL),
-            dataset,
-            "--frames",
-            str(root / frames),
-            "--masks",
-            str(root / "masks"),
-            "--out",
-            str(root / "out"),
-            *args,
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert "Traceback" not in done.stderr
-    return done
+    return crop(dataset, frames=root / frames, masks=root / "masks", out=root / "out", words=args)
 
 
 def left_out(root):
@@ -215,27 +195,13 @@ def test_walkers_as_casiab_hands_them_out(tmp_path):
 def test_walkers_as_the_owners_hand_them_out(tmp_path, dataset, choice, paths):
     """Videos or full frames from make_walkers.py, which writes down each person's box."""
     raw, out = tmp_path / "raw", tmp_path / "out"
-    make = [sys.executable, str(TOOL.with_name("make_walkers.py")), "--tree", dataset, "--uncropped", "--out", str(raw)]
+    make = [sys.executable, str(CROP.with_name("make_walkers.py")), "--tree", dataset, "--uncropped", "--out", str(raw)]
     subprocess.run(
         [*make, "--subjects", "1", "--frames", "12", "--jobs", "1", *choice], check=True, capture_output=True
     )
     frames, masks = (DATASETS[dataset].im_dir, DATASETS[dataset].gt_dir)
     folders = ("videos", "silhouettes") if dataset == "casiab" else (frames, masks)
-    subprocess.run(
-        [
-            sys.executable,
-            str(TOOL),
-            dataset,
-            "--frames",
-            str(raw / folders[0]),
-            "--masks",
-            str(raw / folders[1]),
-            "--out",
-            str(out),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    crop(dataset, frames=raw / folders[0], masks=raw / folders[1], out=out).check_returncode()
     for path in paths:
         stem = path.replace("/", "-")
         boxes = json.loads((raw / f"boxes/{stem}.json").read_text())
@@ -264,19 +230,7 @@ def test_killed_run_takes_its_workers_along_and_goes_on(tmp_path):
     for n in range(2, 61):
         for tree in ("frames", "masks"):
             shutil.copytree(tmp_path / tree / "017/001", tmp_path / tree / f"017/{n:03d}", copy_function=os.link)
-    command = [
-        sys.executable,
-        str(TOOL),
-        "szu",
-        "--frames",
-        str(tmp_path / "frames"),
-        "--masks",
-        str(tmp_path / "masks"),
-        "--out",
-        str(tmp_path / "out"),
-        "--jobs",
-        "2",
-    ]
+    command = crop_command("szu", tmp_path / "frames", tmp_path / "masks", tmp_path / "out", "--jobs", "2")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out/crop-im/017/00?")) and time.monotonic() < deadline:
@@ -350,24 +304,15 @@ def test_two_archives_make_one_record(tmp_path):
     """As the owners hand CASIA-B out; together, or one after the other."""
     for archive, stem in (("1", "001-nm-01-090"), ("2", "063-nm-01-090")):
         write_video(tmp_path / archive, stem)
-    command = [sys.executable, str(TOOL), "casiab", "--jobs", "1"]
-    parts = [(str(tmp_path / n / "videos"), str(tmp_path / n / "masks")) for n in "12"]
-    together = [
-        *command,
-        "--out",
-        str(tmp_path / "together/out"),
-        "--frames",
-        *(p[0] for p in parts),
-        "--masks",
-        *(p[1] for p in parts),
-    ]
-    subprocess.run(together, check=True, capture_output=True)
-    for frames, masks in parts:
-        one = [*command, "--out", str(tmp_path / "turns/out"), "--frames", frames, "--masks", masks]
-        subprocess.run(one, check=True, capture_output=True)
+    videos, masks = ([tmp_path / n / tree for n in "12"] for tree in ("videos", "masks"))
+    together = dict(masks=masks, out=tmp_path / "together/out", words=["--jobs", "1"])
+    crop("casiab", frames=videos, **together).check_returncode()
+    for part in zip(videos, masks):
+        one = crop("casiab", frames=part[0], masks=part[1], out=tmp_path / "turns/out", words=["--jobs", "1"])
+        one.check_returncode()
     assert left_out(tmp_path / "together") == left_out(tmp_path / "turns")
     assert {row[0] for row in left_out(tmp_path / "turns")} == {"001/nm-01/090", "063/nm-01/090"}
-    twice = subprocess.run([*together, "--frames", parts[0][0], parts[0][0]], capture_output=True, text=True)
+    twice = crop("casiab", frames=[videos[0], videos[0]], **together)
     assert twice.returncode == 1 and "001/nm-01/090 is there twice" in twice.stderr
 
 
@@ -393,21 +338,7 @@ def test_names_of_other_systems(tmp_path):
 @pytest.mark.medium
 def test_silhouettes_alone(tmp_path):
     write_folders(tmp_path, "001/nm-01/090")
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(TOOL),
-            "casiab",
-            "--masks",
-            str(tmp_path / "masks"),
-            "--jobs",
-            "1",
-            "--out",
-            str(tmp_path / "out"),
-        ],
-        capture_output=True,
-        text=True,
-    )
+    done = crop("casiab", masks=tmp_path / "masks", out=tmp_path / "out", words=["--jobs", "1"])
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(tmp_path / "out")) == ["crop-seg", "left-out.csv"]
     names = sorted(file.stem for file in (tmp_path / "out/crop-seg/001/nm-01/090").glob("*.png"))

@@ -241,6 +241,12 @@ def test_int8_stays_near_and_wants_samples(tmp_path, monkeypatch, capsys):
     assert "other.npz: has no x; found z" in capsys.readouterr().err
     assert export.main([*base, "--calibrate", "walker"]) == 1
     assert "--calibrate walker: cannot be read" in capsys.readouterr().err
+    np.save("array.npy", x)
+    Path("cut.npz").write_bytes(Path("samples.npz").read_bytes()[:-30])
+    np.savez("words.npz", x=np.array(["a"]))
+    for file in ("array.npy", "cut.npz", "words.npz"):
+        assert export.main([*base, "--calibrate", file]) == 1
+        assert f"{file}: not an .npz file of numbers (" in capsys.readouterr().err
     assert export.main([*base, "--calibrate", "walkers"]) == 1
     assert "that is for nets with the inputs im0 .. im5" in capsys.readouterr().err
     with pytest.raises(SystemExit):

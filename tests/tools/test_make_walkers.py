@@ -17,6 +17,7 @@ from scipy.stats import binom
 
 from layers.datasets import DATASETS
 from layers.sources import open_frames
+from tests.tools import people
 from tools.walkers.sequence import render_sequence
 from tools.walkers.trees import TREES
 
@@ -206,21 +207,7 @@ def test_full_frames_are_what_crop_reads(tmp_path):
     raw = make(
         tmp_path / "raw", "--uncropped", "--subjects", 1, "--conditions", "nm-01", "--views", "090", "--frames", 12
     )
-    cut = subprocess.run(
-        [
-            sys.executable,
-            str(TOOLS / "crop.py"),
-            "casiab",
-            "--frames",
-            str(raw / "videos"),
-            "--masks",
-            str(raw / "silhouettes"),
-            "--out",
-            str(tmp_path / "cut"),
-        ],
-        capture_output=True,
-        text=True,
-    )
+    cut = people.crop("casiab", frames=raw / "videos", masks=raw / "silhouettes", out=tmp_path / "cut")
     assert cut.returncode == 0, cut.stdout + cut.stderr
     assert len(list((tmp_path / "cut/crop-im/001/nm-01/090").glob("*.png"))) == 12
     boxes = json.loads((raw / "boxes/001-nm-01-090.json").read_text())
