@@ -41,9 +41,8 @@ class BuiltinLayer(Layer):
     reads_bottom = False  # Caffe's backward in place reads the bottom's data, which is the top's
     reads_sign = False  # and of these only which are above 0
     keeps_sign = False  # in place, what was above 0 stays there, or else gets no gradient
-    spoils_diff: Any = (
-        ""  # in place, Caffe's backward writes over the top's gradient that it has yet to read; and here?
-    )
+    # Where Caffe's backward in place writes over the top's gradient that it has yet to read: what happens here.
+    spoils_diff: Any = ""
     capturable = False  # computes on the device alone, the same kernels in every pass: may be part of a CUDA graph
 
     def __init__(self, param):

@@ -16,7 +16,7 @@ LONGEST = 255  # bytes of a file's name
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Give a temporary name beside `path`; when all went well, the file or folder written there takes the real name.
+    """Give a temporary name beside `path`; when all went well, the file written there takes the real name.
 
     OSError: it cannot be written; what was at `path` is there still."""
     temporary = _beside(path)

@@ -24,6 +24,7 @@ import time
 
 import numpy as np
 
+from eval.ending import exit_status
 from eval.metrics import rank
 from eval.score import distance
 from eval.segmentation import THRESHOLD, agreement
@@ -32,13 +33,16 @@ from layers.frames import PLANES, fill_image_blob
 from layers.sources import open_frames
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=sorted(DATASETS))
     parser.add_argument("models", nargs=2, metavar="MODEL", help=".onnx with the outputs fc_fea and conv8_0")
     parser.add_argument("--clips", type=int, default=4, help="of each walk, evenly spread (default: %(default)s)")
     parser.add_argument("--every", type=int, default=1, help="take each such walk only (default: all)")
-    args = parser.parse_args()
+    return exit_status(show, parser.parse_args(argv), errors=(ImportError,), stopped="nothing was measured")
+
+
+def show(args):
     print(json.dumps(measure(args.dataset, args.models, args.clips, args.every), indent=1))
 
 
@@ -78,7 +82,10 @@ def session(model):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # of many classes, which have no base of their own
+        raise ValueError(f"{model}: ONNX Runtime cannot read it ({' '.join(str(e).split())})") from e
     return lambda given: made.run(["fc_fea", "conv8_0"], given)
 
 

@@ -30,6 +30,7 @@ import numpy as np
 from eval import provenance
 from eval.cli import weights_file
 from eval.deploy import open_net
+from eval.ending import fail
 from eval.features import read_cache
 from eval.people import People
 from eval.weights import read_weights
@@ -136,11 +137,6 @@ def last_features(folder, dataset, weights, digest):
 def require_long(path, length):
     if length < MIN_FRAMES:
         raise ValueError(f"{path}: {length} frames; wanted {MIN_FRAMES} or more")
-
-
-def fail(sentence):
-    print(f"error: {sentence}", file=sys.stderr)
-    return 1
 
 
 def parse_args(argv):

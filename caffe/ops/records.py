@@ -36,6 +36,7 @@ class Records:
         if self._row is None or k < self._at:
             self._rows, self._at = self._store.rows(), -1
         while self._at < k:
+            self._row = None  # damage in the next one ends the iterator: then begin anew, and come upon it again
             self._row = next(self._rows, None)
             if self._row is None:
                 if self._at < 0:

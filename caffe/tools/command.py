@@ -47,16 +47,13 @@ def _truth(text):
 
 
 def run(main, args) -> int:
-    """The exit status of main(args): 1 after an error, which is told in one sentence, 130 after Ctrl-C."""
+    """The exit status of main(args): 1 after an error, which is told in one sentence."""
     init_log()
     try:
         return main(args) or 0
     except CaffeError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("stopped; nothing was left half-written", file=sys.stderr)
-        return 130
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from caffe.errors import CaffeError
+from caffe.ops.records import Records
 from caffe.proto import caffe_pb2
 from tests.caffe.ops.test_inputs import forward, net_of
 
@@ -210,3 +211,14 @@ def test_a_damaged_lmdb_is_a_sentence_and_ends_no_process(tmp_path, damage):
             forward(net, "label")
     with pytest.raises(CaffeError, match="cannot read|damaged|cut off"):
         net_of(layer(source, batch=40))
+
+
+def test_damage_is_found_again_and_not_taken_for_the_end(tmp_path):
+    images = RNG.integers(0, 256, (9, 3, 40, 60), dtype=np.uint8)
+    source = write(tmp_path / "db", [datum(image, i) for i, image in enumerate(images)])
+    records, file = Records(source, "LMDB"), source / "data.mdb"
+    file.write_bytes(file.read_bytes()[:-5000])
+    for k in (8, 8, 17):
+        with pytest.raises(CaffeError, match="cut off"):
+            records[k]
+    assert records[0] == records[9]
