@@ -5,16 +5,7 @@ read as BVLC Caffe's.
 """
 
 ENGINES = ("engine", "conv_algos_override")
-ROUNDING = {
-    "true": "CEIL",
-    "1": "CEIL",
-    "True": "CEIL",
-    "t": "CEIL",
-    "false": "FLOOR",
-    "0": "FLOOR",
-    "False": "FLOOR",
-    "f": "FLOOR",
-}
+ROUNDING = dict.fromkeys(("true", "True", "t", "1"), "CEIL") | dict.fromkeys(("false", "False", "f", "0"), "FLOOR")
 
 
 def in_our_words(message, field, value):

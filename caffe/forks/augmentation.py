@@ -54,8 +54,9 @@ class Augmentation:
             if not sampler.use_original_image:
                 fail("batch_sampler: use_original_image: false is not here")
             if not 0 < s.min_scale <= s.max_scale <= 1 or not 0 < s.min_aspect_ratio <= s.max_aspect_ratio:
-                fail("batch_sampler: wanted 0 < min_scale <= max_scale <= 1 and 0 < min_aspect_ratio <= "
-                     "max_aspect_ratio")  # fmt: skip
+                fail(
+                    "batch_sampler: wanted 0 < min_scale <= max_scale <= 1 and 0 < min_aspect_ratio <= max_aspect_ratio"
+                )
             if sampler.max_trials > MOST_TRIALS:
                 fail(f"batch_sampler: max_trials is {sampler.max_trials}; wanted at most {MOST_TRIALS}")
 

@@ -160,7 +160,7 @@ class DetectionOutput(Rows):
             chosen = (
                 np.flatnonzero(score > p.confidence_threshold)
                 if p.HasField("confidence_threshold")
-                else (np.arange(len(score)))
+                else np.arange(len(score))
             )
             chosen = chosen[np.argsort(-score[chosen], kind="stable")]
             if p.nms_param.HasField("top_k") and p.nms_param.top_k > -1:

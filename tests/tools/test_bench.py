@@ -48,8 +48,11 @@ def test_onnx_part():
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     rows = list(bench.onnx(quick=True))
-    assert [row.what.split(": ")[1] for row in rows[:3]] == ["forward", "memory of the process",
-                                                             "memory above the libraries"]  # fmt: skip
+    assert [row.what.split(": ")[1] for row in rows[:3]] == [
+        "forward",
+        "memory of the process",
+        "memory above the libraries",
+    ]
     assert len(rows) == 6 and all(row.value > 0 and row.reference > 0 for row in rows)
 
 

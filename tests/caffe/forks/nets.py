@@ -107,8 +107,9 @@ def faster_rcnn(loss=False):
         return text + layer("Softmax", "cls_prob", "cls")
     text += data("targets", 4, 8) + data("inside", 4, 8) + data("outside", 4, 8)
     text += layer("InnerProduct", "bbox", "roi_pool", f"inner_product_param {{ num_output: 8 {XAVIER} }}")
-    text += layer("SmoothL1Loss", "loss_bbox", "bbox targets inside outside",
-                  "loss_weight: 1 smooth_l1_loss_param { sigma: 3.0 }")  # fmt: skip
+    text += layer(
+        "SmoothL1Loss", "loss_bbox", "bbox targets inside outside", "loss_weight: 1 smooth_l1_loss_param { sigma: 3.0 }"
+    )
     return _learns(text, "cls", (4,))
 
 
