@@ -3,13 +3,15 @@
 An image is an array (H, W, C), BGR bytes; boxes (G, 7) are rows of label, instance, xmin, ymin, xmax, ymax as parts of
 the image's width and height, difficult. What is drawn comes from `rng`, a numpy Generator."""
 
+import math
+
 import cv2
 import numpy as np
 
 from caffe.forks import boxes as geometry
 from caffe.proto import caffe_pb2
 
-MOST_TRIALS = 10_000
+MOST_TRIALS, MOST_EXPANSION, LONGEST_SIDE = 10_000, 100, 2**15 - 1  # what files ask for beyond is no augmentation
 R = caffe_pb2.ResizeParameter
 INTERPOLATION = {
     R.LINEAR: cv2.INTER_LINEAR,
@@ -28,13 +30,13 @@ class Augmentation:
         self.param, self.samplers, self.fail = transform_param, annotated_data_param.batch_sampler, fail
         p, r = transform_param, transform_param.resize_param
         for name, value in _numbers(p.distort_param, p.expand_param):
-            if value < 0 or ("prob" in name and value > 1):
-                fail(f"{name} is {value:g}; wanted at least 0{', and at most 1' if 'prob' in name else ''}")
+            if not 0 <= value < math.inf or ("prob" in name and value > 1):
+                fail(f"{name} is {value:g}; wanted at least 0, and {'at most 1' if 'prob' in name else 'finite'}")
         for name in ("contrast", "saturation"):
             if getattr(p.distort_param, f"{name}_upper") < getattr(p.distort_param, f"{name}_lower"):
                 fail(f"{name}_upper is below {name}_lower")
-        if p.expand_param.max_expand_ratio < 1:
-            fail(f"max_expand_ratio is {p.expand_param.max_expand_ratio:g}; wanted at least 1")
+        if not 1 <= p.expand_param.max_expand_ratio <= MOST_EXPANSION:
+            fail(f"max_expand_ratio is {p.expand_param.max_expand_ratio:g}; wanted 1 to {MOST_EXPANSION}")
         if p.HasField("expand_param") and p.mean_file:
             fail("expand_param fills with mean_value, and there is a mean_file")
         if bool(p.crop_h) != bool(p.crop_w):
@@ -47,6 +49,8 @@ class Augmentation:
                 )
             if not r.height or not r.width:
                 fail("resize_param: give height and width")
+            if max(r.height, r.width) > LONGEST_SIDE:
+                fail(f"resize_param: height {r.height}, width {r.width}; wanted at most {LONGEST_SIDE}")
             if r.pad_mode == R.MIRRORED:
                 fail("resize_param: pad_mode MIRRORED is not here; wanted CONSTANT or REPEAT_NEAREST")
         for sampler in self.samplers:
