@@ -13,6 +13,7 @@ from caffe.net_build import layer_type_list
 from caffe.net_state import filter_net
 from caffe.proto import caffe_pb2
 from caffe.read import parse_text, read_file
+from caffe.solver import test_sources, train_source
 from caffe.upgrade import upgrade_net
 
 SOLVER = re.compile(
@@ -49,68 +50,89 @@ def check(path, phase=None, level=0, stages=()) -> list[Finding]:
     """All that is wrong with the net (or the solver and its nets) in the prototxt `path`.
 
     Unknown fields, values and layer types are found by reading; where there is none, the net is built, in `phase`
-    (caffe.TRAIN or caffe.TEST; default: those that it has data for, and of a solver's nets those that it runs), and the
-    error that this gives is a finding. It would build if all findings are `taken`. Building runs the code of Python
-    layers. Raises CaffeError for a file that cannot be read."""
-    return _of_file(str(path), None if phase is None else (phase,), level, stages)
-
-
-def _of_file(path, phases, level, stages):
-    text = read_file(path).decode("utf-8-sig", "surrogateescape")
-    solver = bool(SOLVER.search(text)) and not re.search(r"^\s*layers?\s*\{", text, re.M)
-    message_type = caffe_pb2.SolverParameter if solver else caffe_pb2.NetParameter
-    found = _unknown(path, text, message_type)
+    (caffe.TRAIN or caffe.TEST; default: those that it has data for), and the error that this gives is a finding. Of a
+    solver's nets those are built that it runs, with its train_state and test_state. It would build if all findings are
+    `taken`. Building runs the code of Python layers. Raises CaffeError for a file that cannot be read."""
+    path, phases = str(path), (TRAIN, TEST) if phase is None else (phase,)
+    states = [caffe_pb2.NetState(phase=each, level=level, stage=stages) for each in phases]
+    text = _text(path)
+    if not SOLVER.search(text) or re.search(r"^\s*layers?\s*\{", text, re.M):
+        return _of_file(path, states, phase is None)
+    found = _unknown(path, text, caffe_pb2.SolverParameter)
     if not all(finding.taken for finding in found):
         return found
     try:
-        param = parse_text(text.encode("utf-8", "surrogateescape"), message_type, path)
-        if not solver:
-            return found + _of_net(path, param, phases, level, stages)
-        for net, run in _nets(param):
-            if isinstance(net, str):
-                found += _of_file(net, phases or run, level, stages)
-            else:
-                found += _of_net(path, net, phases or run, level, stages)
+        for net, own in _nets(_parsed(path, text, caffe_pb2.SolverParameter), states):
+            found += _of_file(net, own) if isinstance(net, str) else _of_net(path, net, own)
     except CaffeError as e:
-        return [*found, Finding(path, None, str(e))]
+        found.append(Finding(path, None, str(e)))
     return found
 
 
-def _nets(solver):
-    """(file or message, the phases that it is built in) of each net of a SolverParameter."""
-    tested = len(solver.test_iter) > len(solver.test_net) + len(solver.test_net_param)
-    for field, phases in (("net", (TRAIN, TEST) if tested else (TRAIN,)), ("train_net", (TRAIN,))):
-        for name in (field, f"{field}_param"):
-            if solver.HasField(name):
-                yield getattr(solver, name), phases
-    for net in (*solver.test_net, *solver.test_net_param):
-        yield net, (TEST,)
+def _text(path):
+    return read_file(path).decode("utf-8-sig", "surrogateescape")
 
 
-def _of_net(path, param, phases, level, stages):
-    """What building the NetParameter says, in all of `phases` (None: those that it has data for)."""
+def _parsed(path, text, message_type):
+    return parse_text(text.encode("utf-8", "surrogateescape"), message_type, path)
+
+
+def _of_file(path, states, choose=False):
+    text = _text(path)
+    found = _unknown(path, text, caffe_pb2.NetParameter)
+    if not all(finding.taken for finding in found):
+        return found
+    try:
+        return found + _of_net(path, _parsed(path, text, caffe_pb2.NetParameter), states, choose)
+    except CaffeError as e:
+        return [*found, Finding(path, None, str(e))]
+
+
+def _nets(solver, asked):
+    """[(file or message, the states that it is built in)] of the nets of a SolverParameter, in the phases of the states
+    `asked` for, with their levels and stages besides."""
+    wanted = [(train_source(solver)[1], TRAIN, solver.train_state)]
+    wanted += [(source, TEST, state) for _, source, state in test_sources(solver)]
+    nets: list = []
+    for source, phase, state in wanted:
+        for one in (one for one in asked if one.phase == phase):
+            own = caffe_pb2.NetState()
+            own.CopyFrom(state)
+            own.phase = phase
+            own.stage.extend(one.stage)
+            if one.level:
+                own.level = one.level
+            states = next((states for net, states in nets if net == source), None)
+            if states is None:
+                nets.append((source, [own]))
+            elif own not in states:
+                states.append(own)
+    return nets
+
+
+def _of_net(path, param, states, choose=False):
+    """What building the NetParameter says, in all of `states`, or with `choose` in those that it has data for."""
     found = []
     upgrade_net(param, path)
-    made = {}
-    for phase in phases or (TRAIN, TEST):
-        made[phase] = caffe_pb2.NetParameter()
-        made[phase].CopyFrom(param)
-        made[phase].state.phase = phase
-        made[phase].state.level = level
-        made[phase].state.stage.extend(stages)
+    made = []
+    for state in states:
+        net = caffe_pb2.NetParameter()
+        net.CopyFrom(param)
+        net.state.MergeFrom(state)
+        made.append(net)
     with log.silenced():
-        fed = [phase for phase, net in made.items() if any(not x.bottom for x in filter_net(net).layer)]
-    if phases is None and len(fed) == 1:
-        only, other = NAMES[fed[0]], NAMES[1 - fed[0]]
+        fed = [net for net in made if any(not layer.bottom for layer in filter_net(net).layer)]
+    if choose and len(fed) == 1:
+        only, other = NAMES[fed[0].state.phase], NAMES[1 - fed[0].state.phase]
         found.append(Finding(path, None, f"has no data in phase {other}", "", f"tried in {only} alone", taken=True))
-        made = {fed[0]: made[fed[0]]}
-    for phase, net in made.items():
+        made = fed
+    for net in made:
         try:
             with log.silenced():
                 Net.from_proto(net)
         except Exception as e:  # a Python layer may raise anything
             told = str(e) if isinstance(e, CaffeError) else f"{type(e).__name__}: {e}"
-            found.append(Finding(path, None, f"cannot be built in phase {NAMES[phase]}: {told}"))
+            found.append(Finding(path, None, f"cannot be built in phase {NAMES[net.state.phase]}: {told}"))
     return found
 
 

@@ -359,7 +359,8 @@ def get_solver(solver_file) -> Solver:
 # ---- the nets that a SolverParameter names
 
 
-def _train_net(param, seed):
+def train_source(param):
+    """(field, its value) of the SolverParameter `param` for the train net: a file, or a NetParameter."""
     given = [f for f in ("net", "net_param", "train_net", "train_net_param") if param.HasField(f)]
     if len(given) != 1:
         found = f"{', '.join(given)} are set" if given else "none is set"
@@ -367,18 +368,23 @@ def _train_net(param, seed):
             "SolverParameter must specify exactly one train net, using one of these fields: "
             f"net, net_param, train_net, train_net_param ({found})"
         )
+    return given[0], getattr(param, given[0])
+
+
+def _train_net(param, seed):
+    field, value = train_source(param)
     told = {
         "net": "from net file: ",
         "train_net": "from train_net file: ",
         "net_param": "specified in net_param.",
         "train_net_param": "specified in train_net_param.",
-    }[given[0]]
-    value = getattr(param, given[0])
+    }[field]
     log.info("solver.cpp:102", f"Creating training net {told}{value if isinstance(value, str) else ''}")
     return _made(value, caffe_pb2.TRAIN, param.train_state, param, seed)
 
 
-def _test_nets(param, seed):
+def test_sources(param):
+    """[(field, a file or a NetParameter, its NetState)] of the SolverParameter `param` for the test nets, in order."""
     named = [*param.test_net_param, *param.test_net]
     generic = [getattr(param, f) for f in ("net_param", "net") if param.HasField(f)]
     given = len(param.test_iter)
@@ -392,12 +398,15 @@ def _test_nets(param, seed):
         )
     if sources and param.test_interval <= 0:
         raise CaffeError(f"test_interval must be positive where there are test nets, not {param.test_interval}")
+    fields = ["test_net"] * len(named) + ["net"] * (len(sources) - len(named))
+    return list(zip(fields, sources, param.test_state or [caffe_pb2.NetState()] * len(sources)))
+
+
+def _test_nets(param, seed):
     nets = []
-    for i, source in enumerate(sources):
-        kind = "test_net" if i < len(named) else "net"
-        told = f"{kind} file: {source}" if isinstance(source, str) else f"{kind}_param"
+    for i, (field, source, state) in enumerate(test_sources(param)):
+        told = f"{field} file: {source}" if isinstance(source, str) else f"{field}_param"
         log.info("solver.cpp:190", f"Creating test net (#{i}) specified by {told}")
-        state = param.test_state[i] if param.test_state else caffe_pb2.NetState()
         nets.append(_made(source, caffe_pb2.TEST, state, param, mix(seed, "test", i)))
         nets[-1].executor.debug_info = param.debug_info
     return nets

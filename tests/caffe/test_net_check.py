@@ -124,6 +124,36 @@ def test_phases_that_are_tried(tmp_path):
         assert all(finding.taken for finding in caffe.check(solver)) == good, text
 
 
+@pytest.mark.parametrize(
+    "solver, words",
+    [
+        ('net: "NET" train_state { stage: "a" level: 2 }', ""),
+        ('net: "NET" train_state { stage: "a" }', "phase TRAIN: Unknown bottom blob 'x'"),
+        ('train_net: "ALL" test_net: "NET" test_iter: 1 test_interval: 1 test_state { stage: "a" level: 2 }', ""),
+        ('net: "ALL" test_net: "NET" test_iter: 1 test_interval: 1', "phase TEST: Unknown bottom blob 'x'"),
+        ('net: "ALL" test_net: "NET" test_iter: 1 test_iter: 1 test_interval: 1 test_state { }', "once per test net"),
+        ('net: "ALL" test_iter: 1', "test_interval must be positive"),
+        ('net: "ALL" train_net: "ALL"', "exactly one train net"),
+        ("max_iter: 1", "none is set"),
+    ],
+)
+def test_nets_of_a_solver_are_built_in_its_states(tmp_path, solver, words):
+    """As the solver builds them, level and stages that NetParameter.state or the solver has included."""
+    data = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 } } }\n'
+    rest = 'layer { name: "r" type: "ReLU" bottom: "x" top: "r" }'
+    (tmp_path / "all").write_text(data + rest)
+    staged = data.replace("} } }", '} } include { stage: "a" stage: "own" min_level: 2 } }')
+    (tmp_path / "net").write_text('state { stage: "own" } ' + staged + rest)
+    solver = solver.replace("NET", str(tmp_path / "net")).replace("ALL", str(tmp_path / "all"))
+    (tmp_path / "solver.prototxt").write_text(f"base_lr: 1 {solver}")
+    told = [str(finding) for finding in caffe.check(tmp_path / "solver.prototxt")]
+    assert len(told) == bool(words) and all(words in one for one in told)
+    if not words:  # the level may be the net's own
+        (tmp_path / "net").write_text('state { stage: "own" level: 2 } ' + staged + rest)
+        (tmp_path / "solver.prototxt").write_text(f"base_lr: 1 {solver}".replace("level: 2", ""))
+        assert not caffe.check(tmp_path / "solver.prototxt")
+
+
 @pytest.mark.parametrize("mode, size", [("true", 4), ("false", 3)])
 def test_ceil_mode(mode, size):
     net = layer_net(f'type: "Pooling" pooling_param {{ kernel_size: 2 stride: 2 ceil_mode: {mode} }}', (1, 1, 7, 7))
