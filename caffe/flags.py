@@ -54,7 +54,8 @@ FLAGS = {
 }
 
 SWITCHES = [name for name, (default, _) in FLAGS.items() if isinstance(default, bool)]  # may stand alone
-TRUTH = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
+TRUTH = dict.fromkeys(("true", "t", "1", "yes", "y"), True)  # gflags's words, in upper case, too
+TRUTH |= dict.fromkeys(("false", "f", "0", "no", "n"), False)
 # glog's, which old scripts give, and whether they stand alone. They change nothing: the log goes to stderr.
 GLOG_FLAGS = dict.fromkeys(("logtostderr", "alsologtostderr", "colorlogtostderr"), True)
 GLOG_FLAGS |= dict.fromkeys(("log_dir", "v", "minloglevel", "stderrthreshold", "vmodule"), False)
@@ -81,9 +82,10 @@ def parse(argv):
         if name not in FLAGS and switch not in SWITCHES:
             raise ValueError(f"unknown command line flag '{name}' (known: {', '.join(sorted(FLAGS))})")
         if switch in SWITCHES:
-            if (value or "true") not in TRUTH:
+            truth = TRUTH.get((value or "true").lower())
+            if truth is None:
                 raise ValueError(f"illegal value '{value}' specified for bool flag '{switch}'")
-            flags[switch] = TRUTH[value or "true"] if switch == name else False
+            flags[switch] = truth and switch == name
             continue
         if not equals:
             if not rest:

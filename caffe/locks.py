@@ -21,7 +21,6 @@ def hold(path) -> Iterator[None]:
     path = str(path)
     os.stat(os.path.dirname(path) or ".")  # FileLock would make the folder
     lock = FileLock(path)
-    os.stat(os.path.dirname(path) or ".")  # FileLock would make the folder
     try:
         lock.acquire(timeout=0)
     except Timeout:

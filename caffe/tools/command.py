@@ -9,7 +9,7 @@ import sys
 
 import lmdb
 
-from caffe import whole
+from caffe import flags, whole
 from caffe.errors import CaffeError
 from caffe.glog import init_log
 
@@ -39,11 +39,9 @@ def parse(parser, argv):
 
 
 def _truth(text):
-    if text.lower() in ("true", "t", "1", "yes", "y"):
-        return True
-    if text.lower() in ("false", "f", "0", "no", "n"):
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    if text.lower() not in flags.TRUTH:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return flags.TRUTH[text.lower()]
 
 
 def run(main, args) -> int:

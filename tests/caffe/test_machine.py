@@ -125,6 +125,7 @@ def test_from_a_gpu_to_a_cpu_is_told(folder, form, monkeypatch, capfd):
         (["--deterministic"], True),
         (["-deterministic=true"], True),
         (["--deterministic=0"], False),
+        (["--deterministic=N"], False),
         (["--deterministic", "--nodeterministic"], False),
         (["--deterministic=maybe"], "illegal value 'maybe'"),
     ],
