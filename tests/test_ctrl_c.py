@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -150,11 +151,13 @@ def stop(name, place, after):
 
 
 def assert_quiet(status, said, after):
+    """How it ended."""
     if OWN_START.search(said) and "/caffe/" not in said and "/tools/" not in said and "/eval/" not in said:
-        return
+        return "Python's own start"
     assert not re.search(r"Traceback|Exception ignored|KeyboardInterrupt", said), f"after {after:.3f} s: {said[-3000:]}"
     status = 130 if status == -signal.SIGINT else status  # as a shell shows both: Python itself ends in this way
     assert status in (0, 130), f"after {after:.3f} s: {status}\n{said[-2000:]}"  # 0: it had done its work
+    return status
 
 
 def test_all_scripts_begin_and_end_in_the_same_way():
@@ -179,9 +182,12 @@ def test_a_command_that_is_stopped_says_so_and_no_more(place, name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_ctrl_c_at_any_moment(place, name):
     whole, rng = seconds(name, place), random.Random(name)
+    ends: Counter = Counter()
     for _ in range(MOMENTS):
         after = rng.uniform(0, whole)
-        assert_quiet(*stop(name, place, after), after)
+        status, said = stop(name, place, after)
+        ends[assert_quiet(status, said, after)] += 1
+    print(f"{name}: {MOMENTS} moments of {whole:.1f} s, {dict(ends)}")
     seconds(name, place)  # the same command goes on to the end
     leftovers = [path.name for path in place.rglob("*.tmp*")]
     assert len(leftovers) <= 2, leftovers  # of those that were ended at once
