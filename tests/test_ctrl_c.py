@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections import Counter
 from pathlib import Path
@@ -24,8 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MOMENTS = int(os.environ.get("GAITNET_INTERRUPTS", 20))
 PYTHON = sys.executable
 CAFFE = shutil.which("caffe", path=str(Path(PYTHON).parent)) or "caffe"
-# Python's own start, before it has read a line of ours.
-OWN_START = re.compile(r"init_import_site|File \"<frozen (site|importlib)|in execsitecustomize|encodings")
+OWN_START = re.compile(r"init_import_site|in execsitecustomize|encodings")  # of Python, which it dies of
 SOLVER = 'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 400 snapshot: 50 snapshot_prefix: "run"'
 COMMANDS = {
     "caffe train": [CAFFE, "train", "--solver=solver.prototxt"],
@@ -150,9 +150,19 @@ def stop(name, place, after):
     return job.returncode, said
 
 
+def of_pythons_own(said):
+    """Whether it ended before a line of ours was read: the script that pip made began to import, for instance."""
+    if OWN_START.search(said) and str(ROOT) not in said:
+        return True
+    places = re.findall(r'File "([^"]+)", line', said)
+    own = ("<frozen ", str(Path(PYTHON).parent), sysconfig.get_path("stdlib"))
+    ends = said.count("Traceback") == 1 and said.endswith("KeyboardInterrupt\n") and "site-packages" not in said
+    return bool(places) and ends and all(place.startswith(own) for place in places)
+
+
 def assert_quiet(status, said, after):
     """How it ended."""
-    if OWN_START.search(said) and "/caffe/" not in said and "/tools/" not in said and "/eval/" not in said:
+    if of_pythons_own(said):
         return "Python's own start"
     assert not re.search(r"Traceback|Exception ignored|KeyboardInterrupt", said), f"after {after:.3f} s: {said[-3000:]}"
     status = 130 if status == -signal.SIGINT else status  # as a shell shows both: Python itself ends in this way
@@ -175,6 +185,28 @@ def test_all_scripts_begin_and_end_in_the_same_way():
 def test_a_command_that_is_stopped_says_so_and_no_more(place, name):
     for after in (0.25, 0.7):
         assert_quiet(*stop(name, place, after), after)
+
+
+LATE = """
+import sys, time
+sys.path.insert(0, {root!r})
+from caffe import program
+def main():
+    import late
+sys.exit(program.run(main))
+"""
+
+
+def test_an_import_is_no_place_for_an_exception(tmp_path):
+    """Which a module in C turns into one of its own, and prints."""
+    (tmp_path / "late.py").write_text(
+        "try:\n  print('here', flush=True)\n  import time; time.sleep(60)\nexcept KeyboardInterrupt:\n  print('trace')"
+    )
+    words = [PYTHON, "-c", LATE.format(root=str(ROOT))]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job:
+        assert job.stdout.readline() == "here\n"
+        job.send_signal(signal.SIGINT)
+        assert job.communicate(timeout=60)[0] == "" and job.returncode == 130
 
 
 @pytest.mark.slow
