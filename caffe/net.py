@@ -340,7 +340,7 @@ def _state(call, phase, level, stages):
         raise TypeError(f"level is {level!r}; wanted a number, and weights by their name: weights={str(level)!r}")
     if isinstance(stages, str):
         raise TypeError(f"stages is {stages!r}; wanted a list of names, as in [{stages!r}]")
-    return caffe_pb2.NetState(phase=int(phase), level=int(level), stage=stages or [])
+    return caffe_pb2.NetState(phase=caffe_pb2.Phase.Name(phase), level=int(level), stage=stages or [])
 
 
 class _Table(OrderedDict):
