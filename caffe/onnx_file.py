@@ -7,6 +7,7 @@ with the Caffe net's before the file gets its name.
 import importlib
 import logging
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def to_onnx(model, weights, path, outputs=None) -> float:
     return worst
 
 
-REGIONS, WHOLE, BATCH = "regions", None, "batch"  # what an input's first axis counts
+REGIONS, WHOLE, BATCH = "regions", "whole", "batch"  # what an input's first axis counts
 
 
 def sizes_of(inputs, param):
@@ -96,7 +97,7 @@ def _net(param, weights, times):
     larger.state.phase = caffe_pb2.TEST
     for layer in larger.layer:
         for shape, name in zip(layer.input_param.shape if layer.type == "Input" else (), layer.top):
-            shape.dim[0] *= 1 if sizes_of([name], param)[name] is WHOLE else times
+            shape.dim[0] *= 1 if sizes_of([name], param)[name] == WHOLE else times
     net = Net.from_proto(larger)
     net.copy_from(str(weights))
     return net
@@ -109,7 +110,7 @@ def _write(module, net, path, model, sizes):
     if sizes:
         if len({len(x) for name, x in zip(module.inputs, inputs) if sizes[name] == BATCH}) > 1:
             raise CaffeError(f"{model}: inputs {', '.join(module.inputs)} must all have one batch size")
-        counts = {WHOLE: None, **{word: torch.export.Dim(word) for word in (BATCH, REGIONS)}}
+        counts: dict = {WHOLE: None, **{word: torch.export.Dim(word) for word in (BATCH, REGIONS)}}
         shapes = (tuple({0: counts[sizes[name]]} for name in module.inputs),)
     for name in ("torch.onnx", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)  # no lines about packages that are not needed
@@ -128,7 +129,7 @@ def _write(module, net, path, model, sizes):
 
 def _translations():
     """What the runtime's own operations are in ONNX."""
-    from onnxscript import opset18 as op  # here, as the package is needed for ONNX alone
+    op: Any = importlib.import_module("onnxscript").opset18  # its types want what it cannot infer
 
     def suppress(found, score, overlap, least, most):
         limits = (op.Constant(value_int=most), op.Constant(value_float=overlap), op.Constant(value_float=least))
