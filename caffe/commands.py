@@ -249,9 +249,9 @@ def _choose_device(gpus, exactness, deterministic, solver_param, source):
         device.set_device(gpus[rank])
         device.set_mode_gpu()
         log.info(source, f"Using GPUs {', '.join(map(str, gpus))}")
-    precision.choose(exactness, device.current())
+    precision.choose(exactness, device.current)
     if deterministic:
-        machine.fix(device.current())
+        machine.fix(device.current)
 
 
 class _LayerClock:
@@ -285,7 +285,7 @@ class _LayerClock:
     def synchronize(self):
         from caffe import device
 
-        if device.current().type == "cuda":
+        if device.current.type == "cuda":
             import torch
 
             torch.cuda.synchronize()

@@ -129,10 +129,14 @@ class Executor:
         followers = chains.usable(chain, last, without) if chain and not self.watched else []
         for each in (node, *followers):
             self._guarded(each, Node.reshape)
-        self._guarded(node, chains.forward, followers)
+        self._guarded(node, *((chains.forward, followers) if followers else (self._forward_layer,)))
         for each in (node, *followers):
             each.fresh = True
         return [each.index for each in followers]
+
+    @staticmethod
+    def _forward_layer(node):
+        node.layer.forward(node.bottoms, node.tops)
 
     @staticmethod
     def _look_again(node, written):

@@ -138,8 +138,7 @@ class Net(NotPickled):
 
     def clear_param_diffs(self):
         """Set the diffs of all learnable parameters to zero (they add up over backward passes)."""
-        for learned in self.wiring.learned:
-            learned.blob.grad.zero()
+        self.wiring.clear_param_diffs()
 
     # ---- forward and backward
 

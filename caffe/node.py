@@ -22,6 +22,7 @@ class Node:
     tops: list[Blob] = field(default_factory=list)
     bottom_ids: list[int] = field(default_factory=list)
     top_ids: list[int] = field(default_factory=list)
+    in_place: bool = False  # a top is a bottom
     param_ids: list[int] = field(default_factory=list)  # of the layer's blobs: their numbers in the net's `learned`
     loss_weights: list[float] = field(default_factory=list)  # of the tops
     duty: Duty = field(default_factory=Duty)
@@ -29,22 +30,10 @@ class Node:
     reshaped_for: list[tuple] = field(default_factory=list)  # shapes of the bottoms at the last reshape
     fresh: bool = False  # no forward pass has changed the bottoms since the layer's own
 
-    @property
-    def name(self) -> str:
-        return self.param.name
-
-    @property
-    def type(self) -> str:
-        return self.param.type
-
-    @property
-    def builtin(self) -> BuiltinLayer:
-        """The layer where it is of a built-in type, else one that knows nothing special: users' names are free."""
-        return self.layer if isinstance(self.layer, BuiltinLayer) else _PLAIN
-
-    @property
-    def in_place(self) -> bool:
-        return any(t in self.bottom_ids for t in self.top_ids)
+    def __post_init__(self):
+        self.name, self.type = self.param.name, self.param.type
+        # The layer where it is of a built-in type, else one that knows nothing special: users' names are free.
+        self.builtin = self.layer if isinstance(self.layer, BuiltinLayer) else _PLAIN
 
     def reads_back(self, keeps_sign: bool) -> bool:
         """Whether Caffe's backward of this layer goes by what is written in place over its top, signs kept or not."""
@@ -116,6 +105,11 @@ class Wiring:
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     learned: list[Learned] = field(default_factory=list)
+
+    def clear_param_diffs(self):
+        """Set the diffs of all learned parameters to zero (they add up over backward passes)."""
+        for learned in self.learned:
+            learned.blob.grad.zero()
 
     def add_blob(self, name) -> int:
         """Make an empty blob; its number."""

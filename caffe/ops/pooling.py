@@ -128,14 +128,14 @@ class _Pools(TorchLayer):
     def choose(self, method):
         """Pool by this method."""
         self.method = method
-        if method == STOCHASTIC and device.current().type == "cpu":
+        if method == STOCHASTIC and device.current.type == "cpu":
             bvlc.refuses(self, "STOCHASTIC pooling on the CPU")
 
     def forward(self, bottom, top):
         self.above_lowest = False
         super().forward(bottom, top)
         # Caffe takes what is above -FLT_MAX, never a NaN; torch a NaN always. (A GPU would have to be waited for.)
-        if self.method == MAX and device.shares_host() and not math.isfinite(top[0].tensor().sum()):
+        if self.method == MAX and device.shares_host and not math.isfinite(top[0].tensor().sum()):
             self.above_lowest = True
             super().forward(bottom, top)
 
