@@ -47,6 +47,7 @@ _HOMES = {
     "nccl": ("NCCL", "has_nccl"),
     "net_spec": ("NetSpec", "layers", "params", "to_proto"),
     "torch_net": ("to_torch",),
+    "onnx_file": ("to_onnx",),
     "chains": ("optimize",),
     "classifier": ("Classifier",),
     "detector": ("Detector",),
