@@ -25,26 +25,17 @@ class Net(NotPickled):
     instead = "net.save(file) writes its weights, and caffe.Net(prototxt, phase, weights=file) makes it again"
 
     def __init__(self, network_file, *given, level=0, stages=None, weights=None, phase=None):
-        args = list(given)
-        if args and isinstance(args[0], (str, bytes)):  # the old order
-            weights = args.pop(0)
-        if args:
-            phase, *args = args
-        if args:
-            level, *args = args
-        if args:
-            stages, *args = args
-        if args:
-            weights, *args = args
-        if args or phase is None:
+        old = bool(given) and isinstance(given[0], (str, bytes))
+        order = ("weights", "phase", "level", "stages") if old else ("phase", "level", "stages", "weights")
+        options = dict(phase=phase, level=level, stages=stages, weights=weights) | dict(zip(order, given))
+        if len(given) > len(order) or options["phase"] is None:
             raise TypeError("Net(network_file, phase, level=0, stages=None, weights=None)")
         param = read_net_file(str(network_file))
-        param.state.phase = phase
-        param.state.level = level
-        param.state.stage.extend(stages or [])
+        param.state.phase, param.state.level = options["phase"], options["level"]
+        param.state.stage.extend(options["stages"] or [])
         self._build(param)
-        if weights is not None:
-            self.copy_from(weights)
+        if options["weights"] is not None:
+            self.copy_from(options["weights"])
 
     @classmethod
     def from_proto(cls, param: caffe_pb2.NetParameter, seed=None) -> "Net":

@@ -327,28 +327,10 @@ class _Callback:
         self.on_start, self.on_gradients_ready = on_start, on_gradients_ready
 
 
-class SGDSolver(Solver):
-    type = "SGD"
-
-
-class NesterovSolver(Solver):
-    type = "Nesterov"
-
-
-class AdaGradSolver(Solver):
-    type = "AdaGrad"
-
-
-class RMSPropSolver(Solver):
-    type = "RMSProp"
-
-
-class AdaDeltaSolver(Solver):
-    type = "AdaDelta"
-
-
-class AdamSolver(Solver):
-    type = "Adam"
+SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver = (
+    type(f"{rule}Solver", (Solver,), {"type": rule, "__module__": __name__, "__doc__": f"A solver of the rule {rule}."})
+    for rule in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+)
 
 
 def get_solver(solver_file) -> Solver:

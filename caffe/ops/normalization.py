@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from caffe import bvlc
 from caffe.layer import register
-from caffe.ops.axes import legacy_shape
+from caffe.ops.axes import legacy_shape, require_planes
 from caffe.proto import caffe_pb2
 from caffe.torch_layer import TorchLayer
 
@@ -118,8 +118,7 @@ class LRN(TorchLayer):
             self.fail(f"LRN only supports odd values for local_size, not {p.local_size}")
 
     def top_shapes(self, shape):
-        if len(shape) != 4:
-            self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
+        require_planes(self, shape)
         return [shape]
 
     def compute(self, x):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from caffe import bvlc, device
 from caffe.layer import TRAIN, register
+from caffe.ops.axes import require_planes
 from caffe.torch_layer import TorchLayer
 
 MAX, AVE, STOCHASTIC = 0, 1, 2  # PoolingParameter.PoolMethod, and SPPParameter's
@@ -204,8 +205,7 @@ class Pooling(_Pools):
         return getattr(p, one), getattr(p, one)
 
     def top_shapes(self, shape):
-        if len(shape) != 4:
-            self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
+        require_planes(self, shape)
         self.windows = Windows(self, shape[2:], self.kernel or shape[2:], self.stride, self.pad, self.round_up)
         return [(*shape[:2], *self.windows.out)] * 2
 
@@ -234,8 +234,7 @@ class SPP(_Pools):
         self.choose(self.param.spp_param.pool)
 
     def top_shapes(self, shape):
-        if len(shape) != 4:
-            self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
+        require_planes(self, shape)
         self.windows = [self._windows(shape[2:], 2**i) for i in range(self.levels)]
         counts = [shape[1] * math.prod(w.out) for w in self.windows]
         return [(shape[0], sum(counts)) if self.levels > 1 else (*shape[:2], 1, 1)]
