@@ -36,7 +36,7 @@ class BuiltinLayer(Layer):
     no_gradient: tuple[int, ...] = ()  # bottoms that never get a gradient: labels, size references
     gradient_checked = True  # no_gradient bottoms: asking for their gradient is an error (labels), else it is ignored
     saves_output = True  # backward reads the top's values, so they must not be overwritten in place
-    exportable = True  # computes on tensors alone: may become ONNX
+    no_onnx: Any = ""  # why it cannot become ONNX
     reads_top = False  # Caffe's backward reads the top's data
     reads_bottom = False  # Caffe's backward in place reads the bottom's data, which is the top's
     reads_sign = False  # and of these only which are above 0

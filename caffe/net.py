@@ -27,24 +27,16 @@ class Net(NotPickled):
     instead = "net.save(file) writes its weights, and caffe.Net(prototxt, phase, weights=file) makes it again"
 
     def __init__(self, network_file, *given, level=0, stages=None, weights=None, phase=None):
-        args = list(given)
-        if args and isinstance(args[0], (str, bytes, os.PathLike)):  # the old order
-            weights = args.pop(0)
-        if args:
-            phase, *args = args
-        if args:
-            level, *args = args
-        if args:
-            stages, *args = args
-        if args:
-            weights, *args = args
-        if args:
-            raise TypeError(f"{self.call}; there are {len(args)} more arguments")
+        old = bool(given) and isinstance(given[0], (str, bytes, os.PathLike))
+        order = ("weights", "phase", "level", "stages") if old else ("phase", "level", "stages", "weights")
+        if len(given) > len(order):
+            raise TypeError(f"too many arguments, {1 + len(given)}; {self.call}")
+        options = dict(phase=phase, level=level, stages=stages, weights=weights) | dict(zip(order, given))
         param = read_net_file(_path(network_file, "network_file"))
-        param.state.MergeFrom(_state(self.call, phase, level, stages))
+        param.state.MergeFrom(_state(self.call, options["phase"], options["level"], options["stages"]))
         self._build(param)
-        if weights is not None:
-            self.copy_from(weights)
+        if options["weights"] is not None:
+            self.copy_from(options["weights"])
 
     @classmethod
     def from_proto(cls, param: caffe_pb2.NetParameter, seed=None) -> "Net":
@@ -139,8 +131,7 @@ class Net(NotPickled):
 
     def clear_param_diffs(self):
         """Set the diffs of all learnable parameters to zero (they add up over backward passes)."""
-        for learned in self.wiring.learned:
-            learned.blob.grad.zero()
+        self.wiring.clear_param_diffs()
 
     # ---- forward and backward
 

@@ -51,7 +51,7 @@ def device() -> str:
 
     from caffe import device
 
-    where = device.current()
+    where = device.current
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine()
     return f"{where} ({name}), {torch.get_num_threads()} CPU threads"
 

@@ -93,7 +93,7 @@ class Solver(NotPickled):
         self._clock = time.monotonic()
         self._choose_iteration()
         while self.iter < start + iterations:
-            self.net.clear_param_diffs()
+            self.net.wiring.clear_param_diffs()
             if (
                 param.test_interval
                 and self.iter % param.test_interval == 0
@@ -109,7 +109,7 @@ class Solver(NotPickled):
             self.net.executor.debug_info = bool(display and param.debug_info)
             self.net.executor.seeds.pass_index = self.iter * param.iter_size
             loss = self.iteration.forward_backward()
-            if display or device.current().type == "cpu":  # a GPU is not waited for in every iteration
+            if display or device.current.type == "cpu":  # a GPU is not waited for in every iteration
                 self._check_finite(loss)
             self._smooth(loss, start)
             if display:
@@ -130,7 +130,7 @@ class Solver(NotPickled):
 
     def _choose_iteration(self):
         """As graphs where the device is one for them; the mode may have been changed meanwhile."""
-        where = device.current().type
+        where = device.current.type
         if isinstance(self.iteration, GraphIteration):
             if not self.graphs or self.iteration.engine.device != where:
                 self.iteration = Iteration(self.net, self.update, self.param.iter_size)
@@ -330,28 +330,10 @@ class _Callback:
         self.on_start, self.on_gradients_ready = on_start, on_gradients_ready
 
 
-class SGDSolver(Solver):
-    type = "SGD"
-
-
-class NesterovSolver(Solver):
-    type = "Nesterov"
-
-
-class AdaGradSolver(Solver):
-    type = "AdaGrad"
-
-
-class RMSPropSolver(Solver):
-    type = "RMSProp"
-
-
-class AdaDeltaSolver(Solver):
-    type = "AdaDelta"
-
-
-class AdamSolver(Solver):
-    type = "Adam"
+SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver = (
+    type(f"{rule}Solver", (Solver,), {"type": rule, "__module__": __name__, "__doc__": f"A solver of the rule {rule}."})
+    for rule in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+)
 
 
 def get_solver(solver_file) -> Solver:

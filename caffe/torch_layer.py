@@ -66,7 +66,7 @@ class TorchLayer(BuiltinLayer):
     @property
     def infers(self):
         """Whether a forward pass is `infer`: in phase TEST, with no backward pass to follow, on the CPU."""
-        return self.phase == TEST and device.shares_host() and not (self.duty.backward and self.differentiable)
+        return self.phase == TEST and device.shares_host and not (self.duty.backward and self.differentiable)
 
     def infer(self, *bottoms):
         """As `compute`; a layer type defines it where it knows a faster way."""

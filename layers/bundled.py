@@ -15,3 +15,4 @@ def _load(name) -> Any:
 
 program = _load("program")
 whole = _load("whole")
+wire_format = _load("wire_format")
