@@ -93,6 +93,12 @@ def test_nets_of_a_solver_stay():
             setattr(mine, name, None)
 
 
+def test_weights_are_no_prototxt():
+    caffe.Net("net.prototxt", caffe.TEST).save("w.caffemodel")
+    with pytest.raises(caffe.CaffeError, match="w.caffemodel: .* it is binary; wanted text, a prototxt"):
+        caffe.Net("w.caffemodel", caffe.TEST)
+
+
 def test_weights_are_no_state():
     mine = solver()
     mine.net.save("w.caffemodel")
