@@ -86,6 +86,24 @@ def test_a_file_that_a_layer_lacks_is_told_with_the_layer(layer):
         caffe.Net("net.prototxt", caffe.TEST)
 
 
+@pytest.mark.parametrize(
+    "code, told",
+    [
+        ("import cPickle", r"\(No module named 'cPickle'\); install cPickle, or leave it out there"),
+        ('print "loaded"', "'their_layers' is no Python 3 .*for Python 2 code see docs/FROM_BVLC.md"),
+        (None, r"\(No module named 'their_layers'\); is its folder in PYTHONPATH"),
+    ],
+)
+def test_a_module_that_cannot_be_imported(code, told, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if code:
+        Path("their_layers.py").write_text(code)
+    python = 'type: "Python" python_param { module: "their_layers" layer: "Mine" }'
+    Path("net.prototxt").write_text(NET + f'layer {{ name: "mine" top: "a" {python} }}')
+    with pytest.raises(caffe.CaffeError, match=f"layer 'mine': .*{told}"):
+        caffe.Net("net.prototxt", caffe.TEST)
+
+
 def test_nets_of_a_solver_stay():
     mine = solver()
     for name in ("net", "test_nets"):
