@@ -46,9 +46,17 @@ class Memory:
         return self._host is not None
 
     @property
-    def touched(self) -> bool:
-        """True where the user may have written into the array since the values came about."""
-        return self.exposed if device.shares_host else self._host_is_newer
+    def storage(self):
+        """What is the same for memories that are views of one another."""
+        return None if self._tensor is None else self._tensor.untyped_storage().data_ptr()
+
+    def mark(self):
+        """A mark of now, for `touched`; None where somebody holds the array and may write at any time."""
+        return None if self.held else self._writes
+
+    def touched(self, mark) -> bool:
+        """Whether the user may have written into the array since then."""
+        return self.exposed and (mark is None or mark != self.mark())
 
     def tensor(self) -> torch.Tensor:
         """The values for computing, on the current device."""
@@ -316,6 +324,8 @@ def _free_memory():
 
 
 def _checked(shape) -> tuple:
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray)):
+        raise TypeError(f"a blob's sizes are given one by one: blob.reshape(*{shape[0]})")
     shape = tuple(int(d) for d in shape)
     if len(shape) > MAX_AXES:
         raise CaffeError(f"a blob has at most {MAX_AXES} axes, not {len(shape)}")

@@ -65,7 +65,7 @@ class Executor:
         As in Caffe, gradients are of the values that the blobs hold now, whoever has written them. `at_once`: they hold
         those of the forward pass, from which nobody has had control since."""
         nodes, look = self.wiring.nodes, self.keep and not at_once
-        written = {blob.memory for blob in self.wiring.blobs if blob.memory.touched} if look else set()
+        written = {memory.storage for node in nodes for memory in node.written()} if look else set()
         for node in reversed(nodes[last : None if first is None else first + 1]):
             self._call("before_backward", node)
             if node.duty.backward:
@@ -131,7 +131,7 @@ class Executor:
             self._guarded(each, Node.reshape)
         self._guarded(node, *((chains.forward, followers) if followers else (self._forward_layer,)))
         for each in (node, *followers):
-            each.fresh = True
+            each.settle()
         return [each.index for each in followers]
 
     @staticmethod
@@ -141,15 +141,16 @@ class Executor:
     @staticmethod
     def _look_again(node, written):
         """Where the forward pass was of other values, or users may have written some, take those in the blobs.
-        `written`: what may have been before this pass, which brings them to the device."""
+        `written`: the storages that were before this pass; a view of another blob is in its storage."""
         for i, (blob, shape) in enumerate(zip(node.bottoms, node.reshaped_for)):
             if blob.shape != shape:
                 raise CaffeError(
                     f"layer '{node.name}': bottom '{node.param.bottom[i]}' has shape {blob.shape}, but the net was "
                     f"made for {shape}; call net.reshape() or net.forward() before backward"
                 )
-        blobs = (*node.bottoms, *node.tops)
-        if node.duty.rereads or not node.fresh or any(b.memory in written or b.memory.touched for b in blobs):
+        blobs = (*node.bottoms, *node.tops) if written else ()
+        other = any(blob.memory.storage in written for blob in blobs)
+        if node.duty.rereads or not node.fresh or other or node.written():
             node.builtin.remember(node.bottoms, node.tops)
 
     @staticmethod
