@@ -117,8 +117,8 @@ class Memory:
 
     def stands(self, stamp) -> bool:
         """Whether the values are surely those at the time of `stamp`."""
-        tensor, (then, *marks) = self.tensor(), stamp
-        return then() is tensor and marks == [tensor._version, self._writes] and not self.held
+        tensor, (then, version, writes) = self.tensor(), stamp
+        return then() is tensor and tensor._version == version and self._writes == writes and not self.held
 
     def written(self) -> None:
         """Somebody has written through an alias that torch does not know to be one."""
