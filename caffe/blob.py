@@ -217,6 +217,7 @@ class Blob(NotPickled):
 
     __slots__ = ("_shape", "memory", "grad", "__weakref__")
     instead = "save its values, as in np.save(file, blob.data)"
+    reshapes = 0  # how often a blob has got another shape
 
     def __init__(self, shape=(0,)):
         self._shape = _checked(shape)
@@ -254,6 +255,7 @@ class Blob(NotPickled):
         """Set the shape: `blob.reshape(2, 3)`; growing drops the values, shrinking keeps the first ones."""
         shape = _checked(dims)
         if shape != self._shape:
+            Blob.reshapes += 1
             self._shape = shape
             self.memory.reshape(shape)
             self.grad.reshape(shape)

@@ -17,18 +17,18 @@ class Prepared:
     def __init__(self):
         self._stamps: list[tuple] = []  # of the blobs' memories; none: nothing is kept
         self._also: Any = None
-        self._made: Any = None
+        self.kept: Any = None
 
     def get(self, blobs, also, make):
         """What `make()` has given for these blobs, and for an equal `also`; made now where anything may differ."""
         if not self._stands(blobs, also):
-            self._stamps, self._made = [], None  # gone before there is another one
+            self._stamps, self.kept = [], None  # gone before there is another one
             stamps = [(blob.memory, blob.memory.stamp()) for blob in blobs]
             made = make()
             if any(stamp is None for _, stamp in stamps):
                 return made
-            self._stamps, self._also, self._made = stamps, also, made
-        return self._made
+            self._stamps, self._also, self.kept = stamps, also, made
+        return self.kept
 
     def _stands(self, blobs, also):
         if not len(self._stamps) == len(blobs) > 0 or self._also != also:

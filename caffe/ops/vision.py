@@ -193,6 +193,10 @@ class Convolution(_Learned):
         self._ways = {}
         return super().top_shapes(*shapes)
 
+    def again(self):
+        once = self.infers and self.axis == 1 and len(self._ways) == 1 and all(self._ways.values())
+        return self.prepared.kept if once and len(self._top_shapes) == 1 and self.prepared else None
+
     def _way(self, x):
         """How oneDNN computes the top of x: as a "product" or in "windows"; "" where torch does better."""
         if not prepared.available(x):
@@ -212,7 +216,7 @@ class Convolution(_Learned):
             scale, shift = layer.per_channel()
             weight = weight * scale.view(-1, *(1,) * (self.axes + 1))
             bias = shift if bias is None else bias * scale + shift
-        if scaling and not all(bool(t.isfinite().all()) for t in (weight, bias)):
+        if scaling and not all(bool(t.isfinite().all()) for t in (weight, bias) if t is not None):
             return None
         if way == "product":
             run, ones = prepared.product(_rows(weight), bias, relu), (1,) * self.axes
