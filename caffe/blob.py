@@ -326,6 +326,8 @@ def _free_memory():
 
 
 def _checked(shape) -> tuple:
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray)):
+        raise TypeError(f"a blob's sizes are given one by one: blob.reshape(*{shape[0]})")
     shape = tuple(int(d) for d in shape)
     if len(shape) > MAX_AXES:
         raise CaffeError(f"a blob has at most {MAX_AXES} axes, not {len(shape)}")

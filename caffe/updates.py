@@ -178,7 +178,7 @@ class AdaGrad(Rule):
     @staticmethod
     def check(param):
         if param.momentum:
-            raise CaffeError(f"Momentum cannot be used with AdaGrad (momentum is {param.momentum}, must be 0).")
+            raise CaffeError(f"Momentum cannot be used with AdaGrad (momentum is {param.momentum:g}, must be 0).")
 
     @staticmethod
     def update(param, g, history, rate):
@@ -192,9 +192,9 @@ class RMSProp(Rule):
     @staticmethod
     def check(param):
         if param.momentum:
-            raise CaffeError(f"Momentum cannot be used with RMSProp (momentum is {param.momentum}, must be 0).")
+            raise CaffeError(f"Momentum cannot be used with RMSProp (momentum is {param.momentum:g}, must be 0).")
         if not 0 <= param.rms_decay < 1:
-            raise CaffeError(f"rms_decay should lie between 0 and 1 (1 excluded), not {param.rms_decay}")
+            raise CaffeError(f"rms_decay should lie between 0 and 1 (1 excluded), not {param.rms_decay:g}")
 
     @staticmethod
     def update(param, g, history, rate):

@@ -98,8 +98,8 @@ class _Learned(_Windows):
     def configure(self, bottom):
         super().configure(bottom)
         p = self.param.convolution_param
-        if self.axes not in CONVOLVE:
-            self.fail(f"bottom has shape {bottom[0].shape}; wanted 1, 2 or 3 axes after the channels, axis {self.axis}")
+        if self.axes > max(CONVOLVE):
+            self.fail(f"bottom has shape {bottom[0].shape}; wanted at most 3 axes after the channels, axis {self.axis}")
         self.group, outputs = p.group, p.num_output
         if outputs < 1:
             self.fail("num_output must be at least 1")
@@ -114,7 +114,7 @@ class _Learned(_Windows):
         for shape in shapes:
             self.check_bottom(shape)
             sizes = self.top_sizes(shape)
-            if min(sizes) < 1:
+            if min(sizes, default=1) < 1:
                 self.fail(
                     f"bottom shapes {', '.join(map(str, shapes))} do not fit: kernel {self.kernel} with dilation "
                     f"{self.dilation} is larger than the padded bottom {tuple(shape)}"
@@ -167,11 +167,13 @@ class Convolution(_Learned):
 
     def _covers(self, shape):
         """Is a bottom of this shape one window?"""
-        return self.blobs[0].shape[1:] == tuple(shape[1:]) and not any(self.pad) and max(self.dilation) == 1
+        return self.blobs[0].shape[1:] == tuple(shape[1:]) and not any(self.pad) and max(self.dilation, default=1) == 1
 
     def slide(self, x, weight, bias):
         if self._covers(x.shape):  # a matrix product, several times faster than a convolution
             return F.linear(x.flatten(1), weight.flatten(1), bias).view(-1, weight.shape[0], *(1,) * self.axes)
+        if not self.axes:  # each item is one point
+            return F.conv1d(x[..., None], weight[..., None], bias, groups=self.group)[..., 0]
         if self.axes == 2:
             x = x.flatten(1).view(x.shape) if self._strides_past(x.shape) else _channels_last(x)
         return CONVOLVE[self.axes](x, weight, bias, self.stride, self.pad, self.dilation, self.group)
@@ -269,12 +271,15 @@ class Deconvolution(_Learned):
         if self._spreads_points(x.shape):
             top = (x.flatten(1) @ weight.flatten(1)).view(x.shape[0], -1, *self.kernel)
             return top if bias is None else top + bias.view(-1, *(1,) * self.axes)
+        if not self.axes:
+            return F.conv_transpose1d(x[..., None], weight[..., None], bias, groups=self.group)[..., 0]
         steps = tuple(1 if n == 1 else s for n, s in zip(x.shape[2:], self.stride))  # one window makes no step
         return SPREAD[self.axes](x, weight, bias, steps, self.pad, 0, self.group, self.dilation)
 
     def _spreads_points(self, shape):
         """Is a bottom of this shape a single point, and the top of it one window?"""
-        return max(shape[2:]) == 1 and not any(self.pad) and self.group == 1 and max(self.dilation) == 1
+        plain = not any(self.pad) and self.group == 1 and max(self.dilation, default=1) == 1
+        return plain and max(shape[2:], default=1) == 1
 
     def slide_prepared(self, x):
         weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
