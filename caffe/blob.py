@@ -117,8 +117,8 @@ class Memory:
 
     def stands(self, stamp) -> bool:
         """Whether the values are surely those at the time of `stamp`."""
-        tensor, (then, *marks) = self.tensor(), stamp
-        return then() is tensor and marks == [tensor._version, self._writes] and not self.held
+        tensor, (then, version, writes) = self.tensor(), stamp
+        return then() is tensor and tensor._version == version and self._writes == writes and not self.held
 
     def written(self) -> None:
         """Somebody has written through an alias that torch does not know to be one."""
@@ -217,6 +217,7 @@ class Blob(NotPickled):
 
     __slots__ = ("_shape", "memory", "grad", "__weakref__")
     instead = "save its values, as in np.save(file, blob.data)"
+    reshapes = 0  # how often a blob has got another shape
 
     def __init__(self, shape=(0,)):
         self._shape = _checked(shape)
@@ -254,6 +255,7 @@ class Blob(NotPickled):
         """Set the shape: `blob.reshape(2, 3)`; growing drops the values, shrinking keeps the first ones."""
         shape = _checked(dims)
         if shape != self._shape:
+            Blob.reshapes += 1
             self._shape = shape
             self.memory.reshape(shape)
             self.grad.reshape(shape)

@@ -146,6 +146,10 @@ class TorchLayer(BuiltinLayer):
         if self.by_formula and self.duty.backward:
             self.remember(bottom, top)
 
+    def again(self):
+        plain = type(self).forward is TorchLayer.forward and not self.in_place
+        return self.infer if plain and self.infers else None
+
     def remember(self, bottom, top):
         stands = self._record is not None and [tuple(x.shape) for x in self._record[0]] == [b.shape for b in bottom]
         if self.bottom_diff is not None:
