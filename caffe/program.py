@@ -15,8 +15,8 @@ import signal
 import sys
 
 STATUS = 130  # as a shell shows an interrupted command
-COMMANDS = ("caffe", "convert_imageset", "compute_image_mean", "extract_features", "classify", "parse_log",
-            "upgrade_net_proto_text", "upgrade_net_proto_binary", "upgrade_solver_proto_text")  # fmt: skip
+COMMANDS = {"caffe", "convert_imageset", "compute_image_mean", "extract_features", "classify", "parse_log"}
+COMMANDS |= {"upgrade_net_proto_text", "upgrade_net_proto_binary", "upgrade_solver_proto_text"}
 
 
 def guard(name: str = "__main__") -> None:

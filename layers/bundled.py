@@ -14,4 +14,6 @@ def _load(name) -> Any:
 
 
 program = _load("program")
+revision = _load("revision")
 whole = _load("whole")
+wire_format = _load("wire_format")

@@ -20,6 +20,11 @@ def is_noise(name):
     return name.startswith(".") or name.lower() in NOISE
 
 
+def of_data(names):
+    """The names that are no noise, sorted."""
+    return sorted(name for name in names if not is_noise(name))
+
+
 def some(names, shown=5):
     """The first few of many names, for a sentence."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
@@ -28,4 +33,4 @@ def some(names, shown=5):
 def folders(root, path=""):
     """Sorted names of the folders below `root`/`path`, those of noise left out. OSError: it cannot be listed."""
     with os.scandir(os.path.join(root, path)) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not is_noise(entry.name))
+        return of_data([entry.name for entry in entries if entry.is_dir()])

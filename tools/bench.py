@@ -190,13 +190,13 @@ def onnx(quick):
         for net in ["deploy:2"] if quick else bench_forward.FORWARD:
             m = bench_forward.measure(net, threads, *([1, 0.01] if quick else [5]))
             wanted = 1.1 if net.startswith("deploy") else 1.2
-            for kind, told in (("ours", "pycaffe"), ("optimized", "caffe.optimize")):
-                what = f"{net}, {threads} thread{'s' * (threads > 1)}, {told}"
+            for kind, way in (("ours", "pycaffe"), ("optimized", "caffe.optimize")):
+                what = f"{net}, {threads} thread{'s' * (threads > 1)}, {way}"
                 mine, theirs = m[kind], m["onnx"]
                 yield Row("onnx", f"{what}: forward", mine["seconds"], theirs["seconds"], "s", against, limit=wanted)
                 yield Row("onnx", f"{what}: memory of the process", mine["mb"], theirs["mb"], "MB", against, limit=1.3)
-                yield Row("onnx", f"{what}: memory above the libraries", mine["grown_mb"], theirs["grown_mb"], "MB",
-                          against, limit=1.3)  # fmt: skip
+                told = f"{what}: memory above the libraries"
+                yield Row("onnx", told, mine["grown_mb"], theirs["grown_mb"], "MB", against, limit=1.3)
 
 
 def passes(quick):
@@ -214,8 +214,8 @@ def passes(quick):
             )
             with tempfile.TemporaryDirectory() as folder:
                 Path(folder, "net.prototxt").write_text(message_to_text(NETS[name](int(batch))))
-                command = [sys.executable, "-m", "caffe", "time", "--model=net.prototxt",
-                           f"--iterations={1 if quick else 20}"]  # fmt: skip
+                words = ["time", "--model=net.prototxt", f"--iterations={1 if quick else 20}"]
+                command = [sys.executable, "-m", "caffe", *words]
                 told = caffe_time(command, folder, ROOT, {"OMP_NUM_THREADS": str(threads)}) / 1e3
             yield Row("passes", f"{what}: caffe time", told, plain, "s", "plain PyTorch modules", limit=1.1)
 
@@ -231,8 +231,8 @@ def busy(quick):
         yield Row("busy", what, m["busy"], m["quiet"], "s", "quiet", limit=2.5)
         yield Row("busy", what, m["busy"], m["busy_one_thread"], "s", "one thread beside them")
         yield Row("busy", what, m["busy"], m["busy_spinning"], "s", "libgomp's own GOMP_SPINCOUNT, beside them")
-        yield Row("busy", f"{net}, {threads} threads, quiet", m["quiet"], m["quiet_spinning"], "s",
-                  "libgomp's own GOMP_SPINCOUNT, quiet", limit=1.05)  # fmt: skip
+        what, against = f"{net}, {threads} threads, quiet", "libgomp's own GOMP_SPINCOUNT, quiet"
+        yield Row("busy", what, m["quiet"], m["quiet_spinning"], "s", against, limit=1.05)
 
 
 def data(quick):
