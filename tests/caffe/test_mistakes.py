@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -101,6 +102,16 @@ def test_a_module_that_cannot_be_imported(code, told, monkeypatch, tmp_path):
     python = 'type: "Python" python_param { module: "their_layers" layer: "Mine" }'
     Path("net.prototxt").write_text(NET + f'layer {{ name: "mine" top: "a" {python} }}')
     with pytest.raises(caffe.CaffeError, match=f"layer 'mine': .*{told}"):
+        caffe.Net("net.prototxt", caffe.TEST)
+
+
+def test_a_file_of_data_is_no_list_of_such_files():
+    with h5py.File("data.h5", "w") as f:
+        f["x"] = np.zeros((4, 2))
+    Path("net.prototxt").write_text(
+        'layer { name: "x" type: "HDF5Data" top: "x" hdf5_data_param { source: "data.h5" batch_size: 2 } }'
+    )
+    with pytest.raises(caffe.CaffeError, match="source 'data.h5' is binary; wanted a text file that lists such files"):
         caffe.Net("net.prototxt", caffe.TEST)
 
 
