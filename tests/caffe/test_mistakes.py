@@ -115,6 +115,15 @@ def test_a_file_of_data_is_no_list_of_such_files():
         caffe.Net("net.prototxt", caffe.TEST)
 
 
+def test_parameters_of_another_shape():
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    net.params["ip"][0].reshape(5, 3)
+    net.params["ip"][1].reshape(5)
+    told = r"layer 'ip' .*: parameters of shape \(5, 3\), \(5,\) give \(2, 5\) where \(2, 4\) is wanted"
+    with pytest.raises(caffe.CaffeError, match=told):
+        net.forward()
+
+
 def test_nets_of_a_solver_stay():
     mine = solver()
     for name in ("net", "test_nets"):
