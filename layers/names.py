@@ -1,6 +1,7 @@
 """Names of files and folders: what is data, and what a file manager, an archiver or a file server left there."""
 
 import os
+import re
 
 NOISE = {
     "thumbs.db",
@@ -13,11 +14,21 @@ NOISE = {
     "system volume information",
     "lost+found",
 }
+_PARTS = re.compile(r"(\D*)(\d*)")
 
 
 def is_noise(name):
     """Is it hidden (.DS_Store, ._001.png, .001.partial) or the work of some system (Thumbs.db, @eaDir)?"""
     return name.startswith(".") or name.lower() in NOISE
+
+
+def in_order(names):
+    """Sorted, 2.png before 10.png. Of names of one length, as of those with leading zeros, the plain order."""
+    if len({len(name) for name in names}) > 1:
+        return sorted(
+            names, key=lambda name: ([(text, int(number or 0)) for text, number in _PARTS.findall(name)], name)
+        )
+    return sorted(names)
 
 
 def some(names, shown=5):
