@@ -34,19 +34,11 @@ if "OMP_WAIT_POLICY" not in os.environ:
 __version__ = "1.0.0"  # of the Caffe whose behaviour this is
 
 # Where the other names live.
+_RULES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 _HOMES = {
     "net": ("Net",),
     "blob": ("Blob",),
-    "solver": (
-        "Solver",
-        "SGDSolver",
-        "NesterovSolver",
-        "AdaGradSolver",
-        "RMSPropSolver",
-        "AdaDeltaSolver",
-        "AdamSolver",
-        "get_solver",
-    ),
+    "solver": ("get_solver", "Solver", *(f"{rule}Solver" for rule in _RULES)),
     "device": ("set_device", "set_mode_cpu", "set_mode_gpu"),
     "random": ("set_random_seed",),
     "net_build": ("layer_type_list",),
@@ -55,6 +47,7 @@ _HOMES = {
     "nccl": ("NCCL", "has_nccl"),
     "net_spec": ("NetSpec", "layers", "params", "to_proto"),
     "torch_net": ("to_torch",),
+    "onnx_file": ("to_onnx",),
     "chains": ("optimize",),
     "classifier": ("Classifier",),
     "detector": ("Detector",),

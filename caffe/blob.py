@@ -7,6 +7,7 @@ so a view taken before `net.forward()` shows the new values afterwards. What nob
 
 import math
 import weakref
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -45,20 +46,28 @@ class Memory:
         return self._host is not None
 
     @property
-    def touched(self) -> bool:
-        """True where the user may have written into the array since the values came about."""
-        return self.exposed if device.shares_host() else self._host_is_newer
+    def storage(self):
+        """What is the same for memories that are views of one another."""
+        return None if self._tensor is None else self._tensor.untyped_storage().data_ptr()
+
+    def mark(self):
+        """A mark of now, for `touched`; None where somebody holds the array and may write at any time."""
+        return None if self.held else self._writes
+
+    def touched(self, mark) -> bool:
+        """Whether the user may have written into the array since then."""
+        return self.exposed and (mark is None or mark != self.mark())
 
     def tensor(self) -> torch.Tensor:
         """The values for computing, on the current device."""
-        where = device.current()
+        where = device.current
         if self._host is None and self._tensor is not None and self._tensor.device == where:
             return self._tensor
         if self._tensor is None and self._host is None:
             if self._why is not None:
                 raise CaffeError(self._why)
             self._tensor = new_tensor(self._shape, where)
-        elif device.shares_host():
+        elif device.shares_host:
             if self._host is not None and self._tensor is not self._host:
                 if not self._host_is_newer:
                     self._host.copy_(self._tensor)
@@ -77,7 +86,7 @@ class Memory:
     def array(self) -> np.ndarray:
         """The values as a writable, C-contiguous float32 array; on the CPU without a copy."""
         tensor = self.tensor()
-        if device.shares_host():
+        if device.shares_host:
             if self._host is None:
                 whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
                 self._host = self._tensor = tensor.contiguous() if whole else tensor.contiguous().clone()
@@ -108,8 +117,8 @@ class Memory:
 
     def stands(self, stamp) -> bool:
         """Whether the values are surely those at the time of `stamp`."""
-        tensor, (then, *marks) = self.tensor(), stamp
-        return then() is tensor and marks == [tensor._version, self._writes] and not self.held
+        tensor, (then, version, writes) = self.tensor(), stamp
+        return then() is tensor and tensor._version == version and self._writes == writes and not self.held
 
     def written(self) -> None:
         """Somebody has written through an alias that torch does not know to be one."""
@@ -120,7 +129,7 @@ class Memory:
         PERMISSIVE may come in another shape, and is taken in flat order."""
         if value.shape != self._shape:
             value = value.reshape(self._shape)
-        if self._host is not None and device.shares_host():
+        if self._host is not None and device.shares_host:
             if self._host is not value:
                 self._host.copy_(value)
             self._tensor = self._host
@@ -137,11 +146,11 @@ class Memory:
     def zero(self) -> None:
         if self._host is None:
             self._tensor, self._released, self._why = None, False, None
-        elif device.shares_host():
+        elif device.shares_host:
             self._host.zero_()
             self._host_is_newer = True
         else:  # not on the host, which would have to be waited for
-            self.place(new_tensor(self._shape, device.current()))
+            self.place(new_tensor(self._shape, device.current))
 
     def release(self) -> None:
         """Give the values up, where no user has seen them."""
@@ -193,7 +202,7 @@ class Memory:
         if count > flat.numel():
             return
         value = flat[:count].view(shape)
-        if exposed and device.shares_host():
+        if exposed and device.shares_host:
             self._host = self._tensor = value
         else:
             self._tensor = value
@@ -208,6 +217,7 @@ class Blob(NotPickled):
 
     __slots__ = ("_shape", "memory", "grad", "__weakref__")
     instead = "save its values, as in np.save(file, blob.data)"
+    reshapes = 0  # how often a blob has got another shape
 
     def __init__(self, shape=(0,)):
         self._shape = _checked(shape)
@@ -230,14 +240,12 @@ class Blob(NotPickled):
     def diff(self, value):
         raise AttributeError("a blob's diff stays the array that it is; write into it: blob.diff[...] = values")
 
+    shape = property(attrgetter("_shape"))
+
     def tensor(self) -> torch.Tensor:
         """`data` for computing, on the current device."""
         tensor = self.memory.tensor()
         return tensor if tensor.shape == self._shape else tensor.reshape(self._shape)
-
-    @property
-    def shape(self) -> tuple:
-        return self._shape
 
     @property
     def count(self) -> int:
@@ -247,6 +255,7 @@ class Blob(NotPickled):
         """Set the shape: `blob.reshape(2, 3)`; growing drops the values, shrinking keeps the first ones."""
         shape = _checked(dims)
         if shape != self._shape:
+            Blob.reshapes += 1
             self._shape = shape
             self.memory.reshape(shape)
             self.grad.reshape(shape)
@@ -317,6 +326,8 @@ def _free_memory():
 
 
 def _checked(shape) -> tuple:
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray)):
+        raise TypeError(f"a blob's sizes are given one by one: blob.reshape(*{shape[0]})")
     shape = tuple(int(d) for d in shape)
     if len(shape) > MAX_AXES:
         raise CaffeError(f"a blob has at most {MAX_AXES} axes, not {len(shape)}")

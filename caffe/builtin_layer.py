@@ -36,7 +36,7 @@ class BuiltinLayer(Layer):
     no_gradient: tuple[int, ...] = ()  # bottoms that never get a gradient: labels, size references
     gradient_checked = True  # no_gradient bottoms: asking for their gradient is an error (labels), else it is ignored
     saves_output = True  # backward reads the top's values, so they must not be overwritten in place
-    exportable = True  # computes on tensors alone: may become ONNX
+    no_onnx: Any = ""  # why it cannot become ONNX
     reads_top = False  # Caffe's backward reads the top's data
     reads_bottom = False  # Caffe's backward in place reads the bottom's data, which is the top's
     reads_sign = False  # and of these only which are above 0
@@ -55,6 +55,10 @@ class BuiltinLayer(Layer):
 
     def forward(self, bottom, top):
         """Compute the tops' data."""
+
+    def again(self):
+        """function(*bottoms) of tensors that gives the tops' (one, or a sequence) as the last `forward` has done, for
+        as long as shapes and parameters stay; None: `forward` has to run."""
 
     def backward(self, top, propagate_down, bottom):
         """Compute bottoms' diffs where `propagate_down`, and add to the parameters' diffs."""

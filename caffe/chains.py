@@ -80,7 +80,7 @@ def usable(chain, last, without) -> list[Node]:
     """Those at the start of the `chain` that the convolution does the work of in a pass that ends with node number
     `last` and leaves out the numbers `without`. Where the pass ends inside of it none: that blob is to be seen."""
     found: list[Node] = []
-    for node in chain if device.shares_host() else ():
+    for node in chain if device.shares_host else ():
         looked_at = not node.in_place and node.bottoms[0].memory.exposed
         if node.index > last or node.index in without or node.duty.backward or looked_at:
             break
@@ -91,10 +91,7 @@ def usable(chain, last, without) -> list[Node]:
 
 
 def forward(node, followers):
-    """Run the layer of `node`, a convolution where it works for `followers`, too; all tops have their shapes."""
-    if not followers:
-        node.layer.forward(node.bottoms, node.tops)
-        return
+    """Run the layer of `node`, a convolution that works for `followers`, too; all tops have their shapes."""
     top = followers[-1].tops[0]
     for each in (node, *followers):
         if each.tops[0] is not top:

@@ -9,7 +9,8 @@ import torch
 from caffe import glog, precision
 from caffe.errors import CaffeError
 
-_current = torch.device("cpu")
+current = torch.device("cpu")  # on which every net computes now
+shares_host = True  # whether its tensors lie in the host's memory, where an array can be the tensor itself
 _ordinal = 0
 _told = False  # that there is no GPU
 
@@ -19,42 +20,33 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 
-def current() -> torch.device:
-    """The device on which every net computes now."""
-    return _current
-
-
-def shares_host() -> bool:
-    """Whether tensors of the current device lie in the host's memory, where an array can be the tensor itself."""
-    return _current.type == "cpu"
-
-
 @contextlib.contextmanager
 def host():
     """Context in which blobs are on the host, whatever the mode."""
-    global _current
-    mode, _current = _current, torch.device("cpu")
+    global current, shares_host
+    mode = current, shares_host
+    set_mode_cpu()
     try:
         yield
     finally:
-        _current = mode
+        current, shares_host = mode
 
 
 def set_mode_cpu() -> None:
     """Compute on the CPU (the default, as in Caffe)."""
-    global _current
-    _current = torch.device("cpu")
+    global current, shares_host
+    current, shares_host = torch.device("cpu"), True
 
 
 def set_mode_gpu() -> None:
     """Compute on the CUDA device chosen by `set_device` (number 0 at first); on the CPU where there is none.
 
     That is told once. With CAFFE_REQUIRE_GPU=1 in the environment it is a CaffeError."""
-    global _current
+    global current, shares_host
     if not _has_gpu():
         return
     torch.cuda.set_device(_ordinal)
-    _current = torch.device("cuda", _ordinal)
+    current, shares_host = torch.device("cuda", _ordinal), False
     precision.apply()
 
 
@@ -70,7 +62,7 @@ def set_device(ordinal: int) -> None:
         raise CaffeError(f"no GPU {ordinal}: torch sees {count} CUDA device(s)")
     _ordinal = ordinal
     torch.cuda.set_device(ordinal)
-    if _current.type == "cuda":
+    if current.type == "cuda":
         set_mode_gpu()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from operator import attrgetter
 
 from caffe.errors import CaffeError
 
@@ -53,7 +53,7 @@ class Layer:
 
     __slots__ = ("__caffe_blobs__", "__dict__", "__weakref__")
     type = property(lambda self: "Python", doc="the name of the layer's type")
-    blobs = property(lambda self: self.__caffe_blobs__, doc="parameters, which the net learns and saves")
+    blobs = property(attrgetter("__caffe_blobs__"), doc="parameters, which the net learns and saves")
     phase: int
     param_str: str
     param_str_: str
@@ -75,11 +75,8 @@ class Layer:
         """Before every forward."""
 
 
-class BlobVec(Sequence):
+class BlobVec(list):
     """A layer's parameters: blobs, each of which stays the one that it is; more can be added in `setup`."""
-
-    def __init__(self):
-        self._blobs = []
 
     def add_blob(self, *shape):
         """Append a blob of zeros of this shape, and give it."""
@@ -93,20 +90,11 @@ class BlobVec(Sequence):
 
         if not isinstance(blob, Blob):
             raise TypeError(f"a layer's parameters are blobs: append wants a caffe.Blob, not {type(blob).__name__}")
-        self._blobs.append(blob)
+        super().append(blob)
 
     def extend(self, blobs):
         for blob in blobs:
             self.append(blob)
-
-    def __len__(self):
-        return len(self._blobs)
-
-    def __iter__(self):
-        return iter(self._blobs)
-
-    def __getitem__(self, index):
-        return self._blobs[index]
 
     def __setitem__(self, index, value):
         raise TypeError(
@@ -114,8 +102,7 @@ class BlobVec(Sequence):
             f"write into it: blobs[{index}].data[...] = values"
         )
 
-    def __delitem__(self, index):
-        raise TypeError("a layer's parameters stay: none of these blobs can be taken away")
+    def _refuse(self, *_, **__):
+        raise TypeError("a layer's parameters stay as they are: add_blob and append add one at the end")
 
-    def __repr__(self):
-        return repr(self._blobs)
+    __delitem__ = __iadd__ = __imul__ = insert = pop = remove = clear = reverse = sort = _refuse

@@ -88,6 +88,7 @@ class _Builder:
         while kind.auto_top and len(node.top_ids) < (least or 0):  # a loss makes its own top
             log.info("net.cpp:382", f"{param.name} -> (automatic)")
             node.top_ids.append(wiring.add_blob("(automatic)"))
+        node.in_place = any(t in node.bottom_ids for t in node.top_ids)
         node.bottoms = [wiring.blobs[i] for i in node.bottom_ids]
         node.tops = [wiring.blobs[i] for i in node.top_ids]
 

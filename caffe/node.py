@@ -3,7 +3,7 @@
 from bisect import bisect
 from dataclasses import dataclass, field
 
-from caffe.blob import Blob
+from caffe.blob import Blob, Memory
 from caffe.builtin_layer import BuiltinLayer, Duty
 from caffe.layer import Layer
 from caffe.proto import caffe_pb2
@@ -22,29 +22,19 @@ class Node:
     tops: list[Blob] = field(default_factory=list)
     bottom_ids: list[int] = field(default_factory=list)
     top_ids: list[int] = field(default_factory=list)
+    in_place: bool = False  # a top is a bottom
     param_ids: list[int] = field(default_factory=list)  # of the layer's blobs: their numbers in the net's `learned`
     loss_weights: list[float] = field(default_factory=list)  # of the tops
     duty: Duty = field(default_factory=Duty)
     last_reads: list[Blob] = field(default_factory=list)  # blobs that no later layer reads
     reshaped_for: list[tuple] = field(default_factory=list)  # shapes of the bottoms at the last reshape
     fresh: bool = False  # no forward pass has changed the bottoms since the layer's own
+    marks: list = field(default_factory=list)  # of the memories of bottoms and tops at that time
 
-    @property
-    def name(self) -> str:
-        return self.param.name
-
-    @property
-    def type(self) -> str:
-        return self.param.type
-
-    @property
-    def builtin(self) -> BuiltinLayer:
-        """The layer where it is of a built-in type, else one that knows nothing special: users' names are free."""
-        return self.layer if isinstance(self.layer, BuiltinLayer) else _PLAIN
-
-    @property
-    def in_place(self) -> bool:
-        return any(t in self.bottom_ids for t in self.top_ids)
+    def __post_init__(self):
+        self.name, self.type = self.param.name, self.param.type
+        # The layer where it is of a built-in type, else one that knows nothing special: users' names are free.
+        self.builtin = self.layer if isinstance(self.layer, BuiltinLayer) else _PLAIN
 
     def reads_back(self, keeps_sign: bool) -> bool:
         """Whether Caffe's backward of this layer goes by what is written in place over its top, signs kept or not."""
@@ -70,6 +60,16 @@ class Node:
         self.layer.reshape(self.bottoms, self.tops)
         self.reshaped_for = [b.shape for b in self.bottoms]
         self.fill_loss_weights()
+
+    def settle(self):
+        """The layer's forward pass is over: note which values it was of, for `written`, where they are kept."""
+        self.fresh = True
+        if self.duty.backward and self.duty.keep:
+            self.marks = [(blob.memory, blob.memory.mark()) for blob in (*self.bottoms, *self.tops)]
+
+    def written(self) -> list[Memory]:
+        """Memories of bottoms and tops that users may have written into since then."""
+        return [memory for memory, mark in self.marks if memory.touched(mark)]
 
     def fill_loss_weights(self):
         """A top with a loss weight carries it in its diff; layers take their gradient's scale from there."""
@@ -116,6 +116,11 @@ class Wiring:
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     learned: list[Learned] = field(default_factory=list)
+
+    def clear_param_diffs(self):
+        """Set the diffs of all learned parameters to zero (they add up over backward passes)."""
+        for learned in self.learned:
+            learned.blob.grad.zero()
 
     def add_blob(self, name) -> int:
         """Make an empty blob; its number."""

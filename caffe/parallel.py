@@ -86,7 +86,7 @@ def join(address=None) -> None:
     seed = [next_seed()]
     try:
         dist.init_process_group(
-            "nccl" if device.current().type == "cuda" else "gloo",
+            "nccl" if device.current.type == "cuda" else "gloo",
             init_method=address or "env://",
             rank=rank,
             world_size=count,

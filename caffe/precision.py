@@ -8,6 +8,7 @@ Blobs, parameters, gradients and history are float32 in all three. The CPU compu
 """
 
 import contextlib
+from collections.abc import Callable
 
 import torch
 
@@ -16,11 +17,12 @@ from caffe.errors import CaffeError
 PRECISIONS = ("float32", "tf32", "bf16")
 
 _chosen = "float32"
+products: Callable = contextlib.nullcontext  # of x: context in which a layer multiplies x by its weights
 
 
 def choose(name, where) -> None:
     """Let all nets compute with precision `name` from now on; `where` is the torch.device on which they do."""
-    global _chosen
+    global _chosen, products
     if name not in PRECISIONS:
         raise CaffeError(f"unknown precision '{name}' (known: {', '.join(PRECISIONS)})")
     if where.type == "cpu" and name != "float32":
@@ -28,19 +30,16 @@ def choose(name, where) -> None:
             f"precision {name} is for GPUs, and this run computes on the CPU; choose a GPU with --gpu, or "
             "leave out --precision"
         )
-    _chosen = name
+    _chosen, products = name, _in_bfloat16 if name == "bf16" else contextlib.nullcontext
     apply()
 
 
 def apply() -> None:
     """Tell torch, which would round convolutions to TF32 when left alone."""
-    products = "tf32" if _chosen == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = products
-    torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]  # torch's types lack it
+    exactness = "tf32" if _chosen == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = exactness
+    torch.backends.cudnn.conv.fp32_precision = exactness  # type: ignore[attr-defined]  # torch's types lack it
 
 
-def products(x):
-    """Context in which a layer multiplies `x` by its weights."""
-    if _chosen == "bf16" and not x.is_meta:
-        return torch.autocast(x.device.type, torch.bfloat16)
-    return contextlib.nullcontext()
+def _in_bfloat16(x):
+    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, torch.bfloat16)

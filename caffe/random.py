@@ -38,6 +38,7 @@ class Seeds:
     def __init__(self, seed):
         self.seed = seed
         self.pass_index = 0  # counts forward passes
+        self.rank = solver_rank()
 
 
 class Stream:
@@ -61,8 +62,8 @@ class Stream:
         return [generator.manual_seed(self._seed()) for generator in self._generators.values()]
 
     def _seed(self):
-        rank = solver_rank()
-        return mix(self._seeds.seed, self._seeds.pass_index, self._layer, *([rank] if rank else []))
+        seeds = self._seeds
+        return mix(seeds.seed, seeds.pass_index, self._layer, *([seeds.rank] if seeds.rank else []))
 
     def fixed(self, *parts) -> torch.Generator:
         """A generator for what lasts longer than a pass: a function of the net's seed, the layer and `parts`."""

@@ -79,6 +79,8 @@ def _older(path):
 
 def restore(solver, path):
     """Bring `solver` to the state in the file `path`: weights, history, iteration, random numbers."""
+    if path.endswith((".caffemodel", ".caffemodel.h5")):
+        raise CaffeError(f"{path}: weights alone are no state to go on from; give them as weights, or a .solverstate")
     state, history = (_read_state_hdf5 if path.endswith(".h5") else _read_state)(solver, path)
     if state.iter < 0:
         raise CaffeError(f"{path}: says that it is of iteration {state.iter}; it is damaged")
@@ -90,7 +92,7 @@ def restore(solver, path):
     solver.iter, solver.current_step = state.iter, state.current_step
     if state.HasField("random_seed") and solver.param.random_seed < 0:
         solver.seed = state.random_seed
-    here = machine.told(device.current())
+    here = machine.told(device.current)
     if state.computed_by not in ("", here):
         log.warning(
             log.here(),
@@ -123,7 +125,7 @@ def _save_state(solver, path, model):
         current_step=solver.current_step,
         random_seed=solver.seed,
         weights_seal=seal_of(model),
-        computed_by=machine.told(device.current()),
+        computed_by=machine.told(device.current),
     )
     for blob in solver.history:
         weights.blob_to_proto(blob, state.history.add())
@@ -165,7 +167,7 @@ def _save_state_hdf5(solver, path, model):
         f.create_dataset("learned_net", data=np.array(name, f"S{len(name) + 1}"))  # Caffe reads up to the final zero
         f.create_dataset("current_step", data=np.array([solver.current_step], "<i4"))
         f.create_dataset("random_seed", data=np.array([solver.seed], "<u8"))
-        f.create_dataset("computed_by", data=np.bytes_(machine.told(device.current())))
+        f.create_dataset("computed_by", data=np.bytes_(machine.told(device.current)))
         group = f.create_group("history")
         for i, blob in enumerate(solver.history):
             weights.create_checked(group, str(i), blob.tensor().to("cpu").numpy())

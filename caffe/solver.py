@@ -45,8 +45,8 @@ class Solver(NotPickled):
         self.iter = 0
         self.current_step = 0
         self.seed = param.random_seed if param.random_seed >= 0 else next_seed()
-        self.net = _train_net(param, mix(self.seed, "train"))
-        self.test_nets = _test_nets(param, self.seed)
+        self._net = _train_net(param, mix(self.seed, "train"))
+        self._test_nets = _test_nets(param, self.seed)
         log.info("solver.cpp:57", "Solver scaffolding done.")
         self.update = Update(param, self.net, self.type)
         self.iteration = Iteration(self.net, self.update, param.iter_size)
@@ -58,6 +58,9 @@ class Solver(NotPickled):
         self._losses = []
         self.smoothed_loss = 0.0
         self._clock, self._clock_iter = time.monotonic(), 0
+
+    net = property(lambda self: self._net)
+    test_nets = property(lambda self: self._test_nets)
 
     # ---- training
 
@@ -90,7 +93,7 @@ class Solver(NotPickled):
         self._clock = time.monotonic()
         self._choose_iteration()
         while self.iter < start + iterations:
-            self.net.clear_param_diffs()
+            self.net.wiring.clear_param_diffs()
             if (
                 param.test_interval
                 and self.iter % param.test_interval == 0
@@ -106,7 +109,7 @@ class Solver(NotPickled):
             self.net.executor.debug_info = bool(display and param.debug_info)
             self.net.executor.seeds.pass_index = self.iter * param.iter_size
             loss = self.iteration.forward_backward()
-            if display or device.current().type == "cpu":  # a GPU is not waited for in every iteration
+            if display or device.current.type == "cpu":  # a GPU is not waited for in every iteration
                 self._check_finite(loss)
             self._smooth(loss, start)
             if display:
@@ -127,7 +130,7 @@ class Solver(NotPickled):
 
     def _choose_iteration(self):
         """As graphs where the device is one for them; the mode may have been changed meanwhile."""
-        where = device.current().type
+        where = device.current.type
         if isinstance(self.iteration, GraphIteration):
             if not self.graphs or self.iteration.engine.device != where:
                 self.iteration = Iteration(self.net, self.update, self.param.iter_size)
@@ -241,7 +244,7 @@ class Solver(NotPickled):
             sums = values if sums is None else [a + b for a, b in zip(sums, values)]
         net.executor.forget()  # training changes the parameters before the next test
         if self.param.test_compute_loss:
-            log.info("solver.cpp:396", f"Test loss: {log.number(loss / passes)}")
+            log.info("solver.cpp:396", f"Test loss: {log.number(loss / passes if passes else math.nan)}")
         names = [(name, weight) for name, weight, blob in outputs(net) for _ in blob]
         means = [total / passes for total in sums or []]
         for observer in self._observers:
@@ -313,8 +316,8 @@ class Solver(NotPickled):
             raise CaffeError("average_loss should be non-negative.")
         if param.iter_size < 1:
             raise CaffeError(f"iter_size must be at least 1, not {param.iter_size}")
-        if any(passes < 1 for passes in param.test_iter):
-            raise CaffeError(f"test_iter must be at least 1, not {min(param.test_iter)}")
+        if any(passes < 0 for passes in param.test_iter):
+            raise CaffeError(f"test_iter must not be negative, as {min(param.test_iter)} is")
         prefix = param.snapshot_prefix
         if (param.snapshot or param.snapshot_after_train) and not os.access(os.path.dirname(prefix) or ".", os.W_OK):
             raise CaffeError(
@@ -327,28 +330,10 @@ class _Callback:
         self.on_start, self.on_gradients_ready = on_start, on_gradients_ready
 
 
-class SGDSolver(Solver):
-    type = "SGD"
-
-
-class NesterovSolver(Solver):
-    type = "Nesterov"
-
-
-class AdaGradSolver(Solver):
-    type = "AdaGrad"
-
-
-class RMSPropSolver(Solver):
-    type = "RMSProp"
-
-
-class AdaDeltaSolver(Solver):
-    type = "AdaDelta"
-
-
-class AdamSolver(Solver):
-    type = "Adam"
+SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver = (
+    type(f"{rule}Solver", (Solver,), {"type": rule, "__module__": __name__, "__doc__": f"A solver of the rule {rule}."})
+    for rule in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+)
 
 
 def get_solver(solver_file) -> Solver:

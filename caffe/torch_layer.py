@@ -66,7 +66,7 @@ class TorchLayer(BuiltinLayer):
     @property
     def infers(self):
         """Whether a forward pass is `infer`: in phase TEST, with no backward pass to follow, on the CPU."""
-        return self.phase == TEST and device.shares_host() and not (self.duty.backward and self.differentiable)
+        return self.phase == TEST and device.shares_host and not (self.duty.backward and self.differentiable)
 
     def infer(self, *bottoms):
         """As `compute`; a layer type defines it where it knows a faster way."""
@@ -145,6 +145,10 @@ class TorchLayer(BuiltinLayer):
             blob.memory.assign(value.detach() if value.requires_grad else value)
         if self.by_formula and self.duty.backward:
             self.remember(bottom, top)
+
+    def again(self):
+        plain = type(self).forward is TorchLayer.forward and not self.in_place
+        return self.infer if plain and self.infers else None
 
     def remember(self, bottom, top):
         stands = self._record is not None and [tuple(x.shape) for x in self._record[0]] == [b.shape for b in bottom]

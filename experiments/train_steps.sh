@@ -163,9 +163,8 @@ describe() { # command...: what is needed to repeat it; the data layers tell of 
     echo "time: $(date '+%Y-%m-%d %H:%M:%S %z')"
     echo "command: $*"
     echo "folder: $PWD"
-    commit=$(git -C "$root" rev-parse HEAD 2>/dev/null) || return 0
-    git -C "$root" diff --quiet HEAD 2>/dev/null || commit=$commit+changes
-    echo "commit: $commit"
+    commit=$("$python" -I "$root/caffe/revision.py" 2>/dev/null) || :
+    [ -z "$commit" ] || echo "commit: $commit"
 }
 
 read_facts() { # sets facts, a line a solver: its file, max_iter, N

@@ -14,4 +14,6 @@ def load(name) -> Any:
 
 
 program = load("program")
+revision = load("revision")
 whole = load("whole")
+wire_format = load("wire_format")

@@ -22,13 +22,16 @@ def is_noise(name):
     return name.startswith(".") or name.lower() in NOISE
 
 
+def of_data(names):
+    """The names that are no noise, sorted."""
+    return sorted(name for name in names if not is_noise(name))
+
+
 def in_order(names):
     """Sorted, 2.png before 10.png. Of names of one length, as of those with leading zeros, the plain order."""
-    if len({len(name) for name in names}) > 1:
-        return sorted(
-            names, key=lambda name: ([(text, int(number or 0)) for text, number in _PARTS.findall(name)], name)
-        )
-    return sorted(names)
+    if len({len(name) for name in names}) == 1:
+        return sorted(names)
+    return sorted(names, key=lambda name: ([(text, int(number or 0)) for text, number in _PARTS.findall(name)], name))
 
 
 def some(names, shown=5):
@@ -39,4 +42,4 @@ def some(names, shown=5):
 def folders(root, path=""):
     """Sorted names of the folders below `root`/`path`, those of noise left out. OSError: it cannot be listed."""
     with os.scandir(os.path.join(root, path)) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not is_noise(entry.name))
+        return of_data([entry.name for entry in entries if entry.is_dir()])

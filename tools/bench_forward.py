@@ -112,12 +112,10 @@ def write_files(net, folder, against):
                 blob.data[...] = value
     built.save(weights)
     if "onnx" in against:
-        from tools.export import export_onnx
-
         one = str(PROTOTXT) if name == "deploy" else f"{folder}/one.prototxt"
         if name != "deploy":
             Path(one).write_text(message_to_text(NETS[name](1)))
-        export_onnx(one, weights, f"{folder}/net.onnx")
+        caffe.to_onnx(one, weights, f"{folder}/net.onnx")
 
 
 def trains(net):

@@ -128,7 +128,7 @@ def make_solver(step, precision, clips, ready_made=False):
     from models.gaitnet import solver
     from tools.bench_train import _train_net
 
-    exactness.choose(precision, device.current())
+    exactness.choose(precision, device.current)
     param = solver("casiab", step)
     for field in ("net", "test_iter", "test_interval", "snapshot", "display"):
         param.ClearField(field)

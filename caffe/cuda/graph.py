@@ -29,7 +29,7 @@ class GraphIteration(Iteration):
         super().__init__(net, update, passes)
         self.engine = engine
         self.feed = Feed(net.wiring, engine)
-        self.rates = {mult: torch.zeros((), device=device.current()) for mult in set(net.params_lr)}  # they stay
+        self.rates = {mult: torch.zeros((), device=device.current) for mult in set(net.params_lr)}  # they stay
         self.refused = why_not(net)  # None, or why nothing is captured
         if self.refused:
             log.info(log.here(), f"No CUDA graph: {self.refused}")
@@ -96,8 +96,7 @@ class GraphIteration(Iteration):
         return [g for node in self.wiring.nodes for g in node.stream.reseed()]
 
     def _work(self):
-        for learned in self.wiring.learned:
-            learned.blob.grad.zero()
+        self.wiring.clear_param_diffs()
         self.feed.receive()
         loss = self.executor.forward(without=self.feed.sources)
         self.executor.backward(at_once=True)

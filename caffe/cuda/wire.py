@@ -39,7 +39,7 @@ class Wire:
     def _prepare(self, arrays):
         torch.cuda.synchronize()  # nothing is on its way to tensors that go
         host = [torch.from_numpy(a) for a in arrays]
-        where = device.current()
+        where = device.current
         self._pinned = [[torch.empty_like(t, pin_memory=True) for t in host] for _ in range(2)]
         self._arrivals, self._tensors = ([torch.empty_like(t, device=where) for t in host] for _ in range(2))
         self._on_way, self._taken = [torch.cuda.Event(), torch.cuda.Event()], torch.cuda.Event()

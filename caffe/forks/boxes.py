@@ -1,6 +1,9 @@
-"""Boxes as NumPy arrays (n, 4) of xmin, ymin, xmax, ymax: overlap, suppression, SSD's codes."""
+"""Boxes as arrays (n, 4) of xmin, ymin, xmax, ymax: overlap, suppression, the codes of SSD and of Faster R-CNN.
+
+Arrays are NumPy's; what decodes takes torch's tensors, too."""
 
 import numpy as np
+import torch
 
 from caffe.proto import caffe_pb2
 
@@ -43,15 +46,29 @@ def _centred(boxes):
 
 def decode(codes, priors, variances, code_type):
     """The boxes that `codes` mean beside `priors`; `variances` is 1 where the codes hold them already."""
+    lib = _library(codes)
     codes = codes * variances
     if code_type == CORNER:
         return priors + codes
     centre, size = _centred(priors)
     if code_type == CORNER_SIZE:
-        return priors + codes * np.concatenate([size, size], -1)
+        return priors + codes * lib.concatenate([size, size], -1)
     centre = codes[..., :2] * size + centre
-    size = np.exp(codes[..., 2:]) * size
-    return np.concatenate([centre - size / 2, centre + size / 2], -1)
+    size = lib.exp(codes[..., 2:]) * size
+    return lib.concatenate([centre - size / 2, centre + size / 2], -1)
+
+
+def decode_pixels(anchors, codes):
+    """The boxes that `codes` mean beside `anchors`, whose last row and column of pixels belong to them."""
+    lib = _library(codes)
+    size = anchors[:, 2:] - anchors[:, :2] + 1
+    centre = codes[:, :2] * size + anchors[:, :2] + size / 2
+    size = lib.exp(codes[:, 2:]) * size
+    return lib.concatenate([centre - size / 2, centre + size / 2], 1)
+
+
+def _library(array):
+    return torch if isinstance(array, torch.Tensor) else np
 
 
 def encode(boxes, priors, variances, code_type):

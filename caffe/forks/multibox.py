@@ -38,7 +38,8 @@ class MultiBoxLoss(TorchLayer):
     auto_top = is_loss = True
     no_gradient = (2, 3)
     saves_output = False
-    capturable = exportable = False
+    capturable = False
+    no_onnx = "it is a loss, whose matches of boxes are not found by operations on tensors"
 
     def configure(self, bottom):
         p = self.param.multibox_loss_param

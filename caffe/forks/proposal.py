@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from caffe.forks import boxes
+from caffe.forks import boxes, traced
 from caffe.forks.rows import Rows, array
 from caffe.layer import register
 
@@ -41,14 +41,18 @@ class Proposal(Rows):
 
     def compute(self, scores, codes, info):
         p, count = self.param.proposal_param, len(self.anchors)
-        height, width, *scale = array(info).reshape(-1)
         rows, columns = (np.arange(n, dtype=np.float32) * p.feat_stride for n in scores.shape[2:])
         x, y = np.meshgrid(columns, rows)
         shifts = np.stack([x, y, x, y], -1)[:, :, None]
         around = (self.anchors + shifts).reshape(-1, 4)
+        if torch.compiler.is_exporting():
+            return traced.proposals(p, torch.from_numpy(around), scores, codes, info)
+        height, width, *scale = array(info).reshape(-1)
         codes = array(codes)[0].transpose(1, 2, 0).reshape(-1, 4)
         score = array(scores)[0, count:].transpose(1, 2, 0).reshape(-1)
-        found = _decoded(around, codes).clip(0, np.array([width, height, width, height], np.float32) - 1)
+        with np.errstate(over="ignore"):  # what is too large for float32 is clipped to the image
+            found = boxes.decode_pixels(around, codes)
+        found = found.clip(0, np.array([width, height, width, height], np.float32) - 1)
         large = (found[:, 2] - found[:, 0] + 1 >= p.min_size * scale[-1]) & (
             found[:, 3] - found[:, 1] + 1 >= p.min_size * scale[0]
         )
@@ -72,11 +76,3 @@ def anchors(base, ratios, scales):
             centre = (base - 1) / 2
             made.append((centre - half[0], centre - half[1], centre + half[0], centre + half[1]))
     return np.array(made, np.float32)
-
-
-def _decoded(around, codes):
-    size = around[:, 2:] - around[:, :2] + 1
-    centre = codes[:, :2] * size + around[:, :2] + size / 2
-    with np.errstate(over="ignore"):  # what is too large for float32 is clipped to the image
-        size = np.exp(codes[:, 2:]) * size
-    return np.concatenate([centre - size / 2, centre + size / 2], 1)

@@ -7,6 +7,7 @@ import math
 
 import torch
 
+from caffe.forks import traced
 from caffe.layer import register
 from caffe.torch_layer import TorchLayer
 
@@ -68,6 +69,8 @@ class ROIPooling(_Regions):
     def compute(self, x, rois):
         p = self.param.roi_pooling_param
         rois = rois.reshape(-1, 5)
+        if torch.compiler.is_exporting():
+            return traced.regions_max(x, rois, p)
         item = self.items(rois, x.shape[0])
         x1, y1, x2, y2 = _rounded(rois[:, 1:].detach() * p.spatial_scale).unbind(1)
         rows = _ends(y1, (y2 - y1 + 1).clamp(min=1), p.pooled_h, x.shape[2])
@@ -86,8 +89,8 @@ def _winners(x, item, rows, columns):
     (top, bottom), (left, right) = rows, columns
     tall, wide = (bottom - top)[:, :, None], (right - left)[:, None, :]
     filled = ((tall > 0) & (wide > 0))[:, None]
-    sizes = x.shape[2:]
-    if not torch.compiler.is_exporting() and tall.numel() and wide.numel():
+    sizes = (1, 1)
+    if tall.numel() and wide.numel():
         sizes = (max(int(tall.max()), 1), max(int(wide.max()), 1))
     powers = [[2**k for k in range(int(size).bit_length())] for size in sizes]
     values, places = _tables(x, *powers)

@@ -7,7 +7,7 @@ class Rows(TorchLayer):
     """`compute` gives tops of any number of rows; `top_shapes` guesses one for when the net is built."""
 
     differentiable = False
-    capturable = exportable = False
+    capturable = False
 
     def forward(self, bottom, top):
         tops = self.compute(*(b.tensor() for b in bottom))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from caffe import glog as log
-from caffe.forks import boxes
+from caffe.forks import boxes, traced
 from caffe.forks.rows import Rows, array
 from caffe.layer import register
 from caffe.torch_layer import TorchLayer
@@ -109,6 +109,11 @@ class DetectionOutput(Rows):
 
     num_bottom, num_top = (3, 4), 1
 
+    @property
+    def no_onnx(self):
+        eta = self.param.detection_output_param.nms_param.eta
+        return "" if eta == 1 else f"its nms_param has eta {eta:g}, and NonMaxSuppression there knows 1 alone"
+
     def configure(self, bottom):
         p = self.param.detection_output_param
         if p.num_classes < 1:
@@ -138,6 +143,8 @@ class DetectionOutput(Rows):
 
     def compute(self, loc, conf, priors, *_):
         p = self.param.detection_output_param
+        if torch.compiler.is_exporting():
+            return traced.detections(p, self.places, loc, conf, priors)
         made, variances = array(priors).reshape(2, -1, 1, 4)[:, :]
         codes = array(loc).reshape(loc.shape[0], -1, self.places, 4)
         if p.variance_encoded_in_target:

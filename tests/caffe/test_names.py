@@ -181,11 +181,14 @@ def test_a_wrong_assignment_is_refused_where_it_happens():
     with pytest.raises(TypeError, match="wants a caffe.Blob"):
         net.params["ip"].extend([array])
     for change in ("pop", "clear", "reverse", "sort", "insert", "remove"):
-        assert not hasattr(net.params["ip"], change)
+        with pytest.raises(TypeError, match="parameters stay"):
+            getattr(net.params["ip"], change)()
     with pytest.raises(TypeError, match="parameters stay"):
         del net.params["ip"][0]
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="parameters stay"):
         net.params["ip"] += [array]
+    with pytest.raises(TypeError, match="parameters stay"):
+        net.params["ip"] *= 2
     assert [blob.shape for blob in net.params["ip"]] == [(2, 2), (2,)] and net.params["ip"][-1] in net.params["ip"]
     assert list(net.blobs.copy()) == list(net.blobs)
 

@@ -8,12 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from caffe.random import Stream
+from caffe.random import Seeds, Stream
 from caffe.read import read_net_binary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,11 +124,10 @@ def test_ranks_without_a_seed_of_their_own_resume_exactly(tmp_path):
 
 
 def test_every_rank_draws_other_numbers_in_a_pass_and_the_same_for_good(monkeypatch):
-    net = SimpleNamespace(seed=3, pass_index=4)
     drawn = []
     for rank in (0, 1):
         monkeypatch.setattr("caffe.random.solver_rank", lambda rank=rank: rank)
-        stream = Stream(net, 2)
+        stream = Stream(Seeds(3), 2)
         drawn.append((stream().initial_seed(), stream.fixed("order", 0).initial_seed()))
     assert drawn[0][0] != drawn[1][0] and drawn[0][1] == drawn[1][1]
 

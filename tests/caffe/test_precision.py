@@ -39,7 +39,7 @@ def test_torch_is_told(name, flag):
     assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == flag
 
 
-def test_bf16_rounds_products_and_leaves_blobs_float32(tmp_path, monkeypatch):
+def test_bf16_rounds_products_and_leaves_blobs_float32(tmp_path):
     path = tmp_path / "net.prototxt"
     path.write_text("force_backward: true" + NET)
     caffe.set_random_seed(1)
@@ -56,7 +56,7 @@ def test_bf16_rounds_products_and_leaves_blobs_float32(tmp_path, monkeypatch):
         return blobs, {f"{name} {i}": b.diff.copy() for name, p in net.params.items() for i, b in enumerate(p)}
 
     exact = run()
-    monkeypatch.setattr(precision, "_chosen", "bf16")  # the CPU can, too, but is slow at it
+    precision.choose("bf16", GPU)  # the CPU can, too, but is slow at it
     rounded = run()
     for kind in (0, 1):
         for name, value in exact[kind].items():

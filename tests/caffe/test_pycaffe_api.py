@@ -263,7 +263,7 @@ NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 @pytest.mark.medium
 def test_a_script_that_asks_for_a_gpu_goes_on_without():
     """As most public scripts do. One warning, and nets compute on the CPU."""
-    said = python(ASKS + "print(caffe.device.current())", **NO_GPU).splitlines()
+    said = python(ASKS + "print(caffe.device.current)", **NO_GPU).splitlines()
     assert len(said) == 2 and said[1] == "cpu"
     assert said[0].startswith("W") and "torch finds none: computing on the CPU (CAFFE_REQUIRE_GPU=1" in said[0]
 

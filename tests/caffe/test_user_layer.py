@@ -105,7 +105,7 @@ def test_command_and_export_take_the_module(my_module, tmp_path):
     done = run(*timed)
     assert done.returncode == 134 and 'no field named "test_mish_param"' in done.stderr
     done = run(*timed, "--layers=no_such_module")
-    assert done.returncode == 1 and "cannot import the module of layers 'no_such_module'" in done.stderr
+    assert done.returncode == 1 and "--layers: cannot import Python module 'no_such_module'" in done.stderr
     pytest.importorskip("onnxscript")
     files = [
         "--model",

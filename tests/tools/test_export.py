@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from google.protobuf import text_format
 
 import caffe
-from caffe.proto import caffe_pb2
 from caffe.state_dict import state_dict
 from models import gaitnet_torch
 from tests.models import golden
@@ -110,18 +108,6 @@ def test_onnx_of_any_batch(weights, tmp_path):
         want_feature, want_masks = caffe_net(weights, clips)
         close(feature, want_feature)
         close(masks.reshape(6, n, 1, 64, 64).swapaxes(0, 1), want_masks)  # all first frames, then all second frames
-
-
-UNEQUAL = """layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 3 dim: 2 } } }
-layer { name: "cut" type: "Slice" bottom: "x" top: "a" top: "b" slice_param { axis: 0 slice_point: 1 slice_point: 9 } }
-"""
-
-
-def test_unequal_cuts_of_the_batch_cannot_be_exported():
-    with pytest.raises(caffe.CaffeError, match=r"layer 'cut' cuts the batch at \[1, 9\]"):
-        export.any_batch(text_format.Parse(UNEQUAL, caffe_pb2.NetParameter()))
-    equal = export.any_batch(text_format.Parse(UNEQUAL.replace("9", "2"), caffe_pb2.NetParameter()))
-    assert not equal.layer[1].slice_param.slice_point
 
 
 SMALL = """layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 7 dim: 6 } } }

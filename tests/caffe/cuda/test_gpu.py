@@ -20,7 +20,7 @@ CLIPS = 8
 def on_gpu():
     device.set_mode_gpu()
     yield
-    precision.choose("float32", device.current())
+    precision.choose("float32", device.current)
     device.set_mode_cpu()
 
 

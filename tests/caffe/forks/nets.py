@@ -140,6 +140,19 @@ def faster_rcnn_deploy():
     return text + layer("Softmax", "cls_prob", "cls")
 
 
+def rfcn_deploy():
+    """R-FCN whole: proposals, position-sensitive scores and codes of each, their means."""
+    text = rpn()
+    for what, count in (("cls", 3), ("bbox", 8)):
+        text += conv(f"{what}_maps", "conv1", 4 * count, 1)
+        own = f"psroi_pooling_param {{ spatial_scale: 0.5 output_dim: {count} group_size: 2 }}"
+        text += layer("PSROIPooling", f"psroi_{what}", f"{what}_maps proposal", own)
+        text += pool(f"ave_{what}", f"psroi_{what}", "pool: AVE kernel_size: 2 stride: 2")
+    text += layer("Softmax", "prob_ave", "ave_cls")
+    text += layer("Reshape", "cls_prob", "prob_ave", "reshape_param { shape { dim: -1 dim: 3 } }")
+    return text + layer("Reshape", "bbox_pred", "ave_bbox", "reshape_param { shape { dim: -1 dim: 8 } }")
+
+
 def rfcn(loss=False):
     text = (
         data("data", 1, 3, 32, 32) + _rois(4) + conv("conv1", "data", 6) + relu("conv1") + conv("maps", "conv1", 12, 1)
@@ -260,4 +273,4 @@ def fcn():
 
 
 TRAINED = {f.__name__: f for f in (ssd_vgg, ssd_mobilenet, faster_rcnn, rfcn, senet, shufflenet, segnet, enet, pspnet)}
-DEPLOY = TRAINED | {f.__name__: f for f in (faster_rcnn_deploy, rpn, yolo, lenet, resnet, fcn)}
+DEPLOY = TRAINED | {f.__name__: f for f in (faster_rcnn_deploy, rfcn_deploy, rpn, yolo, lenet, resnet, fcn)}

@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import caffe
 from caffe import CaffeError
+from caffe.forks import traced
 from tests.caffe.ops.checks import backward, forward, layer_net
 
 RNG = np.random.default_rng(11)
@@ -101,6 +103,16 @@ def test_nothing_detected():
     own = "num_classes: 3 confidence_threshold: 2"
     net = layer_net(f'type: "DetectionOutput" detection_output_param {{ {own} }}', loc.shape, conf.shape, priors.shape)
     np.testing.assert_array_equal(forward(net, loc, conf, priors)[0][0, 0], [[0] + [-1] * 6, [1] + [-1] * 6])
+
+
+@pytest.mark.parametrize("own", ["keep_top_k: 5 nms_param { top_k: 6 }", "confidence_threshold: 0.5", "clip: true"])
+def test_detections_as_they_are_exported(own):
+    """The layer in operations on whole tensors gives its rows."""
+    given, own = scene(rng=np.random.default_rng(2)), f"num_classes: 3 code_type: CENTER_SIZE {own}"
+    net = layer_net(f'type: "DetectionOutput" detection_output_param {{ {own} }}', *(x.shape for x in given))
+    layer = net.layer_dict["layer"]
+    top = traced.detections(layer.param.detection_output_param, 1, *(torch.from_numpy(x) for x in given))
+    np.testing.assert_allclose(top.numpy(), forward(net, *given)[0], rtol=1e-5, atol=1e-6)  # exp of another library
 
 
 TRUTH = np.array(

@@ -1,8 +1,6 @@
 """Nets in the forks' words: they build, run, learn where their layers do, and go to torch and ONNX."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +12,6 @@ from caffe.proto import caffe_pb2
 from caffe.read import parse_text
 from tests.caffe.forks import nets
 from tests.caffe.forks.make_opencv_golden import FED
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def built(name):
@@ -71,55 +67,15 @@ def test_learns(name, tmp_path):
     assert math.isfinite(after) and after < 0.9 * loss
 
 
-# The number of rows of DetectionOutput and Proposal depends on values; ONNX gets the net without them.
-EXPORTED = {
-    "ssd_vgg": "mbox_loc,conf_flat,mbox_priorbox",
-    "ssd_mobilenet": "mbox_loc,mbox_conf",
-    "senet": None,
-    "shufflenet": None,
-    "segnet": None,
-    "enet": None,
-    "pspnet": None,
-    "yolo": None,
-    "faster_rcnn": None,
-    "rfcn": None,
-}
-
-
-LONG = {"faster_rcnn"}  # ROIPooling is a graph of thousands of nodes
-
-
+@pytest.mark.medium
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else pytest.mark.medium) for n in EXPORTED]
+    "name", "ssd_vgg ssd_mobilenet rfcn_deploy faster_rcnn_deploy senet shufflenet segnet enet pspnet yolo".split()
 )
 def test_goes_to_onnx(name, tmp_path):
     pytest.importorskip("onnxscript")
-    outputs = EXPORTED[name].split(",") if EXPORTED[name] else None
-    assert _exported(name, tmp_path, outputs) < 1e-5
-
-
-@pytest.mark.parametrize(
-    "name, words",
-    [
-        (
-            "ssd_vgg",
-            "'detection_out' \\(DetectionOutput\\) cannot .*; --outputs mbox_loc,conf_flat,mbox_priorbox writes",
-        ),
-        ("ssd_vgg_learns", "'mbox_loss' \\(MultiBoxLoss\\) cannot be written as ONNX"),
-    ],
-)
-def test_onnx_has_no_such_layer(name, words, tmp_path):
-    pytest.importorskip("onnxscript")
-    with pytest.raises(caffe.CaffeError, match=words):
-        _exported(name, tmp_path, None)
-
-
-def _exported(name, tmp_path, outputs):
-    sys.path.insert(0, str(ROOT))
-    from tools.export import export_onnx
-
-    text = nets.ssd_vgg(loss=True) if name == "ssd_vgg_learns" else nets.DEPLOY[name]()
-    (tmp_path / "net.prototxt").write_text(text)
-    weights, path = str(tmp_path / "net.caffemodel"), str(tmp_path / "net.onnx")
-    caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST).save(weights)
-    return export_onnx(str(tmp_path / "net.prototxt"), weights, path, outputs)
+    (tmp_path / "net.prototxt").write_text(nets.DEPLOY[name]())
+    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+    net.save(str(tmp_path / "net.caffemodel"))
+    assert caffe.to_onnx(tmp_path / "net.prototxt", tmp_path / "net.caffemodel", tmp_path / "net.onnx") < 1e-5
+    onnx = pytest.importorskip("onnx").load(str(tmp_path / "net.onnx"))
+    assert [put.name for put in onnx.graph.output] == list(net.outputs)
