@@ -62,9 +62,9 @@ class Node:
         self.fill_loss_weights()
 
     def settle(self):
-        """The layer's forward pass is over: note which values it was of, for `written`."""
+        """The layer's forward pass is over: note which values it was of, for `written`, where they are kept."""
         self.fresh = True
-        if self.duty.backward:
+        if self.duty.backward and self.duty.keep:
             self.marks = [(blob.memory, blob.memory.mark()) for blob in (*self.bottoms, *self.tops)]
 
     def written(self) -> list[Memory]:

@@ -43,11 +43,16 @@ def to_onnx(model, weights, path, outputs=None) -> float:
     steps = [(layer, bottoms) for layer, bottoms, _, _ in module._steps]
     for layer, bottoms in steps:
         if layer.no_onnx:
-            raise CaffeError(f"{model}: layer '{layer.name}' ({layer.type}) cannot be written as ONNX: {layer.no_onnx};"
-                             f" with the outputs {','.join(bottoms)} the net is written up to there")  # fmt: skip
+            raise CaffeError(
+                f"{model}: layer '{layer.name}' ({layer.type}) cannot be written as ONNX: {layer.no_onnx};"
+                f" with the outputs {','.join(bottoms)} the net is written up to there"
+            )
     told = list(module.outputs)
-    rows = {layer.name: [b for b in bottoms if b not in module.inputs] for layer, bottoms in steps
-            if isinstance(layer, Rows)}  # fmt: skip
+    rows = {
+        layer.name: [b for b in bottoms if b not in module.inputs]
+        for layer, bottoms in steps
+        if isinstance(layer, Rows)
+    }
     module.outputs += dict.fromkeys(b for bottoms in rows.values() for b in bottoms if b not in told)
     with atomic_path(path) as temporary:
         _write(module.eval(), net, temporary, model, None if single else sizes_of(module.inputs, param))
@@ -77,8 +82,10 @@ def any_batch(param):
         if layer.type != "Slice" or layer.slice_param.axis != 0 or not points:
             continue
         if points != [points[0] * (i + 1) for i in range(len(points))]:
-            raise CaffeError(f"layer '{layer.name}' cuts the batch at {points}; only equal parts can be exported "
-                             "for batches of any size")  # fmt: skip
+            raise CaffeError(
+                f"layer '{layer.name}' cuts the batch at {points}; only equal parts can be exported "
+                "for batches of any size"
+            )
         del layer.slice_param.slice_point[:]
     return param
 
@@ -119,9 +126,17 @@ def _write(module, net, path, model, sizes):
         try:
             torch.backends.cudnn.allow_tf32 = False  # read by this name, which torch refuses once newer ones were set
             torch.onnx.export(
-                module, inputs, path, input_names=module.inputs, output_names=module.outputs, dynamic_shapes=shapes,
-                external_data=False, dynamo=True, verbose=False, custom_translation_table=_translations(),
-            )  # fmt: skip
+                module,
+                inputs,
+                path,
+                input_names=module.inputs,
+                output_names=module.outputs,
+                dynamic_shapes=shapes,
+                external_data=False,
+                dynamo=True,
+                verbose=False,
+                custom_translation_table=_translations(),
+            )
         except torch.onnx.OnnxExporterError as e:
             reason = next((line for line in reversed(str(e).splitlines()) if "Error" in line), type(e).__name__)
             raise CaffeError(f"{model}: torch cannot export it as ONNX: {reason.strip()}") from e
@@ -169,8 +184,10 @@ class _Comparison:
             worst = self._once(net, np.random.default_rng(seed))
             if worst <= LARGEST_DIFFERENCE:
                 return worst
-        raise CaffeError(f"onnxruntime differs from the net by {worst:.1e} of the largest value, more than "
-                         f"{LARGEST_DIFFERENCE:.0e}; nothing was written")  # fmt: skip
+        raise CaffeError(
+            f"onnxruntime differs from the net by {worst:.1e} of the largest value, more than "
+            f"{LARGEST_DIFFERENCE:.0e}; nothing was written"
+        )
 
     def _once(self, net, rng):
         fed = self._inputs(net, rng)

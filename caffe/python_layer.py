@@ -49,7 +49,12 @@ def import_module(name, where, instead=""):
     try:
         return importlib.import_module(name)
     except ImportError as e:
-        told = f"{where}cannot import Python module '{name}' ({e}); is its folder in PYTHONPATH?"
+        own = e.name is None or f"{name}.".startswith(f"{e.name}.")  # not one that it imports in turn
+        advice = "is its folder in PYTHONPATH?" if own else f"install {e.name}, or leave it out there."
+        told = f"{where}cannot import Python module '{name}' ({e}); {advice}"
         raise PythonLayerError(told + (f" Or {instead}" if instead else "")) from e
+    except SyntaxError as e:
+        told = f"{where}Python module '{name}' is no Python 3 ({e}); for Python 2 code see docs/FROM_BVLC.md"
+        raise PythonLayerError(told) from e
     except SystemExit as e:  # a script; its status would pass for that of the command
         raise PythonLayerError(f"{where}Python module '{name}' ends the program ({e!r}); is it a script?") from e

@@ -94,8 +94,10 @@ class Update:
 def _laid_out_like(weight, memory):
     """The values of `memory` in the order in which those of `weight` lie, unless somebody looks at them: the fused
     updates go by that order."""
-    if memory.tensor().stride() != weight.stride() and not memory.exposed:
-        memory.assign(torch.empty_like(weight).copy_(memory.tensor()))
+    values = memory.tensor()
+    if values.stride() == weight.stride() or memory.exposed:
+        return values
+    memory.assign(torch.empty_like(weight).copy_(values))
     return memory.tensor()
 
 

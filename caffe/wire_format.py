@@ -7,9 +7,9 @@ NUMBER, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # kinds of fields; a group,
 
 
 def fields(message):
-    """(number, kind, where the field begins, where its content does, where it ends) of each field of `message`, a
-    sequence of bytes. ValueError: it is cut short, or no message."""
-    end = 0
+    """[(number, kind, where the field begins, where its content does, where it ends)] of `message`, a sequence of
+    bytes. ValueError: it is cut short, or no message."""
+    found, end = [], 0
     while end < len(message):
         begin = end
         tag, at = varint(message, begin)
@@ -25,7 +25,8 @@ def fields(message):
             raise ValueError(f"a field of type {kind}")
         if end > len(message):
             raise ValueError("it ends too early")
-        yield tag >> 3, kind, begin, at, end
+        found.append((tag >> 3, kind, begin, at, end))
+    return found
 
 
 def varint(message, place):

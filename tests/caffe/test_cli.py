@@ -183,6 +183,10 @@ def test_usage(words, capfd):
     assert all(f"    -{flag} (" in out for flag in FLAGS) and max(map(len, out.splitlines())) < 80
 
 
+def test_version(capfd):
+    assert run(capfd, "--version")[:2] == (0, "caffe version 1.0.0\n")
+
+
 @pytest.mark.parametrize(
     "words, told",
     [
