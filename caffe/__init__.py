@@ -54,6 +54,12 @@ _HOMES = {
 }
 _MODULES = ("classifier", "coord_map", "detector", "dnn", "draw", "io", "net_spec", "proto", "pycaffe")
 
+_BEYOND = ("net_check", "torch_net", "onnx_file", "chains")  # what pycaffe has not
+# What `from caffe import *` gives, as in pycaffe.
+__all__ = [name for module, names in _HOMES.items() if module not in _BEYOND for name in names]
+__all__ += ["Layer", "TRAIN", "TEST", "init_log", "log", "set_multiprocess", "set_solver_count", "set_solver_rank"]
+__all__ += ["solver_count", "solver_rank", "classifier", "detector", "io", "net_spec", "proto", "pycaffe"]
+
 
 def __getattr__(name):
     if name in _MODULES:

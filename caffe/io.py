@@ -115,10 +115,11 @@ def load_image(filename, color=True):
             )
     elif not isinstance(filename, (str, bytes, os.PathLike)):
         raise TypeError(f"load_image wants a path or an open file, not a {type(filename).__name__}")
-    elif os.path.isfile(filename):
-        content, told = np.fromfile(filename, np.uint8), os.fsdecode(filename)
     else:
-        raise CaffeError(f"File not found: {os.fsdecode(filename)}")
+        told = os.fsdecode(filename)
+        if not os.path.isfile(told):
+            raise CaffeError(f"File not found: {told}")
+        content = np.fromfile(told, np.uint8)
     pixels = decode(content, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise CaffeError(f"Could not decode image file: {told}")

@@ -142,8 +142,12 @@ class TorchLayer(BuiltinLayer):
             self._record = None
             way = self.infer if self.infers else self.compute
             outputs = self._computed(bottom, inputs, [b.tensor() for b in self.blobs], False, way)
-        for blob, value in zip(top, outputs):
-            blob.memory.assign(value.detach() if value.requires_grad else value)
+        try:
+            for blob, value in zip(top, outputs):
+                blob.memory.assign(value.detach() if value.requires_grad else value)
+        except RuntimeError as e:
+            shapes = f"{_shapes(self.blobs)} give {_shapes(outputs)} where {_shapes(top)} is wanted"
+            raise self.error(f"parameters of shape {shapes}; were they reshaped?") from e
         if self.by_formula and self.duty.backward:
             self.remember(bottom, top)
 
@@ -174,7 +178,7 @@ class TorchLayer(BuiltinLayer):
             with nullcontext() if torch.is_grad_enabled() == recorded else torch.set_grad_enabled(recorded):
                 return _several(way(*inputs))
         except (MemoryError, RuntimeError, IndexError) as e:
-            shapes = ", ".join(str(b.shape) for b in bottom)
+            shapes = _shapes(bottom)
             if lacks_memory(e):
                 self.fail(f"not enough memory for bottoms of shape {shapes}")
             raise self.error(f"cannot be computed for bottoms of shape {shapes}: {str(e).splitlines()[0]}") from e
@@ -226,6 +230,10 @@ def _own(gradient, taken):
         return gradient.clone()
     taken.add(gradient.data_ptr())
     return gradient
+
+
+def _shapes(blobs):
+    return ", ".join(str(tuple(blob.shape)) for blob in blobs)
 
 
 def _several(value):

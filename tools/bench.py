@@ -236,24 +236,20 @@ def busy(quick):
 
 
 def data(quick):
-    """Frames a second that reach the blobs."""
-    from tools import bench_data
+    """Records of an LMDB, CPU time; frames a second that reach the blobs."""
+    from tools import bench_data, bench_records
 
+    for side, count in [(8, 40)] if quick else [(32, 10000), (256, 1000)]:
+        m = bench_records.measure(side, count, 1 if quick else 5)
+        for way, told in (("layer", "Data layer on an LMDB"), ("rows", "bare records of an LMDB")):
+            ours, theirs = (m[way][name] / count * 1e6 for name in ("ours", "lmdb"))
+            yield Row("data", f"{told}, 3x{side}x{side}: CPU time", ours, theirs, "us", "package lmdb", limit=1.3)
     need_walkers()
     trees = bench_data.trees_of("walkers")
     speed = bench_data.measure("walkers", *trees, **(dict(turns=1, seconds=0.2) if quick else {}))["frames_a_second"]
-    return [
-        Row(
-            "data",
-            f"data layer, from the {name}",
-            speed[name],
-            speed["loop"],
-            "frames/s",
-            "plain loop over files",
-            "above",
-        )
-        for name in ("tree", "pack")
-    ]
+    for name in ("tree", "pack"):
+        what, against = f"data layer, from the {name}", "plain loop over files"
+        yield Row("data", what, speed[name], speed["loop"], "frames/s", against, "above")
 
 
 def evaluation(quick):

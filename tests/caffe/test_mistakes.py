@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -102,6 +103,25 @@ def test_a_module_that_cannot_be_imported(code, told, monkeypatch, tmp_path):
     Path("net.prototxt").write_text(NET + f'layer {{ name: "mine" top: "a" {python} }}')
     with pytest.raises(caffe.CaffeError, match=f"layer 'mine': .*{told}"):
         caffe.Net("net.prototxt", caffe.TEST)
+
+
+def test_a_file_of_data_is_no_list_of_such_files():
+    with h5py.File("data.h5", "w") as f:
+        f["x"] = np.zeros((4, 2))
+    Path("net.prototxt").write_text(
+        'layer { name: "x" type: "HDF5Data" top: "x" hdf5_data_param { source: "data.h5" batch_size: 2 } }'
+    )
+    with pytest.raises(caffe.CaffeError, match="source 'data.h5' is binary; wanted a text file that lists such files"):
+        caffe.Net("net.prototxt", caffe.TEST)
+
+
+def test_parameters_of_another_shape():
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    net.params["ip"][0].reshape(5, 3)
+    net.params["ip"][1].reshape(5)
+    told = r"layer 'ip' .*: parameters of shape \(5, 3\), \(5,\) give \(2, 5\) where \(2, 4\) is wanted"
+    with pytest.raises(caffe.CaffeError, match=told):
+        net.forward()
 
 
 def test_nets_of_a_solver_stay():
