@@ -109,7 +109,7 @@ def build(caffe, net, weights):
     finally:
         os.unlink(path)
     weights.copy_to(built)
-    return built
+    return caffe.optimize(built) if hasattr(caffe, "optimize") else built  # Caffe itself has no such thing
 
 
 def read_net(path):

@@ -118,6 +118,8 @@ class Kills:
             return False
         status = job.wait()
         assert status in (-signal.SIGKILL, 0) or victim in children, f"{status}: {job.said()}"
+        while getattr(self.scenario, "alone", False) and any(map(is_there, children)):
+            time.sleep(0.01)
         return True
 
     def interrupt(self, job):
@@ -188,6 +190,13 @@ class Job:
 
     def said(self):
         return self.log.read_text(errors="replace")
+
+
+def is_there(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def walk(folder):

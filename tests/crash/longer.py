@@ -5,9 +5,13 @@ Each has the form of those in tests/crash/scenarios.py."""
 import json
 import os
 import signal
-import socket
+import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
+from caffe import program
 from tests.crash.scenarios import TREE, Pack, Train
 
 
@@ -39,33 +43,60 @@ class Step(Train):
 
 
 class Ranks(Train):
-    """Two processes train one net: the first is this one, the second its child."""
+    """Two processes train one net, as `caffe train --gpu=0,1` starts and watches them; without GPUs."""
 
     imports = (*Train.imports, "torch.distributed", "caffe.parallel")
+    alone = True  # who starts it again waits until the ranks have ended: while one trains, a second run is refused
 
     def run(self):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        os.environ.update(WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK="0")
-        os.environ["RANK"] = "0"
-        child = os.fork()
-        if not child:
-            os.environ["RANK"] = "1"
-            os._exit(self.rank())
-        status = self.rank()
-        os.kill(child, signal.SIGTERM) if status else None
-        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        return status or abs(ended)
+        from caffe import parallel
 
-    def rank(self):
-        """As `caffe` ends: it leaves the group of processes, else gloo's threads abort it."""
-        import torch.distributed
+        with mock.patch.object(parallel, "subprocess", SimpleNamespace(Popen=partial(Rank, super().run))):
+            return parallel.launch([0, 1], [])
 
-        status = super().run()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-        return status
+
+class Rank:
+    """One of them: a fork in place of a new Python, which would have to import everything."""
+
+    def __init__(self, run, command, env, start_new_session):
+        self.returncode = None
+        self.pid = os.fork()
+        if self.pid:
+            return
+        status = 1
+        try:
+            os.setsid()
+            os.environ.update(env)
+            import torch.distributed
+
+            from caffe import parallel
+
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            parallel.follow(os.getppid())
+            program.guard()
+            status = program.run(run)
+            if torch.distributed.is_initialized():  # at the end of `caffe`, else gloo's threads abort it
+                torch.distributed.destroy_process_group()
+        finally:
+            os._exit(status)
+
+    def poll(self):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self):
+        while self.poll() is None:
+            time.sleep(0.01)
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
 
 
 class PackByTwo(Pack):
