@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 
-def _load(name) -> Any:
+def load(name) -> Any:
     path = Path(__file__).resolve().parent.parent / "caffe" / f"{name}.py"
     spec: Any = importlib.util.spec_from_file_location(f"layers._{name}", path)
     module = importlib.util.module_from_spec(spec)
@@ -13,7 +13,7 @@ def _load(name) -> Any:
     return module
 
 
-program = _load("program")
-revision = _load("revision")
-whole = _load("whole")
-wire_format = _load("wire_format")
+program = load("program")
+revision = load("revision")
+whole = load("whole")
+wire_format = load("wire_format")

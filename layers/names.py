@@ -1,6 +1,7 @@
 """Names of files and folders: what is data, and what a file manager, an archiver or a file server left there."""
 
 import os
+import re
 
 NOISE = {
     "thumbs.db",
@@ -13,6 +14,7 @@ NOISE = {
     "system volume information",
     "lost+found",
 }
+_PARTS = re.compile(r"(\D*)(\d*)")
 
 
 def is_noise(name):
@@ -23,6 +25,13 @@ def is_noise(name):
 def of_data(names):
     """The names that are no noise, sorted."""
     return sorted(name for name in names if not is_noise(name))
+
+
+def in_order(names):
+    """Sorted, 2.png before 10.png. Of names of one length, as of those with leading zeros, the plain order."""
+    if len({len(name) for name in names}) == 1:
+        return sorted(names)
+    return sorted(names, key=lambda name: ([(text, int(number or 0)) for text, number in _PARTS.findall(name)], name))
 
 
 def some(names, shown=5):

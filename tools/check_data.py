@@ -130,6 +130,8 @@ def summarise(dataset, subjects, split, sequences, all_found):
             ],
             "unknown": [path for path in paths if not dataset.knows(path)],
             "suspects": {found.path: jumps for found in all_found if (jumps := found.jumps())},
+            "still": [found.path for found in all_found if found.stands_still],
+            "copies": copies(all_found),
             "partial": parts_of_people({found.path: found.shape for found in all_found}, dataset.tree),
         },
         "frames": {
@@ -145,9 +147,20 @@ def summarise(dataset, subjects, split, sequences, all_found):
             "full": sum(found.full for found in all_found),
             "without_frame": [f"{found.path}/{name}" for found in all_found for name in found.without_frame],
             "dim": {found.path: found.brightest for found in all_found if hygiene.dim(found.brightest)},
+            "inverted": [found.path for found in all_found if found.inverted],
+            "blank": [found.path for found in all_found if found.rims and found.empty == len(found.rims)],
         },
         "test": test_part(dataset, subjects, split, sequences, all_found),
     }
+
+
+def copies(all_found):
+    """Sequences that have the same pictures: [[path, path, ..], ..]."""
+    of: dict[bytes, list[str]] = {}
+    for found in all_found:
+        if found.sizes:
+            of.setdefault(found.pictures.digest(), []).append(found.path)
+    return [paths for paths in of.values() if len(paths) > 1]
 
 
 def test_part(dataset, subjects, split, sequences, all_found):
@@ -211,6 +224,14 @@ def judge(dataset, report, split, sequences, all_found, args):
             f"{len(dim)} training sequences have dim masks, first {dim[0].path}: {fault}; "
             f"and check them with --mask-max {dim[0].brightest}"
         )
+    inverted = [found for found in whole if found.inverted]
+    if inverted:
+        stops.append(
+            f"{len(inverted)} training sequences have inverted masks, first {inverted[0].path}: {hygiene.INVERTED}"
+        )
+    blank = set(report["masks"]["blank"])
+    if whole and blank >= {found.path for found in whole}:
+        stops.append(f"the masks of all {len(whole)} training sequences are empty; wanted 255 where the person is")
     broken = [sentence for found in all_found if found.trains for sentence in found.broken]
     if broken:
         stops.append(f"{len(broken)} files that training reads are broken, first {broken[0]}")
@@ -223,6 +244,8 @@ def judge(dataset, report, split, sequences, all_found, args):
     if missing := report["subjects"]["missing"]:
         warnings.append(f"{len(missing)} ids are missing: " + some(missing, SHOWN) + consequence(dataset, split, args))
     lacking = report["subjects"]["training"] - len(usable)
+    stopped = {found.path for found in whole}  # what is wrong with their masks is told above
+    dim_too, inverted_too = ([p for p in report["masks"][kind] if p not in stopped] for kind in ("dim", "inverted"))
     frames, masks, found = report["frames"], report["masks"], report["sequences"]
     for number, text in (
         (len(split.absent), f"ids of the partition are not there: {some(split.absent, SHOWN)}"),
@@ -238,12 +261,19 @@ def judge(dataset, report, split, sequences, all_found, args):
         (len(frames["broken"]) - len(broken), "files that training does not read are broken"),
         (len(frames["without_mask"]), "frames have no mask of their name; it counts as empty"),
         (len(masks["without_frame"]), f"masks have no frame of their name: {some(masks['without_frame'])}"),
-        (masks["empty"], "masks are empty"),
+        (masks["empty"], "masks are empty" + (f", all of {some(masks['blank'])}" if blank else "")),
+        (len(dim_too), f"further sequences have dim masks: {some(dim_too)}"),
+        (len(inverted_too), f"further sequences have inverted masks: {some(inverted_too)}"),
         (masks["full"], "masks are full"),
         (
             len(found["suspects"]),
             "sequences have frames in which the box or the person in it jumps, such as legs alone "
             f"or another person; look at them: {some([f'{p}/{n[0]}' for p, n in found['suspects'].items()])}",
+        ),
+        (len(found["still"]), f"sequences show the same picture in every frame: {some(found['still'])}"),
+        (
+            len(found["copies"]),
+            f"sequences {hygiene.COPIES}: {some([' = '.join(paths) for paths in found['copies']])}",
         ),
         (
             len(found["partial"]),
