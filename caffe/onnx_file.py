@@ -15,14 +15,11 @@ import torch
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.forks.rows import Rows
-from caffe.net import Net
-from caffe.proto import caffe_pb2
+from caffe.onnx_check import BATCH, REGIONS, WHOLE, Comparison, scaled_net, sizes_of
 from caffe.read import read_net_file
 from caffe.torch_net import TorchNet
 
 PACKAGES = ("onnxruntime", "onnx", "onnxscript")
-LARGEST_DIFFERENCE = 1e-5  # of the largest value of an output: float32 in another order of summation
-TRIALS = 3  # inputs for nets with detections, where an overlap within rounding of the threshold falls on either side
 
 
 def to_onnx(model, weights, path, outputs=None) -> float:
@@ -33,41 +30,31 @@ def to_onnx(model, weights, path, outputs=None) -> float:
     an input of ROIPooling or PSROIPooling, may be any number. Only a net with a Proposal is for one image of its size.
 
     Returns the largest difference between onnxruntime and the net on random input, as a part of an output's largest
-    value; one above 1e-5 is an error, as is a layer that ONNX cannot say: CaffeError, and nothing is written. Needs the
-    packages onnx, onnxscript and onnxruntime."""
+    value. One above 1e-5, where onnxruntime is further from float64 than the net by more than rounding explains, is a
+    CaffeError, as is a layer that ONNX cannot say; then nothing is written. Needs the packages onnx, onnxscript and
+    onnxruntime."""
     onnxruntime, onnx, _ = (_needed(name) for name in PACKAGES)
     param = any_batch(read_net_file(str(model)))
     single = any(layer.type == "Proposal" for layer in param.layer)
-    net = _net(param, weights, 1 if single else 2)  # torch.export takes a size of 1 for a constant
+    net = scaled_net(param, weights, 1 if single else 2)  # torch.export takes a size of 1 for a constant
     module = TorchNet(net, outputs)
-    steps = [(layer, bottoms) for layer, bottoms, _, _ in module._steps]
-    for layer, bottoms in steps:
+    for layer, bottoms, _, _ in module._steps:
         if layer.no_onnx:
             raise CaffeError(f"{model}: layer '{layer.name}' ({layer.type}) cannot be written as ONNX: {layer.no_onnx};"
                              f" with the outputs {','.join(bottoms)} the net is written up to there")  # fmt: skip
-    told = list(module.outputs)
-    rows = {layer.name: [b for b in bottoms if b not in module.inputs] for layer, bottoms in steps
-            if isinstance(layer, Rows)}  # fmt: skip
-    module.outputs += dict.fromkeys(b for bottoms in rows.values() for b in bottoms if b not in told)
+    outputs = list(module.outputs)
+    rows = {layer.name: (bottoms, tops) for layer, bottoms, tops, _ in module._steps if isinstance(layer, Rows)}
+    seen = [name for blobs in rows.values() for names in blobs for name in names if name not in module.inputs]
+    module.outputs = list(dict.fromkeys([*outputs, *seen]))
     with atomic_path(path) as temporary:
         _write(module.eval(), net, temporary, model, None if single else sizes_of(module.inputs, param))
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-        check = _Comparison(session, module.outputs, told, rows, param)
+        beside = Comparison(session, rows, param, weights)
         with np.errstate(all="ignore"):  # random input may mean boxes beyond float32
-            worst = max(check(_net(param, weights, times)) for times in ((1,) if single else (1, 3)))
+            worst = max(beside.worst(times) for times in ((1,) if single else (1, 3)))
         if rows:
-            _cut_outputs(onnx, temporary, told)
+            _cut_outputs(onnx, temporary, outputs)
     return worst
-
-
-REGIONS, WHOLE, BATCH = "regions", "whole", "batch"  # what an input's first axis counts
-
-
-def sizes_of(inputs, param):
-    """{name of an input: what its first axis counts}: regions of interest, nothing that may change, or images."""
-    whole = {b for layer in param.layer if layer.type in ("DetectionOutput", "Proposal") for b in layer.bottom[2:3]}
-    regions = {layer.bottom[1] for layer in param.layer if layer.type in ("ROIPooling", "PSROIPooling")}
-    return {name: WHOLE if name in whole else REGIONS if name in regions else BATCH for name in inputs}
 
 
 def any_batch(param):
@@ -88,19 +75,6 @@ def _needed(name):
         return importlib.import_module(name)
     except ImportError as e:
         raise CaffeError(f"ONNX needs the package {e.name}: pip install {' '.join(PACKAGES)}") from e
-
-
-def _net(param, weights, times):
-    """The net for batches `times` as large as its Input layers say."""
-    larger = caffe_pb2.NetParameter()
-    larger.CopyFrom(param)
-    larger.state.phase = caffe_pb2.TEST
-    for layer in larger.layer:
-        for shape, name in zip(layer.input_param.shape if layer.type == "Input" else (), layer.top):
-            shape.dim[0] *= 1 if sizes_of([name], param)[name] == WHOLE else times
-    net = Net.from_proto(larger)
-    net.copy_from(str(weights))
-    return net
 
 
 def _write(module, net, path, model, sizes):
@@ -150,61 +124,3 @@ def _cut_outputs(onnx, path, told):
     del model.graph.output[:]
     model.graph.output.extend(kept)
     onnx.save(model, path)
-
-
-class _Comparison:
-    """onnxruntime beside the net, on random input.
-
-    What `rows` names, layers that find things and their bottoms, goes on in the net from what onnxruntime has made of
-    these bottoms: their last digits differ, and detections in order of score would change places."""
-
-    def __init__(self, session, found, told, rows, param):
-        self.session, self.found, self.told, self.rows = session, found, told, rows
-        self.param = param
-        self.image_sizes = {layer.bottom[2] for layer in param.layer if layer.type == "Proposal"}
-
-    def __call__(self, net):
-        """The largest difference of any output, as a part of its largest value."""
-        for seed in range(TRIALS if self.rows else 1):
-            worst = self._once(net, np.random.default_rng(seed))
-            if worst <= LARGEST_DIFFERENCE:
-                return worst
-        raise CaffeError(f"onnxruntime differs from the net by {worst:.1e} of the largest value, more than "
-                         f"{LARGEST_DIFFERENCE:.0e}; nothing was written")  # fmt: skip
-
-    def _once(self, net, rng):
-        fed = self._inputs(net, rng)
-        given = {put.name: fed[put.name] for put in self.session.get_inputs()}
-        found = dict(zip(self.found, self.session.run(self.found, given)))
-        net.forward(**fed)
-        worst = 0.0
-        for layer, bottoms in self.rows.items():
-            for name in bottoms:
-                worst = max(worst, _apart(name, found[name], net, True))
-                net.blobs[name].data[...] = found[name]
-            net.forward(start=layer)
-        return max(worst, *(_apart(name, found[name], net, bool(self.rows)) for name in self.told))
-
-    def _inputs(self, net, rng):
-        fed = {name: rng.uniform(-127.5, 127.5, net.blobs[name].shape).astype(np.float32) for name in net.inputs}
-        images = [value.shape for value in fed.values() if value.ndim == 4]
-        for name, what in sizes_of(fed, self.param).items():
-            if what != REGIONS:
-                continue
-            items, *_, side = images[0]  # index of an item, corners in its image
-            corners = np.sort(rng.uniform(0, side, (len(fed[name]), 2, 2)), 1).reshape(-1, 4)
-            fed[name] = np.hstack([rng.integers(0, items, (len(corners), 1)), corners]).astype(np.float32)
-        for name in self.image_sizes.intersection(fed):  # height, width, scale or two
-            fed[name][...] = [*images[0][2:], 1, 1][: fed[name].shape[-1]]
-        return fed
-
-
-def _apart(name, got, net, rows=False):
-    want = net.blobs[name].data
-    if got.shape != want.shape:
-        if rows:
-            return np.inf
-        raise CaffeError(f"output {name}: onnxruntime gives shape {got.shape}, the net {want.shape}")
-    differ = ~np.isclose(got, want, rtol=0, atol=0, equal_nan=True)  # both may have grown beyond float32
-    apart = np.abs(got[differ] - want[differ])
-    return float(apart.max(initial=0) / max(np.abs(want[np.isfinite(want)]).max(initial=0), 1e-30))
