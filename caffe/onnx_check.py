@@ -57,12 +57,15 @@ class Comparison:
                 break
         else:
             self._fail(apart)
-        return max(apart, self._of_rest(net if not self.rows else self._rest(times), found, fed))
+        return max(apart, self._of_rest(self._rest(times, found) if self.rows else net, found, fed))
 
     def _run(self, fed):
         given = {put.name: fed[put.name] for put in self.session.get_inputs()}
         names = [put.name for put in self.session.get_outputs()]
-        return dict(zip(names, self.session.run(names, given)))
+        try:
+            return dict(zip(names, self.session.run(names, given)))
+        except Exception as e:  # onnxruntime's own, which derive from nothing nearer
+            raise CaffeError(f"onnxruntime cannot run the file: {' '.join(str(e).split())}; nothing was written") from e
 
     def _of_layer(self, net, layer, given):
         bottoms, tops = self.rows[layer]
@@ -74,14 +77,15 @@ class Comparison:
             return np.inf
         return max(_apart(given[name], want) for name, want in wanted.items())
 
-    def _rest(self, times):
+    def _rest(self, times, found):
         """The net with inputs in place of the layers that find things."""
         rest = caffe_pb2.NetParameter()
         rest.CopyFrom(self.param)
         for layer in rest.layer:
             if layer.name in self.rows:
                 new = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top)
-                new.input_param.shape.add(dim=[1])
+                for name in layer.top:
+                    new.input_param.shape.add(dim=found[name].shape)
                 layer.CopyFrom(new)
         return scaled_net(rest, self.weights, times)
 

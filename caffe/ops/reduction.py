@@ -92,7 +92,10 @@ class ArgMax(TorchLayer):
     def compute(self, x):
         p = self.param.argmax_param
         axis, rows = (self.axis, x) if self.axis is not None else (1, x.reshape(x.shape[0], math.prod(x.shape[1:])))
-        values, order = rows.flip(axis).sort(dim=axis, descending=True, stable=True)
+        if torch.compiler.is_exporting():
+            values, order = rows.flip(axis).topk(p.top_k, axis)  # ONNX's: of equals the first
+        else:
+            values, order = rows.flip(axis).sort(dim=axis, descending=True, stable=True)
         values = values.narrow(axis, 0, p.top_k)
         indices = (rows.shape[axis] - 1 - order.narrow(axis, 0, p.top_k)).to(x.dtype)
         if self.axis is not None:

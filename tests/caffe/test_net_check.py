@@ -66,7 +66,7 @@ layer { name: "l" type: "Lstm" bottom: "c" top: "l" lstm_param { num_output: 4 }
 layer { name: "f" type: "ReLU" bottom: "c" top: "f" forward_type: FLOAT16 color: RED }
 """
     hole, drop, _, lstm, forward, color = found(tmp_path, layers)[:6]
-    assert hole.fork == "DeepLab" and "write dilation" in hole.advice
+    assert hole.fork == "DeepLab" and hole.taken and hole.advice == "taken as dilation: 4"
     assert drop.fork == "SSD" and "leave the layer out" in drop.advice
     assert lstm.fork == "CTPN" and "is it LSTM" not in lstm.advice
     assert forward.fork == "NVIDIA Caffe" and "@caffe.layer" not in forward.advice + color.advice
