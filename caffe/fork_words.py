@@ -24,7 +24,6 @@ def in_our_words(message, field, value):
 
 SSD_NOISE = ("SSD", "this change of images is not here; leave it out to train without")
 SSD_VIDEO = ("SSD", "videos are not read here; write Input layers for data and feed frames")
-SSD_TEST = ("SSD", "there is no mean average precision in the log; leave it out, and compare detections in a script")
 NVIDIA_BN = ("NVIDIA Caffe", "write the scale and bias as a layer of type Scale with bias_term: true after BatchNorm")
 OHEM = ("R-FCN", "it is used in training alone; a deploy net does without")
 SEGNET_DATA = ("SegNet", "write Input layers for data and label and feed them, or use an ImageData for each")
@@ -52,8 +51,6 @@ FIELDS = {
     ("TransformationParameter", "noise_param"): SSD_NOISE,
     **{("BatchNormParameter", name): NVIDIA_BN for name in ("scale_filler", "bias_filler", "scale_bias")},
     ("LayerParameter", "video_data_param"): SSD_VIDEO,
-    **{("SolverParameter", name): SSD_TEST for name in ("eval_type", "ap_version", "show_per_class_result")},
-    ("LayerParameter", "detection_evaluate_param"): ("SSD", "leave the layer out, and compare detections in a script"),
     ("ConvolutionParameter", "hole"): ("DeepLab", "the distance between a kernel's taps: it is dilation"),
     **{
         ("ConvolutionParameter", name): ("DeepLab", "write dilation twice in its place: of height, then of width")
@@ -91,7 +88,6 @@ FIELDS = {
 # layer type: the fork that it comes from, what to do.
 TYPES = {
     "VideoData": SSD_VIDEO,
-    "DetectionEvaluate": FIELDS["LayerParameter", "detection_evaluate_param"],
     "SmoothL1LossOHEM": OHEM,
     "SoftmaxWithLossOHEM": OHEM,
     "DenseImageData": SEGNET_DATA,

@@ -40,8 +40,8 @@ def scaled_net(param, weights, times):
 
 
 class Comparison:
-    """The onnxruntime `session` beside the net of `param`; it gives bottoms and tops of `rows`, too, which is {name of
-    a layer: (bottoms, tops)}."""
+    """The onnxruntime `session` beside the net of `param`; it gives bottoms and tops of `rows`, too: {name of a layer:
+    ({bottom: the blob it is, or is a Split's copy of}, tops)}."""
 
     def __init__(self, session, rows, param, weights):
         self.session, self.rows, self.param, self.weights = session, rows, param, weights
@@ -65,12 +65,12 @@ class Comparison:
         try:
             return dict(zip(names, self.session.run(names, given)))
         except Exception as e:  # onnxruntime's own, which derive from nothing nearer
-            raise CaffeError(f"onnxruntime cannot run the file: {' '.join(str(e).split())}; nothing was written") from e
+            raise CaffeError(f"onnxruntime cannot run the file: {' '.join(str(e).split())}") from e
 
     def _of_layer(self, net, layer, given):
         bottoms, tops = self.rows[layer]
-        for name in bottoms:
-            net.blobs[name].data[...] = given[name]
+        for name, blob in bottoms.items():
+            net.blobs[name].data[...] = given[blob]
         net.forward(start=layer, end=layer)
         wanted = {name: net.blobs[name].data for name in tops}
         if any(given[name].shape != want.shape for name, want in wanted.items()):
@@ -119,7 +119,7 @@ class Comparison:
 
     def _fail(self, apart):
         raise CaffeError(f"onnxruntime differs from the net by {apart:.1e} of the largest value, more than "
-                         f"{LARGEST_DIFFERENCE:.0e} and than rounding explains; nothing was written")  # fmt: skip
+                         f"{LARGEST_DIFFERENCE:.0e} and than rounding explains")  # fmt: skip
 
     def _random(self, net, rng):
         fed = {name: rng.uniform(-127.5, 127.5, net.blobs[name].shape).astype(np.float32) for name in net.inputs}
@@ -129,6 +129,10 @@ class Comparison:
                 items, *_, side = images[0]
                 corners = np.sort(rng.uniform(0, side, (len(fed[name]), 2, 2)), 1).reshape(-1, 4)
                 fed[name] = np.hstack([rng.integers(0, items, (len(corners), 1)), corners]).astype(np.float32)
+        for layer in self.param.layer:
+            if layer.type == "Embed" and layer.bottom[0] in fed:  # numbers of rows
+                rows = rng.integers(0, layer.embed_param.input_dim, fed[layer.bottom[0]].shape)
+                fed[layer.bottom[0]] = rows.astype(np.float32)
         for name in {layer.bottom[2] for layer in self.param.layer if layer.type == "Proposal"}.intersection(fed):
             fed[name][...] = [*images[0][2:], 1, 1][: fed[name].shape[-1]]  # height, width, scale or two
         return fed

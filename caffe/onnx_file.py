@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from caffe import glog as log
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.forks.rows import Rows
@@ -25,41 +26,86 @@ PACKAGES = ("onnxruntime", "onnx", "onnxscript")
 def to_onnx(model, weights, path, outputs=None) -> float:
     """Write the net of the prototxt `model`, in phase TEST and with `weights`, to the ONNX file `path`.
 
-    `outputs` names the blobs that it gives (default: the net's outputs). It takes batches of any size: what the
-    prototxt says is for one. A Slice along the batch that cuts into equal parts does so then, too. Regions of interest,
-    an input of ROIPooling or PSROIPooling, may be any number. Only a net with a Proposal is for one image of its size.
+    `outputs` names the blobs that it gives (default: the net's outputs). It takes batches of any size; then a Slice
+    along the batch that cuts into equal parts does so for all sizes. Regions of interest, an input of ROIPooling or
+    PSROIPooling, may be any number. Where the net has no other way, as one with a Proposal, the file takes inputs of
+    the prototxt's sizes alone, and the log says so.
 
     Returns the largest difference between onnxruntime and the net on random input, as a part of an output's largest
     value. One above 1e-5, where onnxruntime is further from float64 than the net by more than rounding explains, is a
     CaffeError, as is a layer that ONNX cannot say; then nothing is written. Needs the packages onnx, onnxscript and
     onnxruntime."""
-    onnxruntime, onnx, _ = (_needed(name) for name in PACKAGES)
-    param = any_batch(read_net_file(str(model)))
-    single = any(layer.type == "Proposal" for layer in param.layer)
-    net = scaled_net(param, weights, 1 if single else 2)  # torch.export takes a size of 1 for a constant
-    module = TorchNet(net, outputs)
+    for name in PACKAGES:
+        _needed(name)
+    param = read_net_file(str(model))
+    module = TorchNet(scaled_net(param, weights, 1), outputs)
     for layer, bottoms, _, _ in module._steps:
         if layer.no_onnx:
-            raise CaffeError(f"{model}: layer '{layer.name}' ({layer.type}) cannot be written as ONNX: {layer.no_onnx};"
-                             f" with the outputs {','.join(bottoms)} the net is written up to there")  # fmt: skip
-    outputs = list(module.outputs)
-    rows = {layer.name: (bottoms, tops) for layer, bottoms, tops, _ in module._steps if isinstance(layer, Rows)}
-    seen = [name for blobs in rows.values() for names in blobs for name in names if name not in module.inputs]
-    module.outputs = list(dict.fromkeys([*outputs, *seen]))
+            raise CaffeError(
+                f"{model}: layer '{layer.name}' ({layer.type}) cannot be written as ONNX: {layer.no_onnx};"
+                f" with the outputs {','.join(map(module.unsplit, bottoms))} the net is written up to there"
+            )
+    if outputs is None:  # an input that no layer reads is an output in Caffe
+        made = {name for _, _, tops, _ in module._steps for name in tops}
+        module.outputs = outputs = [name for name in module.outputs if name in made]
+    if both := set(module.outputs).intersection(module.inputs):
+        raise CaffeError(f"{model}: blob '{both.pop()}' is an input and an output, which have two names in ONNX; "
+                         "give the layer that works in place a top of its own")  # fmt: skip
     with atomic_path(path) as temporary:
-        _write(module.eval(), net, temporary, model, None if single else sizes_of(module.inputs, param))
-        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-        beside = Comparison(session, rows, param, weights)
-        with np.errstate(all="ignore"):  # random input may mean boxes beyond float32
-            worst = max(beside.worst(times) for times in ((1,) if single else (1, 3)))
-        if rows:
-            _cut_outputs(onnx, temporary, outputs)
+        try:
+            return _written(any_batch(param), weights, temporary, outputs, True)
+        except CaffeError as e:
+            reason = e
+        try:
+            worst = _written(param, weights, temporary, outputs, False)
+        except CaffeError as e:
+            raise CaffeError(f"{model}: {e}; nothing was written") from reason
+        log.warning("onnx_file.cpp:1", f"{path} takes inputs of the prototxt's sizes alone: {reason}")
     return worst
 
 
+def _written(param, weights, path, outputs, any_size):
+    """Write the net of `param` for batches of `any_size` or of its own; the largest difference."""
+    net = scaled_net(param, weights, 2 if any_size else 1)  # torch.export takes a size of 1 for a constant
+    module = TorchNet(net, outputs)
+    told = list(module.outputs)
+    rows = {
+        layer.name: ({name: module.unsplit(name) for name in bottoms}, tops)
+        for layer, bottoms, tops, _ in module._steps
+        if isinstance(layer, Rows)
+    }
+    seen = [name for bottoms, tops in rows.values() for name in (*bottoms.values(), *tops)]
+    module.outputs = list(dict.fromkeys([*told, *(name for name in seen if name not in module.inputs)]))
+    inputs = tuple(torch.zeros(net.blobs[name].data.shape) for name in module.inputs)
+    _export(module.eval(), inputs, path, _free(module.inputs, inputs, param) if any_size else None)
+    try:
+        session = _needed("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as e:  # onnxruntime's own, which derive from nothing nearer
+        raise CaffeError(f"onnxruntime cannot load the file: {' '.join(str(e).split())}") from e
+    beside = Comparison(session, rows, param, weights)
+    with np.errstate(all="ignore"):  # random input may mean boxes beyond float32
+        worst = max(beside.worst(times) for times in ((1, 3) if any_size else (1,)))
+    if rows:
+        _cut_outputs(path, told)
+    return worst
+
+
+def _free(names, inputs, param):
+    """torch.export's word for which axes of the inputs may have any size."""
+    sizes = sizes_of(names, param)
+    if any(layer.type == "Proposal" for layer in param.layer):
+        raise CaffeError("a Proposal is for one image")
+    if len({len(x) for name, x in zip(names, inputs) if sizes[name] == BATCH}) > 1:
+        raise CaffeError(f"inputs {', '.join(names)} have no batch size in common")
+    counts: dict = {WHOLE: None, **{word: torch.export.Dim(word) for word in (BATCH, REGIONS)}}
+    return (tuple({0: counts[sizes[name]]} for name in names),)
+
+
 def any_batch(param):
-    """The NetParameter with Slices along axis 0 that cut into equal parts saying so, instead of where."""
-    for layer in param.layer:
+    """A copy of the NetParameter with Slices along axis 0 that cut into equal parts saying so, instead of where."""
+    changed = type(param)()
+    changed.CopyFrom(param)
+    for layer in changed.layer:
         points = list(layer.slice_param.slice_point)
         if layer.type != "Slice" or layer.slice_param.axis != 0 or not points:
             continue
@@ -67,7 +113,7 @@ def any_batch(param):
             raise CaffeError(f"layer '{layer.name}' cuts the batch at {points}; only equal parts can be exported "
                              "for batches of any size")  # fmt: skip
         del layer.slice_param.slice_point[:]
-    return param
+    return changed
 
 
 def _needed(name):
@@ -77,28 +123,24 @@ def _needed(name):
         raise CaffeError(f"ONNX needs the package {e.name}: pip install {' '.join(PACKAGES)}") from e
 
 
-def _write(module, net, path, model, sizes):
-    """Write the module as ONNX, inputs of as many rows as `sizes` says (sizes_of); without it as many as now."""
-    inputs = tuple(torch.zeros(net.blobs[name].data.shape) for name in module.inputs)
-    shapes = None
-    if sizes:
-        if len({len(x) for name, x in zip(module.inputs, inputs) if sizes[name] == BATCH}) > 1:
-            raise CaffeError(f"{model}: inputs {', '.join(module.inputs)} must all have one batch size")
-        counts: dict = {WHOLE: None, **{word: torch.export.Dim(word) for word in (BATCH, REGIONS)}}
-        shapes = (tuple({0: counts[sizes[name]]} for name in module.inputs),)
-    for name in ("torch.onnx", "onnx_ir"):
+def _export(module, inputs, path, free):
+    """Write the module, which takes `inputs`, as ONNX; `free`: see torch.export's dynamic_shapes."""
+    for name in ("torch.onnx", "onnx_ir", "torch.fx.experimental.symbolic_shapes"):
         logging.getLogger(name).setLevel(logging.ERROR)  # no lines about packages that are not needed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own use of old functions
         try:
             torch.backends.cudnn.allow_tf32 = False  # read by this name, which torch refuses once newer ones were set
             torch.onnx.export(
-                module, inputs, path, input_names=module.inputs, output_names=module.outputs, dynamic_shapes=shapes,
+                module, inputs, path, input_names=module.inputs, output_names=module.outputs, dynamic_shapes=free,
                 external_data=False, dynamo=True, verbose=False, custom_translation_table=_translations(),
             )  # fmt: skip
         except torch.onnx.OnnxExporterError as e:
+            cause: BaseException | None = e
+            while cause and not isinstance(cause, CaffeError):
+                cause = cause.__cause__ or cause.__context__
             reason = next((line for line in reversed(str(e).splitlines()) if "Error" in line), type(e).__name__)
-            raise CaffeError(f"{model}: torch cannot export it as ONNX: {reason.strip()}") from e
+            raise CaffeError(str(cause or f"torch cannot export it as ONNX: {reason.strip()}")) from e
 
 
 def _translations():
@@ -117,8 +159,9 @@ def _translations():
     return {torch.ops.caffe.suppress.default: suppress}
 
 
-def _cut_outputs(onnx, path, told):
+def _cut_outputs(path, told):
     """Leave the ONNX file with the outputs `told` alone."""
+    onnx = _needed("onnx")
     model = onnx.load(path)
     kept = [put for put in model.graph.output if put.name in told]
     del model.graph.output[:]

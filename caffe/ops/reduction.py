@@ -6,7 +6,7 @@ import torch
 
 from caffe.layer import register
 from caffe.ops.axes import canonical_axis
-from caffe.ops.labels import class_index, predictions
+from caffe.ops.labels import NO_ONNX, class_index, predictions
 from caffe.torch_layer import TorchLayer
 
 
@@ -37,6 +37,7 @@ class Accuracy(TorchLayer):
 
     num_bottom, num_top = 2, (1, 2)
     differentiable = False
+    no_onnx = NO_ONNX
 
     def top_shapes(self, scores, labels):
         p = self.param.accuracy_param

@@ -61,13 +61,13 @@ def test_parse_error_tells_all_fields_too():
 
 def test_advice_about_words_of_forks(tmp_path):
     layers = """layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { hole: 4 } }
-layer { name: "d" type: "DetectionEvaluate" bottom: "c" top: "d" }
+layer { name: "d" type: "Region" bottom: "c" top: "d" }
 layer { name: "l" type: "Lstm" bottom: "c" top: "l" lstm_param { num_output: 4 } }
 layer { name: "f" type: "ReLU" bottom: "c" top: "f" forward_type: FLOAT16 color: RED }
 """
     hole, drop, _, lstm, forward, color = found(tmp_path, layers)[:6]
     assert hole.fork == "DeepLab" and hole.taken and hole.advice == "taken as dilation: 4"
-    assert drop.fork == "SSD" and "leave the layer out" in drop.advice
+    assert drop.fork == "YOLO" and "leave it out" in drop.advice
     assert lstm.fork == "CTPN" and "is it LSTM" not in lstm.advice
     assert forward.fork == "NVIDIA Caffe" and "@caffe.layer" not in forward.advice + color.advice
 
