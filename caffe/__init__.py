@@ -31,22 +31,18 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27))
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+# torch reads this at its first array: large ones come in pages of 2 MB where the kernel has them. The command `caffe`
+# asks glibc for the same, which takes more than a variable set here, see caffe.process.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 __version__ = "1.0.0"  # of the Caffe whose behaviour this is
 
 # Where the other names live.
+_RULES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 _HOMES = {
     "net": ("Net",),
     "blob": ("Blob",),
-    "solver": (
-        "Solver",
-        "SGDSolver",
-        "NesterovSolver",
-        "AdaGradSolver",
-        "RMSPropSolver",
-        "AdaDeltaSolver",
-        "AdamSolver",
-        "get_solver",
-    ),
+    "solver": ("get_solver", "Solver", *(f"{rule}Solver" for rule in _RULES)),
     "device": ("set_device", "set_mode_cpu", "set_mode_gpu"),
     "random": ("set_random_seed",),
     "net_build": ("layer_type_list",),
@@ -61,6 +57,12 @@ _HOMES = {
     "detector": ("Detector",),
 }
 _MODULES = ("classifier", "coord_map", "detector", "dnn", "draw", "io", "net_spec", "proto", "pycaffe")
+
+_BEYOND = ("net_check", "torch_net", "onnx_file", "chains")  # what pycaffe has not
+# What `from caffe import *` gives, as in pycaffe.
+__all__ = [name for module, names in _HOMES.items() if module not in _BEYOND for name in names]
+__all__ += ["Layer", "TRAIN", "TEST", "init_log", "log", "set_multiprocess", "set_solver_count", "set_solver_rank"]
+__all__ += ["solver_count", "solver_rank", "classifier", "detector", "io", "net_spec", "proto", "pycaffe"]
 
 
 def __getattr__(name):

@@ -46,9 +46,17 @@ class Memory:
         return self._host is not None
 
     @property
-    def touched(self) -> bool:
-        """True where the user may have written into the array since the values came about."""
-        return self.exposed if device.shares_host else self._host_is_newer
+    def storage(self):
+        """What is the same for memories that are views of one another."""
+        return None if self._tensor is None else self._tensor.untyped_storage().data_ptr()
+
+    def mark(self):
+        """A mark of now, for `touched`; None where somebody holds the array and may write at any time."""
+        return None if self.held else self._writes
+
+    def touched(self, mark) -> bool:
+        """Whether the user may have written into the array since then."""
+        return self.exposed and (mark is None or mark != self.mark())
 
     def tensor(self) -> torch.Tensor:
         """The values for computing, on the current device."""
@@ -109,8 +117,8 @@ class Memory:
 
     def stands(self, stamp) -> bool:
         """Whether the values are surely those at the time of `stamp`."""
-        tensor, (then, *marks) = self.tensor(), stamp
-        return then() is tensor and marks == [tensor._version, self._writes] and not self.held
+        tensor, (then, version, writes) = self.tensor(), stamp
+        return then() is tensor and tensor._version == version and self._writes == writes and not self.held
 
     def written(self) -> None:
         """Somebody has written through an alias that torch does not know to be one."""
@@ -209,6 +217,7 @@ class Blob(NotPickled):
 
     __slots__ = ("_shape", "memory", "grad", "__weakref__")
     instead = "save its values, as in np.save(file, blob.data)"
+    reshapes = 0  # how often a blob has got another shape
 
     def __init__(self, shape=(0,)):
         self._shape = _checked(shape)
@@ -246,6 +255,7 @@ class Blob(NotPickled):
         """Set the shape: `blob.reshape(2, 3)`; growing drops the values, shrinking keeps the first ones."""
         shape = _checked(dims)
         if shape != self._shape:
+            Blob.reshapes += 1
             self._shape = shape
             self.memory.reshape(shape)
             self.grad.reshape(shape)
@@ -316,6 +326,8 @@ def _free_memory():
 
 
 def _checked(shape) -> tuple:
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray)):
+        raise TypeError(f"a blob's sizes are given one by one: blob.reshape(*{shape[0]})")
     shape = tuple(int(d) for d in shape)
     if len(shape) > MAX_AXES:
         raise CaffeError(f"a blob has at most {MAX_AXES} axes, not {len(shape)}")

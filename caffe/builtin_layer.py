@@ -56,6 +56,10 @@ class BuiltinLayer(Layer):
     def forward(self, bottom, top):
         """Compute the tops' data."""
 
+    def again(self):
+        """function(*bottoms) of tensors that gives the tops' (one, or a sequence) as the last `forward` has done, for
+        as long as shapes and parameters stay; None: `forward` has to run."""
+
     def backward(self, top, propagate_down, bottom):
         """Compute bottoms' diffs where `propagate_down`, and add to the parameters' diffs."""
 

@@ -4,6 +4,7 @@ import shlex
 import sys
 import traceback
 
+import caffe
 from caffe import flags, machine, program
 from caffe import glog as log
 from caffe.commands import COMMANDS
@@ -31,6 +32,9 @@ def _run(argv):
     except ValueError as e:
         print(f"ERROR: {e}", file=sys.stderr)
         return 1
+    if given.pop("version"):
+        print(f"caffe version {caffe.__version__}")
+        return 0
     if given.pop("help") or (len(words) != 1 and words[:1] != ["check"]):
         print(flags.usage(), end="")
         return 0

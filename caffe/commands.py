@@ -124,16 +124,15 @@ def time_net(model, gpu, precision, deterministic, iterations, level, stage, pha
     """Time every layer, forward and backward."""
     if not model:
         raise CaffeError("Need a model definition to time.")
-    if phase not in ("", "TRAIN", "TEST"):
-        raise CaffeError('phase must be "TRAIN" or "TEST"')
+    chosen = _phase(phase)
 
-    from caffe.layer import TEST, TRAIN
+    from caffe.layer import TRAIN
     from caffe.net import Net
     from caffe.provenance import log_header
 
     _choose_device(gpu_numbers(gpu), precision, deterministic, None, "caffe.cpp:343")
     log_header(typed)
-    net = Net(model, TEST if phase == "TEST" else TRAIN, level=level, stages=stage.split(","))
+    net = Net(model, TRAIN if chosen is None else chosen, level=level, stages=stage.split(","))
     log.info("caffe.cpp:351", "Performing Forward")
     log.info("caffe.cpp:356", f"Initial loss: {log.number(float(net.executor.forward()))}")
     log.info("caffe.cpp:357", "Performing Backward")
@@ -197,13 +196,10 @@ def check(model, files, level, stage, phase, **_) -> int:
     files = [*files, *filter(None, [model])]
     if not files:
         raise CaffeError("Need a net to check: caffe check NET.prototxt")
-    if phase not in ("", "TRAIN", "TEST"):
-        raise CaffeError('phase must be "TRAIN" or "TEST"')
+    chosen = _phase(phase)
 
     from caffe import net_check
-    from caffe.layer import TEST, TRAIN
 
-    chosen = {"": None, "TRAIN": TRAIN, "TEST": TEST}[phase]
     found = {path: net_check.check(path, chosen, level, stage.split(",")) for path in files}
     for path, findings in found.items():
         print(net_check.report(path, findings))
@@ -220,6 +216,14 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 
 # ---- helpers in call order
+
+
+def _phase(flag):
+    """The phase that --phase names; None for an empty flag."""
+    phases = {"": None, "TRAIN": 0, "TEST": 1}
+    if flag not in phases:
+        raise CaffeError('phase must be "TRAIN" or "TEST"')
+    return phases[flag]
 
 
 def _choose_device(gpus, exactness, deterministic, solver_param, source):

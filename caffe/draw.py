@@ -14,8 +14,8 @@ from caffe.files import atomic_path
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_file
 
-LAYER_STYLE = {"shape": "box", "fillcolor": "#6495ED", "style": "filled"}
-IN_PLACE_STYLE = {"shape": "box", "fillcolor": "#90EE90", "style": "filled"}
+LAYER_STYLE_DEFAULT = {"shape": "box", "fillcolor": "#6495ED", "style": "filled"}
+NEURON_LAYER_STYLE = {"shape": "box", "fillcolor": "#90EE90", "style": "filled"}
 BLOB_STYLE = {"shape": "octagon", "fillcolor": "#E0E0E0", "style": "filled"}
 COLORS = {"Convolution": "#FF5050", "Deconvolution": "#FF5050", "Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
 
@@ -73,7 +73,7 @@ def get_layer_label(layer, rankdir, display_lrm=False):
 
 def choose_color_by_layertype(layertype):
     """Fill color of a layer's box."""
-    return COLORS.get(layertype, LAYER_STYLE["fillcolor"])
+    return COLORS.get(layertype, LAYER_STYLE_DEFAULT["fillcolor"])
 
 
 def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lrm=False):
@@ -90,7 +90,11 @@ def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lr
         if phase is not None and not _in_phase(layer, phase):
             continue
         in_place = len(layer.bottom) == len(layer.top) == 1 and layer.bottom[0] == layer.top[0]
-        style = dict(IN_PLACE_STYLE) if in_place else dict(LAYER_STYLE, fillcolor=choose_color_by_layertype(layer.type))
+        style = (
+            dict(NEURON_LAYER_STYLE)
+            if in_place
+            else dict(LAYER_STYLE_DEFAULT, fillcolor=choose_color_by_layertype(layer.type))
+        )
         node = _quoted(f"{layer.name}_{layer.type}_{index}")  # two layers may carry one name
         graph.add_node(pydot.Node(node, label=get_layer_label(layer, rankdir, display_lrm), **style))
         for name in [*layer.bottom, *layer.top]:

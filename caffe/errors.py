@@ -6,12 +6,14 @@ class CaffeError(Exception):
 
 
 def note_layer(error, node) -> None:
-    """Note on an exception which layer it came out of: shown below its text (by Python 3.11 and later, and by `caffe`).
-    The exception stays what it is, because callers may wait for its class."""
-    if not isinstance(error, CaffeError):  # those name their layer
+    """Tell in an exception which layer it came out of: a CaffeError in its sentence, others in a note below their text
+    (shown by Python 3.11 and later, and by `caffe`). It stays what it is, because callers may wait for its class."""
+    if not isinstance(error, CaffeError):
         cls = type(node.layer)
         where = f"(in layer '{node.name}', {cls.__module__}.{cls.__qualname__})"
         error.__notes__ = [*getattr(error, "__notes__", []), where]
+    elif f"'{node.name}'" not in str(error):
+        error.args = (f"layer '{node.name}' ({node.type}): {error}",)
 
 
 class NotPickled:

@@ -1,6 +1,6 @@
 """Executor: runs the nodes of a net forward and backward, and keeps what is to be kept in between."""
 
-from caffe import chains, debug_info
+from caffe import chains, debug_info, replay
 from caffe.errors import CaffeError, note_layer
 from caffe.node import Node
 
@@ -18,6 +18,7 @@ class Executor:
         self.debug_info = debug
         self.keep = True
         self.chains = chains.find(wiring.nodes)
+        self.replay: replay.Replay | None = None  # of the last forward pass, where the next one can be the same
         self.callbacks: dict[str, list] = {moment: [] for moment in MOMENTS}  # each is called with a node's number
 
     @property
@@ -40,11 +41,19 @@ class Executor:
             self.seeds.pass_index += 1
         last = len(nodes) - 1 if last is None else last
         loss, done, watched = 0.0, set(without), self.watched
+        whole = first == 0 and last == len(nodes) - 1 and not done and not watched
+        if whole and self.replay and self.replay.stands(self):
+            self.replay.run()
+            return loss
+        self.replay = None
+        chained: dict[int, list[Node]] = {}  # what convolutions have done the work of, and those themselves
         for node in nodes[first : last + 1]:
             if watched:
                 self._call("before_forward", node)
             if node.index not in done:
-                done.update(self._forward(node, last, without))
+                if followers := self._forward(node, last, without):
+                    chained |= {node.index: followers} | {each.index: [] for each in followers}
+                    done.update(each.index for each in followers)
             if any(node.loss_weights):
                 for blob, weight in zip(node.tops, node.loss_weights):
                     if weight:
@@ -57,6 +66,8 @@ class Executor:
                 self._release_data(node)
         for node in nodes[last + 1 :]:
             node.fresh = False
+        if whole:
+            self.replay = replay.record(self, chained)
         return loss
 
     def backward(self, first=None, last=0, at_once=False):
@@ -65,7 +76,7 @@ class Executor:
         As in Caffe, gradients are of the values that the blobs hold now, whoever has written them. `at_once`: they hold
         those of the forward pass, from which nobody has had control since."""
         nodes, look = self.wiring.nodes, self.keep and not at_once
-        written = {blob.memory for blob in self.wiring.blobs if blob.memory.touched} if look else set()
+        written = {memory.storage for node in nodes for memory in node.written()} if look else set()
         for node in reversed(nodes[last : None if first is None else first + 1]):
             self._call("before_backward", node)
             if node.duty.backward:
@@ -90,6 +101,7 @@ class Executor:
 
     def forget(self):
         """Give up what layers have made of their parameters."""
+        self.replay = None
         for node in self.wiring.nodes:
             if node.builtin.prepared:
                 node.builtin.prepared = None
@@ -124,15 +136,15 @@ class Executor:
             raise
 
     def _forward(self, node, last, without):
-        """Run the node forward; the numbers of later ones that it has done the work of."""
+        """Run the node forward; the later ones that it has done the work of."""
         chain = self.chains.get(node.index)
         followers = chains.usable(chain, last, without) if chain and not self.watched else []
         for each in (node, *followers):
             self._guarded(each, Node.reshape)
         self._guarded(node, *((chains.forward, followers) if followers else (self._forward_layer,)))
         for each in (node, *followers):
-            each.fresh = True
-        return [each.index for each in followers]
+            each.settle()
+        return followers
 
     @staticmethod
     def _forward_layer(node):
@@ -141,15 +153,16 @@ class Executor:
     @staticmethod
     def _look_again(node, written):
         """Where the forward pass was of other values, or users may have written some, take those in the blobs.
-        `written`: what may have been before this pass, which brings them to the device."""
+        `written`: the storages that were before this pass; a view of another blob is in its storage."""
         for i, (blob, shape) in enumerate(zip(node.bottoms, node.reshaped_for)):
             if blob.shape != shape:
                 raise CaffeError(
                     f"layer '{node.name}': bottom '{node.param.bottom[i]}' has shape {blob.shape}, but the net was "
                     f"made for {shape}; call net.reshape() or net.forward() before backward"
                 )
-        blobs = (*node.bottoms, *node.tops)
-        if node.duty.rereads or not node.fresh or any(b.memory in written or b.memory.touched for b in blobs):
+        blobs = (*node.bottoms, *node.tops) if written else ()
+        other = any(blob.memory.storage in written for blob in blobs)
+        if node.duty.rereads or not node.fresh or other or node.written():
             node.builtin.remember(node.bottoms, node.tops)
 
     @staticmethod

@@ -64,7 +64,7 @@ GLOG_FLAGS |= dict.fromkeys(("log_dir", "v", "minloglevel", "stderrthreshold", "
 def parse(argv):
     """gflags' ways: -flag value, --flag value, -flag=value, --flag=value; the rest are words."""
     flags, words, rest = {name: default for name, (default, _) in FLAGS.items()}, [], list(argv)
-    flags["help"] = False
+    flags["help"] = flags["version"] = False
     while rest:
         word = rest.pop(0)
         if not word.startswith("-") or word == "-":
@@ -73,6 +73,9 @@ def parse(argv):
         name, equals, value = word.lstrip("-").partition("=")
         if name in ("help", "h"):
             flags["help"] = True
+            continue
+        if name == "version":
+            flags["version"] = True
             continue
         if name in GLOG_FLAGS or name.removeprefix("no") in GLOG_FLAGS:
             if not equals and name in GLOG_FLAGS and not GLOG_FLAGS[name]:

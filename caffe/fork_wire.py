@@ -5,7 +5,9 @@ number is changed to the one that caffe.proto gives the field. Forks whose messa
 from what they wrote then says what it misses.
 """
 
+from caffe import wire_format
 from caffe.proto import caffe_pb2
+from caffe.wire_format import BYTES
 
 # message type: (field, numbers in the forks). SSD, its descendants, OpenCV, SegNet, YOLO, ...
 NUMBERS = {
@@ -38,7 +40,7 @@ def renumbered(data: bytes) -> bytes:
     try:
         new = _rebuilt(memoryview(data), lambda number, content: _layer(content) if number == LAYER else None)
         return new if isinstance(new, bytes) else data
-    except (IndexError, UnicodeDecodeError):
+    except ValueError:
         return data  # cut short: the parser will say so
 
 
@@ -64,58 +66,19 @@ def _rebuilt(data, change):
     """`data` with each field as `change(number, content)` says: None (as it is), new content, or (number, content).
     The content of what is no message, string or packed field is None."""
     parts, kept = [], 0
-    for number, kind, begin, at, end in _walk(data):
-        new = change(number, data[at:end] if kind == 2 else None)
+    for number, kind, begin, at, end in wire_format.fields(data):
+        new = change(number, data[at:end] if kind == BYTES else None)
         if new is None:
             continue
         number, content = new if isinstance(new, tuple) else (number, new)
         if content is None:  # a number, not a message: only its field's number changes
-            head, content = _varint(number << 3 | kind), data[at:end]
+            head, content = wire_format.written(number << 3 | kind), data[at:end]
         else:
-            head = _varint(number << 3 | 2) + _varint(len(content))
+            head = wire_format.head(number, content)
         parts += [data[kept:begin], head, content]
         kept = end
     return b"".join([*parts, data[kept:]]) if parts else data
 
 
 def _fields(data):
-    return [(number, data[at:end]) for number, kind, _, at, end in _walk(data) if kind == 2]
-
-
-def _walk(data):
-    """(number, wire type, where the field begins, where its content does, where it ends) of each field."""
-    place = 0
-    while place < len(data):
-        begin = place
-        tag, place = _read(data, place)
-        kind, at = tag & 7, place
-        if kind == 0:
-            place = _read(data, place)[1]
-        elif kind == 2:
-            size, at = _read(data, place)
-            place = at + size
-        elif kind in (1, 5):
-            place += 8 if kind == 1 else 4
-        else:
-            raise IndexError(kind)  # groups, which Caffe never had
-        if place > len(data):
-            raise IndexError(place)
-        yield tag >> 3, kind, begin, at, place
-
-
-def _read(data, place):
-    value = shift = 0
-    while data[place] & 128:
-        value |= (data[place] & 127) << shift
-        place, shift = place + 1, shift + 7
-        if shift > 63:
-            raise IndexError(place)
-    return value | data[place] << shift, place + 1
-
-
-def _varint(number):
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
+    return [(number, data[at:end]) for number, kind, _, at, end in wire_format.fields(data) if kind == BYTES]

@@ -59,7 +59,10 @@ def array_to_datum(arr, label=None):
     """A Datum of `arr` (channels, height, width): bytes when it is uint8, floats otherwise."""
     if arr.ndim != 3:
         raise ValueError(f"Incorrect array shape: {arr.shape}; a Datum holds (channels, height, width).")
-    datum = caffe_pb2.Datum(label=label)
+    try:
+        datum = caffe_pb2.Datum(label=label)
+    except TypeError as e:
+        raise TypeError(f"the label of a Datum is {label!r}; wanted a whole number") from e
     datum.channels, datum.height, datum.width = arr.shape
     if arr.dtype == np.uint8:
         datum.data = arr.tobytes()
@@ -110,10 +113,13 @@ def load_image(filename, color=True):
                 f"Could not decode image file: {told} gives {type(content).__name__}; "
                 "open it for reading bytes, as io.BytesIO or open(..., 'rb') do"
             )
-    elif os.path.isfile(filename):
-        content, told = np.fromfile(filename, np.uint8), filename
+    elif not isinstance(filename, (str, bytes, os.PathLike)):
+        raise TypeError(f"load_image wants a path or an open file, not a {type(filename).__name__}")
     else:
-        raise CaffeError(f"File not found: {filename}")
+        told = os.fsdecode(filename)
+        if not os.path.isfile(told):
+            raise CaffeError(f"File not found: {told}")
+        content = np.fromfile(told, np.uint8)
     pixels = decode(content, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise CaffeError(f"Could not decode image file: {told}")
@@ -131,20 +137,40 @@ def resize_image(im, new_dims, interp_order=1):
     interp_order: 0 nearest, 1 bilinear, 3 bicubic. Nothing is smoothed before shrinking."""
     if interp_order not in INTERPOLATION:
         raise ValueError(f"interp_order is {interp_order}; 0 (nearest), 1 (bilinear) and 3 (bicubic) are known.")
-    height, width = (int(n) for n in new_dims)
-    im = np.asarray(im, np.float32)
+    height, width = _size("new_dims", new_dims)
+    im = _image(im)
     out = np.empty((height, width, im.shape[2]), np.float32)
     for c in range(im.shape[2]):
         out[:, :, c] = cv2.resize(im[:, :, c], (width, height), interpolation=INTERPOLATION[interp_order])
     return out
 
 
+def _image(array):
+    array = np.asarray(array, np.float32)
+    if array.ndim != 3:
+        raise ValueError(f"an image has axes (height, width, channels); this array has shape {array.shape}")
+    return array
+
+
+def _size(argument, given):
+    if np.shape(given) != (2,) or min(given) < 1:
+        raise ValueError(f"{argument} is {given}; wanted (height, width), both at least 1")
+    height, width = (int(n) for n in given)
+    return height, width
+
+
 def oversample(images, crop_dims):
     """Ten crops of each image: corners (upper left, upper right, lower left, lower right), center, and their mirrors.
 
     images: all of one shape (height, width, channels). Returns (10 * len(images), *crop_dims, channels), float32."""
-    height, width, channels = images[0].shape
-    h, w = (int(n) for n in crop_dims)
+    images = [_image(image) for image in images]
+    shapes = sorted({image.shape for image in images})
+    if len(shapes) != 1:
+        raise ValueError(f"oversample wants images of one shape; found {', '.join(map(str, shapes)) or 'none'}")
+    height, width, channels = shapes[0]
+    h, w = _size("crop_dims", crop_dims)
+    if h > height or w > width:
+        raise ValueError(f"crops of {h} x {w} are larger than an image of {height} x {width}; resize the images first")
     bottom, right = height - h, width - w
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
     crops = np.empty((len(images), 2, len(corners), h, w, channels), np.float32)
@@ -173,14 +199,19 @@ class Transformer:
 
         Steps, each if it was set: resize, transpose, swap channels, times raw_scale, minus mean, times input_scale."""
         self._check_input(in_)
-        out = np.array(data, np.float32)
+        out = _image(data).copy()
         size = tuple(self.inputs[in_][2:])
         if out.shape[:2] != size:
             out = resize_image(out, size)
         if in_ in self.transpose:
             out = out.transpose(self.transpose[in_])
         if in_ in self.channel_swap:
-            out = out[list(self.channel_swap[in_])]
+            order = list(self.channel_swap[in_])
+            if max(order) >= len(out):
+                raise ValueError(
+                    f"channel swap {order} of input '{in_}' wants {max(order) + 1} channels, not {len(out)}"
+                )
+            out = out[order]
         if in_ in self.raw_scale:
             out = out * np.float32(self.raw_scale[in_])
         if in_ in self.mean:

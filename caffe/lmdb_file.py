@@ -19,13 +19,14 @@ from caffe.files import open_file
 FILE = "data.mdb"
 MAGIC, FORMAT = 0xBEEFC0DE, 1
 BRANCH, LEAF, META = 1, 2, 8  # flags of a page
-BIG, SEVERAL = 1, 4  # of a node: its value has pages of its own; the key has several values
+BIG = 1  # flag of a node: its value has pages of its own. There are others for keys of several values
 PAGE_SIZES = [2**n for n in range(8, 17)]
 HEAD = 16  # bytes of a page before its nodes, and of the first page of a large value before it
 NO_PAGE = 2**64 - 1
 DEEPEST = 32  # LMDB's own bound
 LONGEST_VALUE = 2**31  # bytes, as long as a message may be
 TREES = (40, 88)  # where the head of a page 0 or 1 describes the tree of free pages, and that of the records
+_NODE = struct.Struct("<HHHH").unpack_from
 
 
 class LmdbFile:
@@ -54,17 +55,28 @@ class LmdbFile:
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
         """(key, value) of every record."""
-        for key, node, flags, size in self._leaves(self._trees[1]):
-            if flags & SEVERAL:
-                self._fail(f"its key {key!r} has several values, which Caffe's databases do not")
-            yield key, self._large(node, size) if flags & BIG else node
+        ahead = _Ahead(self._read)
+        for number, page, places in self._leaves(self._trees[1], ahead.read):
+            last = len(page)
+            for place in places:  # what a record costs is spent here: what is usual comes first, and without a call
+                low, high, flags, length = _NODE(page, place)
+                size, begin = low | high << 16, place + 8 + length
+                if not flags and begin + size <= last:
+                    yield page[place + 8 : begin], page[begin : begin + size]
+                elif flags == BIG and begin + 8 <= last:
+                    yield page[place + 8 : begin], ahead.read(self._place(page[begin : begin + 8], size), size)
+                else:
+                    key, *_ = self._record(page, place, number)
+                    self._fail(f"its key {key!r} has several values, which Caffe's databases do not")
 
     def check(self):
         """CaffeError where a page that describes records or free pages is damaged. Values are not read."""
         for tree in self._trees:
-            for _, node, flags, size in self._leaves(tree):
-                if flags & BIG and self._place(node, size) + size > self._size():
-                    self._fail("it is cut off")
+            for number, page, places in self._leaves(tree, _Ahead(self._read).read):
+                for place in places:
+                    _, node, flags, size = self._record(page, place, number)
+                    if flags & BIG and self._place(node, size) + size > self._size():
+                        self._fail("it is cut off")
 
     def _meta(self, at):
         head = self._read(at, 152)
@@ -75,8 +87,8 @@ class LmdbFile:
             self._fail("one of its first two pages is none")
         return head
 
-    def _leaves(self, tree):
-        """(key, value or number of its first page, flags, size of the value) of a tree's records."""
+    def _leaves(self, tree, read):
+        """(number, bytes, places of its records) of the pages at the bottom of a tree; read(at, size) of the file."""
         _, depth, branches, leaves, _, entries, root = tree
         if root == NO_PAGE:
             if entries:
@@ -90,50 +102,45 @@ class LmdbFile:
             pages += 1
             if pages > min(branches + leaves, self._size() // self._page_size):
                 self._fail(f"its tree has more pages than the {branches + leaves} that it tells of, or than there are")
-            page, flags, places = self._page(number)
+            page, flags, places = self._page(number, read)
             if flags & (BRANCH | LEAF) != (LEAF if level == depth else BRANCH):
                 self._fail(f"page {number} is of another kind than its place in the tree")
             if flags & BRANCH:
-                below = [self._child(page, place, number) for place in places]
+                below = [self._child(page, place) for place in places]
                 waiting += [(child, level + 1) for child in reversed(below)]
                 continue
             found += len(places)
             if found > entries:
                 self._fail(f"it holds more records than the {entries} that it tells of")
-            for place in places:
-                yield self._record(page, place, number)
+            yield number, page, places
         if found != entries:
             self._fail(f"it holds {found} records, and says {entries}")
 
-    def _page(self, number):
-        """(bytes, flags, places of its nodes) of a page."""
+    def _page(self, number, read):
+        """(bytes, flags, places of its nodes) of a page; every node begins in it."""
         if not 2 <= number <= self._last_page:
             self._fail(f"it points to page {number} of {self._last_page + 1}")
-        page = self._read(number * self._page_size, self._page_size)
+        page = read(number * self._page_size, self._page_size)
         itself, _, flags, end = struct.unpack_from("<QHHH", page)
         if itself != number or not HEAD <= end <= self._page_size or end % 2:
             self._fail(f"page {number} is damaged")
-        return page, flags, struct.unpack_from(f"<{(end - HEAD) // 2}H", page, HEAD)
+        places = struct.unpack_from(f"<{(end - HEAD) // 2}H", page, HEAD)
+        if places and (min(places) < HEAD or max(places) + 8 > len(page)):
+            self._fail(f"page {number} is damaged")
+        return page, flags, places
 
-    def _child(self, page, place, number):
-        low, middle, high = self._unpack("<HHH", page, place, number)
+    def _child(self, page, place):
+        low, middle, high = struct.unpack_from("<HHH", page, place)
         return low | middle << 16 | high << 32
 
     def _record(self, page, place, number):
-        low, high, flags, length = self._unpack("<HHHH", page, place, number)
+        """(key, value or number of its first page, flags, size of the value)"""
+        low, high, flags, length = _NODE(page, place)
         size, begin = low | high << 16, place + 8 + length
         end = begin + (8 if flags & BIG else size)
         if end > len(page):
             self._fail(f"page {number} is damaged")
         return page[place + 8 : begin], page[begin:end], flags, size
-
-    def _unpack(self, form, page, place, number):
-        if place < HEAD or place + 8 > len(page):
-            self._fail(f"page {number} is damaged")
-        return struct.unpack_from(form, page, place)
-
-    def _large(self, node, size):
-        return self._read(self._place(node, size), size)
 
     def _place(self, node, size):
         """Where a large value lies in the file."""
@@ -143,13 +150,14 @@ class LmdbFile:
             self._fail(f"it points to {size} bytes from page {number} of {self._last_page + 1} on")
         return number * self._page_size + HEAD
 
-    def _read(self, at, size):
+    def _read(self, at, size, at_most=0):
+        """`size` bytes of the file, or up to `at_most` where it has more."""
         found = b""
         try:
-            if at + size <= self._size():
+            if at + size <= self._size():  # else `read` would ask for memory that a lie demands
                 with self._reading:
                     self._file.seek(at)
-                    found = self._file.read(size)
+                    found = self._file.read(max(size, at_most))
         except OSError as e:
             raise CaffeError(f"{self._name}: {e.strerror}") from e
         if len(found) < size:
@@ -161,3 +169,24 @@ class LmdbFile:
 
     def _fail(self, why):
         raise CaffeError(f"{self._name}: {why}; the file is damaged, or was written to meanwhile: make it anew")
+
+
+class _Ahead:
+    """read(at, size) of a file of which `read` reads a part: the more at a time, the longer its parts come in order."""
+
+    LEAST, MOST = 2**14, 2**18  # bytes: larger parts are not worth a copy
+
+    def __init__(self, read):
+        self._from = read
+        self._at, self._held, self._next = 0, b"", self.LEAST
+
+    def read(self, at, size):
+        begin, end = at - self._at, at - self._at + size
+        if 0 <= begin and end <= len(self._held):
+            return self._held[begin:end]
+        if size > self.MOST // 4:
+            return self._from(at, size)
+        in_order = 0 <= begin <= len(self._held) + self.LEAST
+        self._next = min(2 * self._next, self.MOST) if in_order else self.LEAST
+        self._at, self._held = at, self._from(at, size, max(size, self._next))
+        return self._held[:size]

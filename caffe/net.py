@@ -1,5 +1,6 @@
 """Net: a net as pycaffe shows it (Caffe: net.hpp; pycaffe: pycaffe.py)."""
 
+import os
 from collections import OrderedDict
 
 import numpy as np
@@ -9,7 +10,7 @@ from caffe import net_build, weights
 from caffe.blob import Blob
 from caffe.errors import CaffeError, NotPickled
 from caffe.executor import Executor
-from caffe.layer import Layer
+from caffe.layer import TEST, TRAIN, Layer
 from caffe.proto import caffe_pb2
 from caffe.random import Seeds, next_seed
 from caffe.read import read_net_file
@@ -22,29 +23,20 @@ class Net(NotPickled):
     `phase` is caffe.TRAIN or caffe.TEST; `weights` a .caffemodel (or .h5) to copy by layer name.
     """
 
+    call = "call it as caffe.Net(network_file, phase, level=0, stages=None, weights=None)"
     instead = "net.save(file) writes its weights, and caffe.Net(prototxt, phase, weights=file) makes it again"
 
     def __init__(self, network_file, *given, level=0, stages=None, weights=None, phase=None):
-        args = list(given)
-        if args and isinstance(args[0], (str, bytes)):  # the old order
-            weights = args.pop(0)
-        if args:
-            phase, *args = args
-        if args:
-            level, *args = args
-        if args:
-            stages, *args = args
-        if args:
-            weights, *args = args
-        if args or phase is None:
-            raise TypeError("Net(network_file, phase, level=0, stages=None, weights=None)")
-        param = read_net_file(str(network_file))
-        param.state.phase = phase
-        param.state.level = level
-        param.state.stage.extend(stages or [])
+        old = bool(given) and isinstance(given[0], (str, bytes, os.PathLike))
+        order = ("weights", "phase", "level", "stages") if old else ("phase", "level", "stages", "weights")
+        if len(given) > len(order):
+            raise TypeError(f"too many arguments, {1 + len(given)}; {self.call}")
+        options = dict(phase=phase, level=level, stages=stages, weights=weights) | dict(zip(order, given))
+        param = read_net_file(_path(network_file, "network_file"))
+        param.state.MergeFrom(_state(self.call, options["phase"], options["level"], options["stages"]))
         self._build(param)
-        if weights is not None:
-            self.copy_from(weights)
+        if options["weights"] is not None:
+            self.copy_from(options["weights"])
 
     @classmethod
     def from_proto(cls, param: caffe_pb2.NetParameter, seed=None) -> "Net":
@@ -108,6 +100,7 @@ class Net(NotPickled):
             weights.update((self.wiring.names[i], weight) for i, weight in zip(node.top_ids, node.loss_weights))
         return weights
 
+    _blob_loss_weights = property(lambda self: list(self.blob_loss_weights.values()))
     _layer_names = property(lambda self: [node.name for node in self.nodes])
     _blob_names = property(lambda self: list(self.wiring.names))
     _blobs = property(lambda self: list(self.wiring.blobs))
@@ -150,7 +143,7 @@ class Net(NotPickled):
         """
         first = 0 if start is None else self._layer_index(start)
         last = None if end is None else self._layer_index(end)
-        names = {*(self.outputs if end is None else self.top_names[end]), *(blobs or [])}
+        names = {*(self.outputs if end is None else self.top_names[end]), *_names("blobs", blobs)}
         for blob, value in self._fed(kwargs, self.inputs, "Input blob", "inputs"):
             blob.data[...] = value
         self._forward(first, last)
@@ -168,7 +161,7 @@ class Net(NotPickled):
         """
         first = None if start is None else self._layer_index(start)
         last = 0 if end is None else self._layer_index(end)
-        names = {*(self.inputs if end is None else self.bottom_names[end]), *(diffs or [])}
+        names = {*(self.inputs if end is None else self.bottom_names[end]), *_names("diffs", diffs)}
         for blob, value in self._fed(kwargs, self.outputs, "Top diff", "outputs"):
             blob.diff[...] = value
         self._backward(first, last)
@@ -200,38 +193,42 @@ class Net(NotPickled):
 
     def forward_all(self, blobs=None, **kwargs):
         """Run `forward` in batches over arrays of any length; {blob name: array of that length}."""
+        if not kwargs:
+            raise TypeError(f"forward_all wants an array for each input of the net: {', '.join(self.inputs)}")
         all_outs: dict[str, list] = {out: [] for out in set(self.outputs) | set(blobs or [])}
         for batch in self._batch(kwargs):
             outs = self.forward(blobs=blobs, **batch)
             for name, value in outs.items():
-                all_outs[name].extend(value.copy())
+                all_outs[name].extend(_items(name, value))
         count = len(next(iter(kwargs.values())))
         return {name: np.asarray(value)[:count] for name, value in all_outs.items()}
 
     def forward_backward_all(self, blobs=None, diffs=None, **kwargs):
         """`forward` and `backward` in batches; ({blob name: data}, {blob name: diff})."""
         given = {name: kwargs[name] for name in set(self.inputs) & set(kwargs)}
+        if not given:
+            raise TypeError(f"forward_backward_all wants an array for each input of the net: {', '.join(self.inputs)}")
         given_diffs = {name: kwargs[name] for name in set(self.outputs) & set(kwargs)}
         outs: dict[str, list] = {}
         grads: dict[str, list] = {}
         for batch, batch_diffs in zip(self._batch(given), self._batch(given_diffs) if given_diffs else _forever({})):
             for name, value in self.forward(blobs=blobs, **batch).items():
-                outs.setdefault(name, []).extend(value.copy())
+                outs.setdefault(name, []).extend(_items(name, value))
             for name, value in self.backward(diffs=diffs, **batch_diffs).items():
-                grads.setdefault(name, []).extend(value.copy())
+                grads.setdefault(name, []).extend(_items(name, value))
         count = len(next(iter(given.values())))
         cut = lambda table: {name: np.asarray(value)[:count] for name, value in table.items()}  # noqa: E731
         return cut(outs), cut(grads)
 
     def _batch(self, arrays):
-        """Cut arrays into batches of the net's size; the last is padded with its own first item."""
+        """Cut arrays into batches of the net's size; the last is padded with zeros."""
         count = len(next(iter(arrays.values())))
         size = next(iter(self.blobs.values())).shape[0]
         for begin in range(0, count, size):
             batch = {name: np.asarray(value[begin : begin + size]) for name, value in arrays.items()}
             missing = size - len(next(iter(batch.values())))
             if missing:
-                batch = {n: np.concatenate([v, np.repeat(v[:1], missing, 0)]) for n, v in batch.items()}
+                batch = {n: np.concatenate([v, np.zeros((missing, *v.shape[1:]), v.dtype)]) for n, v in batch.items()}
             yield batch
 
     def set_input_arrays(self, data, labels):
@@ -245,8 +242,9 @@ class Net(NotPickled):
 
     def copy_from(self, path):
         """Copy weights by layer name from a .caffemodel, or from HDF5 when the name ends in .h5."""
-        weights.copy_from(self, str(path))
-        self.loaded_from.append(str(path))
+        path = _path(path, "weights")
+        weights.copy_from(self, path)
+        self.loaded_from.append(path)
 
     def save(self, path, write_diff=False):
         """Write all layers and their weights as a .caffemodel (binary NetParameter)."""
@@ -261,6 +259,8 @@ class Net(NotPickled):
 
     def share_with(self, other):
         """Use the parameters of the layers of the same names in `other` (the same memory)."""
+        if not isinstance(other, Net):
+            raise TypeError(f"share_with wants a caffe.Net, not {other!r}")
         own = {node.name: node for node in reversed(self.nodes)}
         for theirs in other.nodes:
             if theirs.name not in own:
@@ -317,6 +317,23 @@ class Net(NotPickled):
         return self._layer_names.index(name)
 
 
+def _path(given, argument):
+    if not isinstance(given, (str, bytes, os.PathLike)):
+        raise TypeError(f"{argument} is {given!r}; wanted the path of a file")
+    return os.fsdecode(given)
+
+
+def _state(call, phase, level, stages):
+    """A NetState of what `Net` was called with."""
+    if phase not in (TRAIN, TEST):
+        raise TypeError(f"phase is {phase!r}; wanted caffe.TRAIN or caffe.TEST; {call}")
+    if isinstance(level, (str, bytes, os.PathLike)):
+        raise TypeError(f"level is {level!r}; wanted a number, and weights by their name: weights={str(level)!r}")
+    if isinstance(stages, str):
+        raise TypeError(f"stages is {stages!r}; wanted a list of names, as in [{stages!r}]")
+    return caffe_pb2.NetState(phase=caffe_pb2.Phase.Name(phase), level=int(level), stage=stages or [])
+
+
 class _Table(OrderedDict):
     """What a net has, by name. What is there stays there: its values are written, not replaced."""
 
@@ -334,6 +351,22 @@ class _Table(OrderedDict):
             f"net.{self._called}[{name!r}] cannot be replaced by this {type(value).__name__}; "
             "write into what is there: .data[...] = values"
         )
+
+
+def _names(argument, given):
+    """The names of blobs that are given as a list."""
+    if isinstance(given, str) or (given is not None and not all(isinstance(name, str) for name in given)):
+        told = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
+        raise TypeError(
+            f"{argument} is {told}; wanted a list of names of blobs (arrays are given by name, as in data=...)"
+        )
+    return given or []
+
+
+def _items(name, array):
+    if not array.ndim:
+        raise CaffeError(f"'{name}' is one number for a whole batch, not one for each item; use net.forward() for it")
+    return array.copy()
 
 
 def _forever(value):

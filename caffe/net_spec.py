@@ -49,13 +49,20 @@ def assign_proto(proto, name, value):
     if hasattr(target, "extend"):  # a repeated field
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if field.message_type is None:
-                target.append(item)
+                _assign(field, target.append, item)
             else:
                 _assign_message(target.add(), item)
     elif field.message_type is not None:
         _assign_message(target, value)
     else:
-        setattr(proto, name, value)
+        _assign(field, lambda value: setattr(proto, name, value), value)
+
+
+def _assign(field, put, value):
+    try:
+        put(value)
+    except (TypeError, ValueError) as e:
+        raise type(e)(f"{field.containing_type.name}.{field.name} is {value!r}: {e}") from None
 
 
 def _in_our_words(proto, name, value):

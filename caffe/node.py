@@ -3,7 +3,7 @@
 from bisect import bisect
 from dataclasses import dataclass, field
 
-from caffe.blob import Blob
+from caffe.blob import Blob, Memory
 from caffe.builtin_layer import BuiltinLayer, Duty
 from caffe.layer import Layer
 from caffe.proto import caffe_pb2
@@ -29,6 +29,7 @@ class Node:
     last_reads: list[Blob] = field(default_factory=list)  # blobs that no later layer reads
     reshaped_for: list[tuple] = field(default_factory=list)  # shapes of the bottoms at the last reshape
     fresh: bool = False  # no forward pass has changed the bottoms since the layer's own
+    marks: list = field(default_factory=list)  # of the memories of bottoms and tops at that time
 
     def __post_init__(self):
         self.name, self.type = self.param.name, self.param.type
@@ -59,6 +60,16 @@ class Node:
         self.layer.reshape(self.bottoms, self.tops)
         self.reshaped_for = [b.shape for b in self.bottoms]
         self.fill_loss_weights()
+
+    def settle(self):
+        """The layer's forward pass is over: note which values it was of, for `written`, where they are kept."""
+        self.fresh = True
+        if self.duty.backward and self.duty.keep:
+            self.marks = [(blob.memory, blob.memory.mark()) for blob in (*self.bottoms, *self.tops)]
+
+    def written(self) -> list[Memory]:
+        """Memories of bottoms and tops that users may have written into since then."""
+        return [memory for memory, mark in self.marks if memory.touched(mark)]
 
     def fill_loss_weights(self):
         """A top with a loss weight carries it in its diff; layers take their gradient's scale from there."""

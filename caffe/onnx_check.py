@@ -118,8 +118,10 @@ class Comparison:
                 self._fail(worst)
 
     def _fail(self, apart):
-        raise CaffeError(f"onnxruntime differs from the net by {apart:.1e} of the largest value, more than "
-                         f"{LARGEST_DIFFERENCE:.0e} and than rounding explains")  # fmt: skip
+        raise CaffeError(
+            f"onnxruntime differs from the net by {apart:.1e} of the largest value, more than "
+            f"{LARGEST_DIFFERENCE:.0e} and than rounding explains"
+        )
 
     def _random(self, net, rng):
         fed = {name: rng.uniform(-127.5, 127.5, net.blobs[name].shape).astype(np.float32) for name in net.inputs}

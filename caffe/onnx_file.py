@@ -49,8 +49,10 @@ def to_onnx(model, weights, path, outputs=None) -> float:
         made = {name for _, _, tops, _ in module._steps for name in tops}
         module.outputs = outputs = [name for name in module.outputs if name in made]
     if both := set(module.outputs).intersection(module.inputs):
-        raise CaffeError(f"{model}: blob '{both.pop()}' is an input and an output, which have two names in ONNX; "
-                         "give the layer that works in place a top of its own")  # fmt: skip
+        raise CaffeError(
+            f"{model}: blob '{both.pop()}' is an input and an output, which have two names in ONNX; "
+            "give the layer that works in place a top of its own"
+        )
     with atomic_path(path) as temporary:
         try:
             return _written(any_batch(param), weights, temporary, outputs, True)
@@ -110,8 +112,10 @@ def any_batch(param):
         if layer.type != "Slice" or layer.slice_param.axis != 0 or not points:
             continue
         if points != [points[0] * (i + 1) for i in range(len(points))]:
-            raise CaffeError(f"layer '{layer.name}' cuts the batch at {points}; only equal parts can be exported "
-                             "for batches of any size")  # fmt: skip
+            raise CaffeError(
+                f"layer '{layer.name}' cuts the batch at {points}; only equal parts can be exported "
+                "for batches of any size"
+            )
         del layer.slice_param.slice_point[:]
     return changed
 
@@ -132,9 +136,17 @@ def _export(module, inputs, path, free):
         try:
             torch.backends.cudnn.allow_tf32 = False  # read by this name, which torch refuses once newer ones were set
             torch.onnx.export(
-                module, inputs, path, input_names=module.inputs, output_names=module.outputs, dynamic_shapes=free,
-                external_data=False, dynamo=True, verbose=False, custom_translation_table=_translations(),
-            )  # fmt: skip
+                module,
+                inputs,
+                path,
+                input_names=module.inputs,
+                output_names=module.outputs,
+                dynamic_shapes=free,
+                external_data=False,
+                dynamo=True,
+                verbose=False,
+                custom_translation_table=_translations(),
+            )
         except torch.onnx.OnnxExporterError as e:
             cause: BaseException | None = e
             while cause and not isinstance(cause, CaffeError):

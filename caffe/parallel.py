@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 
@@ -19,7 +20,8 @@ from caffe import ranks
 from caffe.errors import CaffeError
 
 # Not `-m caffe`: that looks for modules in the current folder first, and would run a stranger's caffe.py.
-START = "import sys; sys.path[:] = filter(None, sys.path); from caffe.cli import main; sys.exit(main())"
+START = """import sys; sys.path[:] = filter(None, sys.path)
+from caffe import cli, parallel; parallel.follow({}); sys.exit(cli.main())"""
 
 
 def launch(ordinals, arguments) -> int:
@@ -39,7 +41,7 @@ def launch(ordinals, arguments) -> int:
             MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(port),
         )
-        command = [sys.executable, "-c", START, *arguments]
+        command = [sys.executable, "-c", START.format(os.getpid()), *arguments]
         children.append(subprocess.Popen(command, env=environment, start_new_session=True))
 
     def pass_on(number, _):
@@ -68,6 +70,17 @@ def launch(ordinals, arguments) -> int:
         if all(s == 0 for s in states):
             return 0
         time.sleep(0.1)
+
+
+def follow(launcher):
+    """End with the process of that number: killed outright, it cannot stop those that it started."""
+
+    def watch():
+        while os.getppid() == launcher:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def join(address=None) -> None:
@@ -112,8 +125,7 @@ class Averaging:
         self.dist = dist
         self.blobs = [b for b, lr in zip(solver.net.learnable_params, solver.net.params_lr) if lr]
         patient = timedelta(days=7)  # the others wait while rank 0 tests; a dead one is told of by its connection
-        self.gradients = dist.new_group(timeout=patient)
-        self.control = dist.new_group(backend="gloo", timeout=patient)  # small host messages, beside the gradients'
+        self._guard(lambda: self._make_groups(patient))
         started: list = [None] * ranks.solver_count()
         self._guard(lambda: dist.all_gather_object(started, solver.iter, group=self.control))
         if len(set(started)) > 1:
@@ -127,6 +139,10 @@ class Averaging:
         solver.add_callback(lambda: None, self.average)
         own_request = solver.action_function
         solver.set_action_function(lambda: self.agree(own_request()))
+
+    def _make_groups(self, patient):
+        self.gradients = self.dist.new_group(timeout=patient)
+        self.control = self.dist.new_group(backend="gloo", timeout=patient)  # small messages of the host
 
     def average(self):
         """Replace every gradient by its mean over the ranks, in one message."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+HAS_MKLDNN = torch.backends.mkldnn.is_available()
+
 
 class Prepared:
     """Something made of blobs, kept while their values surely stay the same."""
@@ -15,31 +17,31 @@ class Prepared:
     def __init__(self):
         self._stamps: list[tuple] = []  # of the blobs' memories; none: nothing is kept
         self._also: Any = None
-        self._made: Any = None
+        self.kept: Any = None
 
     def get(self, blobs, also, make):
         """What `make()` has given for these blobs, and for an equal `also`; made now where anything may differ."""
-        memories = [blob.memory for blob in blobs]
-        if not self._stands(memories, also):
-            self._stamps, self._made = [], None  # gone before there is another one
-            stamps = [(memory, memory.stamp()) for memory in memories]
+        if not self._stands(blobs, also):
+            self._stamps, self.kept = [], None  # gone before there is another one
+            stamps = [(blob.memory, blob.memory.stamp()) for blob in blobs]
             made = make()
             if any(stamp is None for _, stamp in stamps):
                 return made
-            self._stamps, self._also, self._made = stamps, also, made
-        return self._made
+            self._stamps, self._also, self.kept = stamps, also, made
+        return self.kept
 
-    def _stands(self, memories, also):
-        return (
-            len(self._stamps) == len(memories) > 0
-            and self._also == also
-            and all(m is then and m.stands(stamp) for m, (then, stamp) in zip(memories, self._stamps))
-        )
+    def _stands(self, blobs, also):
+        if not len(self._stamps) == len(blobs) > 0 or self._also != also:
+            return False
+        for blob, (memory, stamp) in zip(blobs, self._stamps):
+            if blob.memory is not memory or not memory.stands(stamp):
+                return False
+        return True
 
 
 def available(x) -> bool:
     """Whether this torch computes with oneDNN on the CPU, and `x` has values for it."""
-    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled) and x.numel() > 0
+    return HAS_MKLDNN and bool(torch.backends.mkldnn.enabled) and x.numel() > 0
 
 
 def convolution(weight, bias, shape, stride, pad, dilation, group, relu=False):

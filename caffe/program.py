@@ -1,6 +1,6 @@
 """How a command of ours begins and ends, whatever the moment at which Ctrl-C comes: no traceback, exit status 130.
 
-While a command imports what it needs, it ends at once (`guard`). Afterwards it ends as an exception, so that what is
+While a command imports what it needs, it ends at once (`guard`). Otherwise it ends as an exception, so that what is
 half written goes (`run`); where nobody would hear of the exception, in a destructor for instance, at once again: what
 is written whole survives a kill. In the background of a shell, where Ctrl-C is ignored, that stays so.
 
@@ -15,8 +15,8 @@ import signal
 import sys
 
 STATUS = 130  # as a shell shows an interrupted command
-COMMANDS = ("caffe", "convert_imageset", "compute_image_mean", "extract_features", "classify", "parse_log",
-            "upgrade_net_proto_text", "upgrade_net_proto_binary", "upgrade_solver_proto_text")  # fmt: skip
+COMMANDS = {"caffe", "convert_imageset", "compute_image_mean", "extract_features", "classify", "parse_log"}
+COMMANDS |= {"upgrade_net_proto_text", "upgrade_net_proto_binary", "upgrade_solver_proto_text"}
 
 
 def guard(name: str = "__main__") -> None:
@@ -35,8 +35,8 @@ def run(main):
     owner, before = os.getpid(), sys.unraisablehook
     told: list[bool] = []
 
-    def interrupt(*_):
-        if told or os.getpid() != owner:  # pressed twice; or this is a worker that has not begun
+    def interrupt(_, frame):
+        if told or os.getpid() != owner or _importing(frame):  # pressed twice; or a worker that has not begun
             _end()
         told.append(True)
         raise KeyboardInterrupt
@@ -89,6 +89,13 @@ def listen():
 
 def _ignored():
     return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def _importing(frame):
+    """Whether a module is imported meanwhile: one in C makes of an exception what it likes, and prints it."""
+    while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 def _end(*_):

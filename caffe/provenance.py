@@ -2,14 +2,12 @@
 
 import os
 import platform
-import subprocess
 import time
 from importlib import metadata
-from pathlib import Path
 
 from caffe import glog as log
+from caffe.revision import commit
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("gaitnet-caffe", "torch", "numpy", "opencv-python-headless", "protobuf", "h5py")  # the first is this one
 
 
@@ -27,13 +25,6 @@ def log_header(command: str, seed: int | None = None) -> None:
     for what, text in told.items():
         if text:
             log.info("provenance.py:1", f"{what}: {text}")
-
-
-def commit() -> str:
-    """The commit checked out around this package, with "+changes" when tracked files differ; "" outside a clone."""
-    if _git("rev-parse", "--show-toplevel") != str(ROOT):
-        return ""  # no clone, or installed somewhere inside another project's
-    return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def versions() -> str:
@@ -54,13 +45,3 @@ def device() -> str:
     where = device.current
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine()
     return f"{where} ({name}), {torch.get_num_threads()} CPU threads"
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -29,25 +29,32 @@ def make_python_layer(param):
             f"layer '{param.name}' wants Python module '{module_name}', which is not allowed here "
             f"(allowed: {', '.join(sorted(_allowed)) or 'none'})"
         )
-    if "" in module_name.split("."):
-        raise PythonLayerError(f"layer '{param.name}': module is '{module_name}'; wanted the name of a Python module")
+    where = f"layer '{param.name}': "
+    module = import_module(module_name, where, fork_words.PYTHON_LAYERS.get(module_name, ""))
+    cls = getattr(module, layer_name, None)
+    if cls is None:
+        raise PythonLayerError(f"{where}module '{module_name}' has no layer '{layer_name}'")
+    if not (isinstance(cls, type) and issubclass(cls, Layer)):
+        raise PythonLayerError(f"{where}{module_name}.{layer_name} is not a caffe.Layer")
+    return cls(param)
+
+
+def import_module(name, where, instead=""):
+    """The module `name` of a user's, which may lie in the current folder; errors begin with `where`, and tell of what
+    can be done `instead`."""
+    if "" in name.split("."):
+        raise PythonLayerError(f"{where}module is '{name}'; wanted the name of a Python module")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as embedded Python finds modules beside the prototxt
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(name)
     except ImportError as e:
-        instead = fork_words.PYTHON_LAYERS.get(module_name, "")
-        raise PythonLayerError(
-            f"layer '{param.name}': cannot import Python module '{module_name}' ({e}); is its folder in PYTHONPATH?"
-            + (f" Or {instead}" if instead else "")
-        ) from e
+        own = e.name is None or f"{name}.".startswith(f"{e.name}.")  # not one that it imports in turn
+        advice = "is its folder in PYTHONPATH?" if own else f"install {e.name}, or leave it out there."
+        told = f"{where}cannot import Python module '{name}' ({e}); {advice}"
+        raise PythonLayerError(told + (f" Or {instead}" if instead else "")) from e
+    except SyntaxError as e:
+        told = f"{where}Python module '{name}' is no Python 3 ({e}); for Python 2 code see docs/FROM_BVLC.md"
+        raise PythonLayerError(told) from e
     except SystemExit as e:  # a script; its status would pass for that of the command
-        raise PythonLayerError(
-            f"layer '{param.name}': Python module '{module_name}' ends the program ({e!r}); is it a script?"
-        ) from e
-    cls = getattr(module, layer_name, None)
-    if cls is None:
-        raise PythonLayerError(f"layer '{param.name}': module '{module_name}' has no layer '{layer_name}'")
-    if not (isinstance(cls, type) and issubclass(cls, Layer)):
-        raise PythonLayerError(f"layer '{param.name}': {module_name}.{layer_name} is not a caffe.Layer")
-    return cls(param)
+        raise PythonLayerError(f"{where}Python module '{name}' ends the program ({e!r}); is it a script?") from e

@@ -79,6 +79,8 @@ def _older(path):
 
 def restore(solver, path):
     """Bring `solver` to the state in the file `path`: weights, history, iteration, random numbers."""
+    if path.endswith((".caffemodel", ".caffemodel.h5")):
+        raise CaffeError(f"{path}: weights alone are no state to go on from; give them as weights, or a .solverstate")
     state, history = (_read_state_hdf5 if path.endswith(".h5") else _read_state)(solver, path)
     if state.iter < 0:
         raise CaffeError(f"{path}: says that it is of iteration {state.iter}; it is damaged")

@@ -46,8 +46,8 @@ class Solver(NotPickled):
         self.iter = 0
         self.current_step = 0
         self.seed = param.random_seed if param.random_seed >= 0 else next_seed()
-        self.net = _train_net(param, mix(self.seed, "train"))
-        self.test_nets = _test_nets(param, self.seed)
+        self._net = _train_net(param, mix(self.seed, "train"))
+        self._test_nets = _test_nets(param, self.seed)
         log.info("solver.cpp:57", "Solver scaffolding done.")
         self.update = Update(param, self.net, self.type)
         self.iteration = Iteration(self.net, self.update, param.iter_size)
@@ -59,6 +59,9 @@ class Solver(NotPickled):
         self._losses = []
         self.smoothed_loss = 0.0
         self._clock, self._clock_iter = time.monotonic(), 0
+
+    net = property(lambda self: self._net)
+    test_nets = property(lambda self: self._test_nets)
 
     # ---- training
 
@@ -241,7 +244,7 @@ class Solver(NotPickled):
             measured.add(net)
         net.executor.forget()  # training changes the parameters before the next test
         if self.param.test_compute_loss:
-            log.info("solver.cpp:396", f"Test loss: {log.number(loss / passes)}")
+            log.info("solver.cpp:396", f"Test loss: {log.number(loss / passes if passes else math.nan)}")
         means = measured.means()
         for observer in self._observers:
             observer.on_test(self, index, [(name, mean) for name, _, mean in means])
@@ -316,8 +319,8 @@ class Solver(NotPickled):
             raise CaffeError("average_loss should be non-negative.")
         if param.iter_size < 1:
             raise CaffeError(f"iter_size must be at least 1, not {param.iter_size}")
-        if any(passes < 1 for passes in param.test_iter):
-            raise CaffeError(f"test_iter must be at least 1, not {min(param.test_iter)}")
+        if any(passes < 0 for passes in param.test_iter):
+            raise CaffeError(f"test_iter must not be negative, as {min(param.test_iter)} is")
         prefix = param.snapshot_prefix
         if (param.snapshot or param.snapshot_after_train) and not os.access(os.path.dirname(prefix) or ".", os.W_OK):
             raise CaffeError(
@@ -347,28 +350,10 @@ class _Callback:
         self.on_start, self.on_gradients_ready = on_start, on_gradients_ready
 
 
-class SGDSolver(Solver):
-    type = "SGD"
-
-
-class NesterovSolver(Solver):
-    type = "Nesterov"
-
-
-class AdaGradSolver(Solver):
-    type = "AdaGrad"
-
-
-class RMSPropSolver(Solver):
-    type = "RMSProp"
-
-
-class AdaDeltaSolver(Solver):
-    type = "AdaDelta"
-
-
-class AdamSolver(Solver):
-    type = "Adam"
+SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver = (
+    type(f"{rule}Solver", (Solver,), {"type": rule, "__module__": __name__, "__doc__": f"A solver of the rule {rule}."})
+    for rule in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+)
 
 
 def get_solver(solver_file) -> Solver:

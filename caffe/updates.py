@@ -94,8 +94,10 @@ class Update:
 def _laid_out_like(weight, memory):
     """The values of `memory` in the order in which those of `weight` lie, unless somebody looks at them: the fused
     updates go by that order."""
-    if memory.tensor().stride() != weight.stride() and not memory.exposed:
-        memory.assign(torch.empty_like(weight).copy_(memory.tensor()))
+    values = memory.tensor()
+    if values.stride() == weight.stride() or memory.exposed:
+        return values
+    memory.assign(torch.empty_like(weight).copy_(values))
     return memory.tensor()
 
 
@@ -178,7 +180,7 @@ class AdaGrad(Rule):
     @staticmethod
     def check(param):
         if param.momentum:
-            raise CaffeError(f"Momentum cannot be used with AdaGrad (momentum is {param.momentum}, must be 0).")
+            raise CaffeError(f"Momentum cannot be used with AdaGrad (momentum is {param.momentum:g}, must be 0).")
 
     @staticmethod
     def update(param, g, history, rate):
@@ -192,9 +194,9 @@ class RMSProp(Rule):
     @staticmethod
     def check(param):
         if param.momentum:
-            raise CaffeError(f"Momentum cannot be used with RMSProp (momentum is {param.momentum}, must be 0).")
+            raise CaffeError(f"Momentum cannot be used with RMSProp (momentum is {param.momentum:g}, must be 0).")
         if not 0 <= param.rms_decay < 1:
-            raise CaffeError(f"rms_decay should lie between 0 and 1 (1 excluded), not {param.rms_decay}")
+            raise CaffeError(f"rms_decay should lie between 0 and 1 (1 excluded), not {param.rms_decay:g}")
 
     @staticmethod
     def update(param, g, history, rate):

@@ -77,7 +77,8 @@ def upgrade_net(net, name) -> bool:
     if any(_old_batch_norm(layer) for layer in net.layer):
         _log_attempt(77, "batch norm layers using deprecated params", name)
         for layer in filter(_old_batch_norm, net.layer):
-            del layer.param[:]
+            for spec in layer.param:  # names stay: layers share their statistics by them
+                spec.lr_mult = spec.decay_mult = 0
         _log_success(80, "batch norm layers using deprecated params")
     return complete
 

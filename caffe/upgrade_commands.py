@@ -16,52 +16,30 @@ from caffe.upgrade import upgrade_net, upgrade_solver
 @program.installed
 def net_text(argv=None) -> int:
     """upgrade_net_proto_text OLD.prototxt NEW.prototxt"""
-    return _run(
-        "upgrade_net_proto_text",
-        "prototxt",
-        caffe_pb2.NetParameter,
-        read_text,
-        upgrade_net,
-        lambda net: message_to_text(net).encode(),
-        argv,
-    )
+    return _run("upgrade_net_proto_text", caffe_pb2.NetParameter, upgrade_net, argv)
 
 
 @program.installed
 def net_binary(argv=None) -> int:
     """upgrade_net_proto_binary OLD.caffemodel NEW.caffemodel"""
-    return _run(
-        "upgrade_net_proto_binary",
-        "caffemodel",
-        caffe_pb2.NetParameter,
-        read_binary,
-        upgrade_net,
-        _without_checksum,
-        argv,
-    )
+    return _run("upgrade_net_proto_binary", caffe_pb2.NetParameter, upgrade_net, argv, binary=True)
 
 
 @program.installed
 def solver_text(argv=None) -> int:
     """upgrade_solver_proto_text OLD.prototxt NEW.prototxt"""
-    return _run(
-        "upgrade_solver_proto_text",
-        "prototxt",
-        caffe_pb2.SolverParameter,
-        read_text,
-        upgrade_solver,
-        lambda solver: message_to_text(solver).encode(),
-        argv,
-    )
+    return _run("upgrade_solver_proto_text", caffe_pb2.SolverParameter, upgrade_solver, argv)
 
 
-def _without_checksum(net):
-    net.ClearField("checksum")  # of the old file
-    return net.SerializeToString()
+def _bytes(message, binary):
+    if not binary:
+        return message_to_text(message).encode()
+    message.ClearField("checksum")  # of the old file
+    return message.SerializeToString()
 
 
-def _run(command, suffix, message_type, read, upgrade, to_bytes, argv):
-    kind = message_type.DESCRIPTOR.name
+def _run(command, message_type, upgrade, argv, binary=False):
+    kind, suffix = message_type.DESCRIPTOR.name, "caffemodel" if binary else "prototxt"
     parser = argparse.ArgumentParser(
         prog=command,
         description=f"Write a {kind} file in today's format. Example: {command} old.{suffix} new.{suffix}",
@@ -71,13 +49,13 @@ def _run(command, suffix, message_type, read, upgrade, to_bytes, argv):
     args = parser.parse_args(argv)
     init_log()
     try:
-        message = read(args.input, message_type)
+        message = (read_binary if binary else read_text)(args.input, message_type)
         before = message.SerializeToString(deterministic=True)
         complete = upgrade(message, args.input)
         if message.SerializeToString(deterministic=True) == before:
             info(f"{command}.cpp:48", f"File already in latest proto format: {args.input}")
         with atomic_path(args.output) as temporary, open(temporary, "wb") as f:
-            f.write(to_bytes(message))
+            f.write(_bytes(message, binary))
     except CaffeError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

@@ -1,12 +1,10 @@
 """Layer types of users: `@caffe.layer("Mish")` on a class with `compute`, in any module."""
 
-import importlib
-import os
-import sys
 from typing import Any
 
-from caffe.errors import CaffeError, PythonLayerError
+from caffe.errors import CaffeError
 from caffe.layer import REGISTRY, register
+from caffe.python_layer import import_module
 
 
 def layer(type_name, number=None, **declared):
@@ -70,16 +68,5 @@ def _options(extension):
 
 def load_layers(names):
     """Import the modules `names`, which declare layer types."""
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # as for Python layers
     for name in names:
-        if "" in name.split("."):
-            raise PythonLayerError(f"layers are wanted from '{name}'; wanted the name of a Python module")
-        try:
-            importlib.import_module(name)
-        except ImportError as e:
-            raise PythonLayerError(
-                f"cannot import the module of layers '{name}' ({e}); is its folder in PYTHONPATH?"
-            ) from e
-        except SystemExit as e:
-            raise PythonLayerError(f"the module of layers '{name}' ends the program ({e!r}); is it a script?") from e
+        import_module(name, "--layers: ")

@@ -3,12 +3,12 @@
 import hashlib
 import os
 import platform
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 from eval.runtime import BUNDLED, which_caffe
+from layers.bundled import revision
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("numpy", "scipy", "opencv-python-headless", "torch", "matplotlib")
@@ -43,15 +43,6 @@ def versions():
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             pass
-    if git("rev-parse", "--show-toplevel") == str(ROOT):
-        changes = git("status", "--porcelain", "--untracked-files=no")
-        found["commit"] = git("rev-parse", "HEAD") + ("+changes" if changes else "")
+    if commit := revision.commit():
+        found["commit"] = commit
     return found
-
-
-def git(*arguments):
-    try:
-        command = ["git", "--no-optional-locks", "-C", ROOT, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""

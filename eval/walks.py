@@ -135,6 +135,7 @@ def choose(source, frames, part):
     if part == "train":
         walks = [walk for walk in split.sequences(dataset, frames, split.training) if dataset.trains(walk)]
     else:
+        tell_who_is_missing(source, split)
         found = split.sequences(dataset, frames, split.test)
         walks = [walk for walk in found if used(dataset.protocol, walk)]
         tell(
@@ -145,9 +146,10 @@ def choose(source, frames, part):
         short = sorted({walk.path for walk in walks} - {walk.path for walk in long})
         print(f"left out: {len(short)} walks of fewer than {MIN_FRAMES} frames, first {short[0]}", file=sys.stderr)
     tell(hygiene.partial(dataset, frames, [walk.path for walk in long]), f"walks {hygiene.NO_WHOLE_PERSON}")
+    tell(hygiene.copies(frames, [walk.path for walk in long]), f"walks {hygiene.COPIES}")
     if source.gt_path:
         paths = [walk.path for walk in long]
-        hygiene.require_bright(frames, paths, source.gt_path)
+        hygiene.require_masks(frames, paths, source.gt_path)
         numbers = [(path, frames.length(path), frames.num_masks(path)) for path in paths]
         unequal = [f"{path} ({n} frames, {m} masks)" for path, n, m in numbers if n != m]
         tell(unequal, "walks have not as many masks as frames; a frame without a mask counts as empty")
@@ -159,6 +161,18 @@ def choose(source, frames, part):
             f"check --im-path and --train-num (now {source.train_num})"
         )
     return long
+
+
+def tell_who_is_missing(source, split):
+    """People whom the partition names, or the published split has, and who are not there."""
+    tell(split.absent, "ids of the partition are not there")
+    published = source.dataset.num_subjects - source.train_num
+    if not source.partition and len(split.test) != published:
+        print(
+            f"warning: {len(split.test)} people are tested, where {source.dataset.title} has {published} beside the "
+            f"{source.train_num} who train",
+            file=sys.stderr,
+        )
 
 
 def tell(names, what):

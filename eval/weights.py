@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # protobuf's wire types
+from layers.bundled import wire_format
+
 LAYERS = {100: (1, 7), 2: (4, 6)}  # field of NetParameter: in it, the fields of a layer's name and of its blobs
 DATA, DOUBLE_DATA, SHAPE = 5, 8, 7  # fields of BlobProto; 1..4 are num, channels, height, width of old files
 
@@ -128,40 +129,11 @@ def numbers_of(packed):
         return
     place = 0
     while place < len(packed):
-        number, place = varint(packed, place)
+        number, place = wire_format.varint(packed, place)
         yield number
 
 
 def fields_of(message):
     """(number, value) of every field of a message: an int for a varint, else a view of its bytes."""
-    place = 0
-    while place < len(message):
-        tag, place = varint(message, place)
-        kind = tag & 7
-        if kind == VARINT:
-            value, place = varint(message, place)
-            yield tag >> 3, value
-            continue
-        if kind == BYTES:
-            length, place = varint(message, place)
-        elif kind in (EIGHT_BYTES, FOUR_BYTES):
-            length = 8 if kind == EIGHT_BYTES else 4
-        else:
-            raise ValueError(f"a field of type {kind}")
-        if length > len(message) - place:
-            raise ValueError("it ends too early")
-        yield tag >> 3, message[place : place + length]
-        place += length
-
-
-def varint(message, place):
-    number = shift = 0
-    while True:
-        if place >= len(message) or shift > 63:
-            raise ValueError("it ends too early")
-        byte = message[place]
-        number |= (byte & 127) << shift
-        place += 1
-        shift += 7
-        if byte < 128:
-            return number, place
+    for field, kind, _, at, end in wire_format.fields(message):
+        yield field, wire_format.varint(message, at)[0] if kind == wire_format.NUMBER else message[at:end]

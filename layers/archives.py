@@ -6,17 +6,19 @@ parts count: tree, ids and file. What is there stays as it is, and archives that
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
 import shutil
 import tarfile
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from layers.bundled import whole
+from layers.bundled import load, whole
 from layers.datasets import data_root
 from layers.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, DataError
 from layers.names import folders, some
@@ -26,6 +28,8 @@ UNREADABLE = (".rar", ".7z", ".001", ".part")
 STAGING, INNER = ".unpacking", ".archives"  # the second in the first: archives out of archives
 RECORD = ".unpacked.json"  # in data/<folder>: {archive: [size, time of change]} of those that are done with
 DEEPEST = 4  # folders above the trees
+POLL = 0.2  # seconds
+INSIDE = 2  # archives that an archive may lie in: a download, im.zip, 001.zip
 LARGEST_IMAGE = 2**26  # bytes
 MOST_MEMBERS = 10**7
 SPARE = 2**30  # bytes of the disk that stay free
@@ -43,8 +47,37 @@ class Member:
 def settle(dataset, tell=print):
     """Bring data/<folder> of a `layers.datasets.Dataset` to have its two trees, whole.
 
-    tell: called with a sentence for each thing done. DataError: an archive that cannot be unpacked, or not safely."""
+    tell: called with a sentence for each thing done. Another process that does the same is waited for. DataError: an
+    archive that cannot be unpacked, or not safely."""
     home = data_root() / dataset.folder
+    with alone(home, tell):
+        settle_alone(home, dataset, tell)
+
+
+@contextlib.contextmanager
+def alone(home, tell):
+    """Only one process at a time unpacks into `home`; where nobody can write there is nobody to wait for."""
+    try:
+        locks = load("locks")
+    except ImportError:  # another Caffe's Python, without filelock
+        yield
+        return
+    with contextlib.ExitStack() as held:
+        for attempt in itertools.count():
+            try:
+                held.enter_context(locks.hold(home.with_name(f".{home.name}.lock")))
+            except locks.Held as e:
+                if not attempt:
+                    tell(f"{home}: process {e.process} is unpacking there; waiting for it")
+                time.sleep(POLL)
+                continue
+            except OSError:
+                pass
+            break
+        yield
+
+
+def settle_alone(home, dataset, tell):
     shutil.rmtree(home / STAGING, ignore_errors=True)  # of a run that was killed
     for tree in trees_of(dataset):
         link_deeper(home, tree, dataset, tell)
@@ -231,52 +264,52 @@ class Place:
         return not os.path.exists(there)
 
 
-def unpack(archive, place, tell, inner_path=None):
+def unpack(archive, place, tell, path=None, called=None, deep=0):
     """Write the images that `archive` has and the `place` lacks into the staging folder, and nothing else.
 
-    inner_path: of an archive that was in another one, its path there."""
-    staging = place.home / STAGING
-    above = above_members(inner_path or os.path.relpath(archive, place.home))
+    Of one that lay `deep` in others: its path below theirs, and what sentences call it."""
+    staging, called = place.home / STAGING, called or str(archive)
+    above = above_members(path or os.path.relpath(archive, place.home))
     try:
         with members_of(archive) as members:
             belong = [(m, path) for m in members if (path := path_of(m.name, above, place.dataset))]
             wanted = [(m, staging / path) for m, path in belong if place.lacks(path)]
-            inner = [] if inner_path else [m.name for m in members if m.name.lower().endswith(ARCHIVES)]
-            inside = {name: staging / INNER / safe for name in inner if (safe := safe_path(name))}
+            inner = [m.name for m in members if m.name.lower().endswith(ARCHIVES)] if deep < INSIDE else []
+            inside = {name: "/".join([*above, safe]) for name in inner if (safe := safe_path(name))}
             if not belong and not inside and members:
-                tell(nothing_in(archive, members, place.dataset))
-            wanted += [(m, inside[m.name]) for m in members if m.name in inside]
+                tell(nothing_in(called, members, place.dataset))
+            wanted += [(m, staging / INNER / inside[m.name]) for m in members if m.name in inside]
             size = sum(member.size for member, _ in wanted)
             whole.make_folder(place.home)
             free = shutil.disk_usage(place.home).free
             if size > free - SPARE:
-                raise DataError(f"{archive}: unpacks to {size} bytes, and the disk has {free} free; make room")
+                raise DataError(f"{called}: unpacks to {size} bytes, and the disk has {free} free; make room")
             if wanted:
-                tell(f"{archive}: unpacking {len(wanted)} files, {size / 2**20:.0f} MB")
+                tell(f"{called}: unpacking {len(wanted)} files, {size / 2**20:.0f} MB")
             for member, path in wanted:
                 if member.name not in inside and member.size > LARGEST_IMAGE:
-                    raise DataError(f"{archive}: {member.name} has {member.size} bytes, too many for an image")
+                    raise DataError(f"{called}: {member.name} has {member.size} bytes, too many for an image")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with member.open() as source, open(path, "wb") as target:
                     shutil.copyfileobj(source, target)
         for name, path in inside.items():
-            unpack(path, place, tell, "/".join([*above, name]))
-            path.unlink()
+            unpack(staging / INNER / path, place, tell, path, f"{called}: {name}", deep + 1)
+            (staging / INNER / path).unlink()
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError, OSError) as e:
         raise DataError(
-            f"{archive}: cannot be unpacked ({' '.join(str(e).split())}); is the download complete? Fetch it again, or "
+            f"{called}: cannot be unpacked ({' '.join(str(e).split())}); is the download complete? Fetch it again, or "
             f"unpack it yourself into {place.home}"
         ) from e
 
 
-def nothing_in(archive, members, dataset):
+def nothing_in(called, members, dataset):
     """A sentence on an archive that has nothing for the trees."""
     if any(member.name.lower().endswith(VIDEO_SUFFIXES) for member in members):
         how = f"unpack it yourself, and cut the people out: python tools/crop.py {dataset.name} --help"
-        return f"{archive}: holds videos, from which the person is to be cut out; {how}"
+        return f"{called}: holds videos, from which the person is to be cut out; {how}"
     wanted = "/".join(f"<{level}>" for level in dataset.tree)
     trees = " or ".join(trees_of(dataset))
-    return f"{archive}: holds no pictures {trees}/{wanted}/, but {some([m.name for m in members], 1)}; it is left alone"
+    return f"{called}: holds no pictures {trees}/{wanted}/, but {some([m.name for m in members], 1)}; it is left alone"
 
 
 def bring_in(place, tell):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 
-def _load(name) -> Any:
+def load(name) -> Any:
     path = Path(__file__).resolve().parent.parent / "caffe" / f"{name}.py"
     spec: Any = importlib.util.spec_from_file_location(f"layers._{name}", path)
     module = importlib.util.module_from_spec(spec)
@@ -13,5 +13,7 @@ def _load(name) -> Any:
     return module
 
 
-program = _load("program")
-whole = _load("whole")
+program = load("program")
+revision = load("revision")
+whole = load("whole")
+wire_format = load("wire_format")

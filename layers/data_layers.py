@@ -202,6 +202,8 @@ def training_sequences(params, frames):
     usable = hygiene.fit(frames, found, place)
     if doubtful := hygiene.partial(dataset, frames, [seq.path for seq in usable]):
         hygiene.warn(f"{place}: {len(doubtful)} sequences {hygiene.NO_WHOLE_PERSON}: {some(doubtful)}")
+    if same := hygiene.copies(frames, [seq.path for seq in usable]):
+        hygiene.warn(f"{place}: {len(same)} sequences {hygiene.COPIES}: {some(same)}")
     if not usable:
         first = f", first {found[0].path}: {frames.length(found[0].path)} frames, " if found else ""
         raise DataError(

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from layers.datasets import SIZE
-from layers.names import folders, is_noise
+from layers.names import folders, in_order, of_data
 
 PLANES = (4, SIZE, SIZE)  # B, G, R, mask
 MOST_BYTES, MOST_PIXELS = 2**28, 2**26  # of an image; a hundred bytes may claim to unpack to gigabytes
@@ -146,15 +146,14 @@ def require_length(name, found, start, n):
 
 
 def image_names(folder):
-    """Sorted file names of the images in `folder`.
+    """File names of the images in `folder`, in the order of their numbers.
 
     What `layers.names` calls noise is passed over; anything else that is no image raises DataError."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries]
+            names = in_order(of_data([entry.name for entry in entries]))
     except OSError as e:
         raise DataError(f"{folder}: cannot be listed ({e.strerror})") from e
-    names = sorted(name for name in names if not is_noise(name))
     for name in names:
         if not name.lower().endswith(IMAGE_SUFFIXES):
             raise DataError(

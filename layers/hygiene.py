@@ -15,7 +15,10 @@ from layers.frames import PLANES, DataError
 from layers.names import some
 
 BRIGHT = 128  # what the person is in a mask, at least; a net would learn masks of 1/255 without a word
+RIM = 0.75  # share of a mask's outermost pixels that are bright where it is inverted; around people none or few are
+COPIES = "have the same pictures as others, by which they are found; leave out all but one by --excluded"
 NO_WHOLE_PERSON = "may show no whole person in any frame; look at them, and leave them out by --excluded"
+INVERTED = "its masks are white around the person; wanted 0 there, and 255 where the person is: invert them"
 LOOKED_AT = 24  # sequences whose middle mask is read when training starts
 
 
@@ -31,7 +34,7 @@ def unfit(num_frames, num_masks):
 def fit(frames, sequences, place, log=None):
     """Those of the `sequences` that count; a warning for every reason why others do not, with their names.
 
-    DataError: masks are there but none bears a frame's name, or masks are dim, see `require_bright`. `place`: of the
+    DataError: masks are there but none bears a frame's name, or they show nobody, see `require_masks`. `place`: of the
     data, for the sentences."""
     left_out: dict[str, list] = {}
     kept = []
@@ -50,22 +53,50 @@ def fit(frames, sequences, place, log=None):
             f"{place}: {len(nameless)} sequences have masks, but none of a frame's name, first {nameless[0]}; "
             "a mask must be named as its frame is"
         )
-    require_bright(frames, [seq.path for seq in kept], place)
+    require_masks(frames, [seq.path for seq in kept], place)
     return kept
 
 
-def require_bright(frames, paths, place):
-    """DataError where masks are dim, such as those of 0 and 1; a few sequences, spread over all, are looked at."""
-    for i in np.unique(np.linspace(0, max(len(paths) - 1, 0), LOOKED_AT).astype(int)) if paths else ():
+def require_masks(frames, paths, place):
+    """DataError where masks are dim, such as those of 0 and 1, or most are inverted, or all are empty.
+
+    A few sequences, spread over all, are looked at."""
+    looked_at = [paths[i] for i in np.unique(np.linspace(0, max(len(paths) - 1, 0), LOOKED_AT).astype(int)) if paths]
+    masks = {}
+    for path in looked_at:
         planes = np.zeros((1, *PLANES), np.uint8)
         with contextlib.suppress(DataError):  # a broken file is told of when its turn comes
-            frames.read(paths[i], frames.length(paths[i]) // 2, planes)
-        if fault := dim(int(planes[0, 3].max())):
-            raise DataError(f"{place}: {paths[i]}: {fault}")
+            masks[path] = frames.read(path, frames.length(path) // 2, planes)[0, 3]
+    for path, mask in masks.items():
+        if fault := dim(int(mask.max())):
+            raise DataError(f"{place}: {path}: {fault}")
+    wrong = [path for path, mask in masks.items() if rim(mask) > RIM]
+    if len(wrong) > len(masks) / 2:
+        raise DataError(
+            f"{place}: {len(wrong)} of {len(masks)} masks looked at are wrong, first {wrong[0]}: {INVERTED}"
+        )
+    if masks and not any(mask.any() for mask in masks.values()):
+        raise DataError(
+            f"{place}: all {len(masks)} masks looked at are empty, first {next(iter(masks))}; wanted 255 where the "
+            "person is, in 8 bits"
+        )
+
+
+def mask_fault(masks):
+    """What is wrong with the masks of a walk, uint8 (F, H, W), or None. Empty ones are no fault of this kind."""
+    if not len(masks):
+        return None
+    inverted = np.median([rim(mask) for mask in masks]) > RIM
+    return INVERTED if inverted else dim(int(masks.max()))
+
+
+def rim(mask):
+    """The share of the outermost pixels of a mask uint8 (H, W) that are bright."""
+    return (np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]) >= BRIGHT).mean()
 
 
 def dim(brightest):
-    """What is wrong with masks whose brightest pixel is this, or None. Empty masks are no fault of this kind."""
+    """What is wrong with masks whose brightest pixel is this, or None."""
     if not 0 < brightest < BRIGHT:
         return None
     return (
@@ -96,6 +127,15 @@ def partial(dataset, frames, paths):
     root = Path(frames.im_path or frames.gt_path)  # of a pack: the tree that it was made from, which may be gone
     shapes = {path: shape.read_shape(root / path / shape.FILE) for path in paths}
     return [f"{path} ({why})" for path, why in sorted(shape.parts_of_people(shapes, dataset.tree).items())]
+
+
+def copies(frames, paths):
+    """Walks that have the same pictures, as "001/nm-01/090 = 001/nm-05/090"; a pack's checksums tell, trees do not."""
+    of: dict[tuple, list[str]] = {}
+    for path in paths if hasattr(frames, "sequences") else ():
+        entry = frames.sequences[path]
+        of.setdefault((entry["frames"], entry["crc32"]), []).append(path)
+    return [" = ".join(same) for same in of.values() if len(same) > 1]
 
 
 def _plain(path):

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from layers.frames import DataError, Folders, full_range, require_length, resize
-from layers.names import is_noise
+from layers.names import is_noise, of_data
 from layers.unpickle import UnsafePickleError, array_like, load_array
 
 SUFFIX = ".pkl"
@@ -29,8 +29,8 @@ OTHERS = ("-ratios",)
 def holds_pickles(root):
     """Is the first file below `root` a pickle? `root` may lack."""
     for folder, below, files in os.walk(root):
-        below[:] = sorted(name for name in below if not is_noise(name))
-        if seen := sorted(name for name in files if not is_noise(name)):
+        below[:] = of_data(below)
+        if seen := of_data(files):
             return folder != str(root) and any(name.endswith(SUFFIX) for name in seen)
     return False
 

@@ -39,6 +39,7 @@ def split_of(dataset, subjects, train_num=None, partition="", excluded=""):
     """The Split of the `subjects` that are there. `partition`, `excluded`: files, "" for none.
 
     Labels of a partition count from 0 in the order of its ids. ValueError, DataError: it does not fit the subjects."""
+    require_distinct(subjects)
     left_out = read_excluded(excluded) if excluded else ()
     if not partition:
         training, test = dataset.split(subjects, train_num)
@@ -52,6 +53,14 @@ def split_of(dataset, subjects, train_num=None, partition="", excluded=""):
         )
     labels = {subject: i for i, subject in enumerate([*sorted(named[0]), *sorted(named[1])])}
     return Split(training, test, labels, len(named[0]), tuple(sorted((named[0] | named[1]) - set(subjects))), left_out)
+
+
+def require_distinct(subjects):
+    """ValueError: two ids are one number, so that one person would be two."""
+    numbers: dict[int, str] = {}
+    for subject in sorted(subjects):
+        if subject.isdecimal() and (other := numbers.setdefault(int(subject), subject)) != subject:
+            raise ValueError(f"ids {other} and {subject}: are they one person? Put the walks of both into one folder")
 
 
 def read_partition(path):

@@ -190,13 +190,13 @@ def onnx(quick):
         for net in ["deploy:2"] if quick else bench_forward.FORWARD:
             m = bench_forward.measure(net, threads, *([1, 0.01] if quick else [5]))
             wanted = 1.1 if net.startswith("deploy") else 1.2
-            for kind, told in (("ours", "pycaffe"), ("optimized", "caffe.optimize")):
-                what = f"{net}, {threads} thread{'s' * (threads > 1)}, {told}"
+            for kind, way in (("ours", "pycaffe"), ("optimized", "caffe.optimize")):
+                what = f"{net}, {threads} thread{'s' * (threads > 1)}, {way}"
                 mine, theirs = m[kind], m["onnx"]
                 yield Row("onnx", f"{what}: forward", mine["seconds"], theirs["seconds"], "s", against, limit=wanted)
                 yield Row("onnx", f"{what}: memory of the process", mine["mb"], theirs["mb"], "MB", against, limit=1.3)
-                yield Row("onnx", f"{what}: memory above the libraries", mine["grown_mb"], theirs["grown_mb"], "MB",
-                          against, limit=1.3)  # fmt: skip
+                told = f"{what}: memory above the libraries"
+                yield Row("onnx", told, mine["grown_mb"], theirs["grown_mb"], "MB", against, limit=1.3)
 
 
 def passes(quick):
@@ -214,8 +214,8 @@ def passes(quick):
             )
             with tempfile.TemporaryDirectory() as folder:
                 Path(folder, "net.prototxt").write_text(message_to_text(NETS[name](int(batch))))
-                command = [sys.executable, "-m", "caffe", "time", "--model=net.prototxt",
-                           f"--iterations={1 if quick else 20}"]  # fmt: skip
+                words = ["time", "--model=net.prototxt", f"--iterations={1 if quick else 20}"]
+                command = [sys.executable, "-m", "caffe", *words]
                 told = caffe_time(command, folder, ROOT, {"OMP_NUM_THREADS": str(threads)}) / 1e3
             yield Row("passes", f"{what}: caffe time", told, plain, "s", "plain PyTorch modules", limit=1.1)
 
@@ -231,29 +231,25 @@ def busy(quick):
         yield Row("busy", what, m["busy"], m["quiet"], "s", "quiet", limit=2.5)
         yield Row("busy", what, m["busy"], m["busy_one_thread"], "s", "one thread beside them")
         yield Row("busy", what, m["busy"], m["busy_spinning"], "s", "libgomp's own GOMP_SPINCOUNT, beside them")
-        yield Row("busy", f"{net}, {threads} threads, quiet", m["quiet"], m["quiet_spinning"], "s",
-                  "libgomp's own GOMP_SPINCOUNT, quiet", limit=1.05)  # fmt: skip
+        what, against = f"{net}, {threads} threads, quiet", "libgomp's own GOMP_SPINCOUNT, quiet"
+        yield Row("busy", what, m["quiet"], m["quiet_spinning"], "s", against, limit=1.05)
 
 
 def data(quick):
-    """Frames a second that reach the blobs."""
-    from tools import bench_data
+    """Records of an LMDB, CPU time; frames a second that reach the blobs."""
+    from tools import bench_data, bench_records
 
+    for side, count in [(8, 40)] if quick else [(32, 10000), (256, 1000)]:
+        m = bench_records.measure(side, count, 1 if quick else 5)
+        for way, told in (("layer", "Data layer on an LMDB"), ("rows", "bare records of an LMDB")):
+            ours, theirs = (m[way][name] / count * 1e6 for name in ("ours", "lmdb"))
+            yield Row("data", f"{told}, 3x{side}x{side}: CPU time", ours, theirs, "us", "package lmdb", limit=1.3)
     need_walkers()
     trees = bench_data.trees_of("walkers")
     speed = bench_data.measure("walkers", *trees, **(dict(turns=1, seconds=0.2) if quick else {}))["frames_a_second"]
-    return [
-        Row(
-            "data",
-            f"data layer, from the {name}",
-            speed[name],
-            speed["loop"],
-            "frames/s",
-            "plain loop over files",
-            "above",
-        )
-        for name in ("tree", "pack")
-    ]
+    for name in ("tree", "pack"):
+        what, against = f"data layer, from the {name}", "plain loop over files"
+        yield Row("data", what, speed[name], speed["loop"], "frames/s", against, "above")
 
 
 def evaluation(quick):

@@ -71,9 +71,12 @@ def measure(name, models, clips, every):
     for model in models:
         rows = np.stack(vectors[model])
         first = rank(distance(rows[probe], rows[gallery]), labels[probe], labels[gallery])[0]
-        told[model] = {"rank1": 100 * float((first == 1).mean()), "iou": float(np.mean(ious[model])),
-                       "seconds_a_clip": statistics.median(times[model]),
-                       "mb": Path(model).stat().st_size / 1e6}  # fmt: skip
+        told[model] = {
+            "rank1": 100 * float((first == 1).mean()),
+            "iou": float(np.mean(ious[model])),
+            "seconds_a_clip": statistics.median(times[model]),
+            "mb": Path(model).stat().st_size / 1e6,
+        }
     return told
 
 

@@ -93,8 +93,13 @@ def check(dataset, source, args):
     report = summarise(dataset, subjects, split, sequences, all_found)
     stops, warnings = judge(dataset, report, split, sequences, all_found, args)
     return {
-        **where, "decoded": not args.quick, **report, "stops": stops, "warnings": warnings, "can_train": not stops,
-    }  # fmt: skip
+        **where,
+        "decoded": not args.quick,
+        **report,
+        "stops": stops,
+        "warnings": warnings,
+        "can_train": not stops,
+    }
 
 
 def summarise(dataset, subjects, split, sequences, all_found):
@@ -104,30 +109,58 @@ def summarise(dataset, subjects, split, sequences, all_found):
     left_out: Counter = sum((found.left_out for found in all_found), Counter())
     paths = [seq.path for seq in sequences]
     return {
-        "subjects": {"found": len(subjects), "published": dataset.num_subjects, "training": len(split.training),
-                     "missing": missing_ids(dataset, subjects)},
-        "sequences": {"found": len(sequences), "training": sum(found.trains for found in all_found),
-                      "usable": sum(found.usable for found in all_found),
-                      "usable_training": sum(found.usable and found.trains for found in all_found),
-                      "per_subject": dict(sorted(per_subject.items())),
-                      "short": {found.path: found.frames for found in all_found if found.frames < MIN_FRAMES},
-                      "mismatched": {found.path: [found.frames, found.masks] for found in all_found
-                                     if found.frames != found.masks},
-                      "missing": [path for path in hygiene.absent(dataset, paths, subjects)
-                                  if not split.excludes(path.split(",")[0])],
-                      "unknown": [path for path in paths if not dataset.knows(path)],
-                      "suspects": {found.path: jumps for found in all_found if (jumps := found.jumps())},
-                      "partial": parts_of_people({found.path: found.shape for found in all_found}, dataset.tree)},
-        "frames": {"found": sum(found.frames for found in all_found),
-                   "without_mask": [f"{found.path}/{name}" for found in all_found for name in found.without_mask],
-                   "broken": [sentence for found in all_found for sentence in found.broken],
-                   "sizes": dict(sizes.most_common()), "left_out_by_crop": dict(left_out.most_common())},
-        "masks": {"found": sum(found.masks for found in all_found), "empty": sum(found.empty for found in all_found),
-                  "full": sum(found.full for found in all_found),
-                  "without_frame": [f"{found.path}/{name}" for found in all_found for name in found.without_frame],
-                  "dim": {found.path: found.brightest for found in all_found if hygiene.dim(found.brightest)}},
+        "subjects": {
+            "found": len(subjects),
+            "published": dataset.num_subjects,
+            "training": len(split.training),
+            "missing": missing_ids(dataset, subjects),
+        },
+        "sequences": {
+            "found": len(sequences),
+            "training": sum(found.trains for found in all_found),
+            "usable": sum(found.usable for found in all_found),
+            "usable_training": sum(found.usable and found.trains for found in all_found),
+            "per_subject": dict(sorted(per_subject.items())),
+            "short": {found.path: found.frames for found in all_found if found.frames < MIN_FRAMES},
+            "mismatched": {
+                found.path: [found.frames, found.masks] for found in all_found if found.frames != found.masks
+            },
+            "missing": [
+                path for path in hygiene.absent(dataset, paths, subjects) if not split.excludes(path.split(",")[0])
+            ],
+            "unknown": [path for path in paths if not dataset.knows(path)],
+            "suspects": {found.path: jumps for found in all_found if (jumps := found.jumps())},
+            "still": [found.path for found in all_found if found.stands_still],
+            "copies": copies(all_found),
+            "partial": parts_of_people({found.path: found.shape for found in all_found}, dataset.tree),
+        },
+        "frames": {
+            "found": sum(found.frames for found in all_found),
+            "without_mask": [f"{found.path}/{name}" for found in all_found for name in found.without_mask],
+            "broken": [sentence for found in all_found for sentence in found.broken],
+            "sizes": dict(sizes.most_common()),
+            "left_out_by_crop": dict(left_out.most_common()),
+        },
+        "masks": {
+            "found": sum(found.masks for found in all_found),
+            "empty": sum(found.empty for found in all_found),
+            "full": sum(found.full for found in all_found),
+            "without_frame": [f"{found.path}/{name}" for found in all_found for name in found.without_frame],
+            "dim": {found.path: found.brightest for found in all_found if hygiene.dim(found.brightest)},
+            "inverted": [found.path for found in all_found if found.inverted],
+            "blank": [found.path for found in all_found if found.rims and found.empty == len(found.rims)],
+        },
         "test": test_part(dataset, subjects, split, sequences, all_found),
-    }  # fmt: skip
+    }
+
+
+def copies(all_found):
+    """Sequences that have the same pictures: [[path, path, ..], ..]."""
+    of: dict[bytes, list[str]] = {}
+    for found in all_found:
+        if found.sizes:
+            of.setdefault(found.pictures.digest(), []).append(found.path)
+    return [paths for paths in of.values() if len(paths) > 1]
 
 
 def test_part(dataset, subjects, split, sequences, all_found):
@@ -138,9 +171,13 @@ def test_part(dataset, subjects, split, sequences, all_found):
         for kind in kinds(dataset.protocol, seq) if seq.subject in split.test and group else ():
             cells.setdefault(kind, Counter())[group] += found.frames >= MIN_FRAMES
     groups = dataset.protocol.groups
-    return {"subjects": len(split.test), "published": dataset.num_subjects - dataset.train_num,
-            "walks": {kind: {group: cells[kind][group] for group in groups} for kind in sorted(cells)},
-            "first": next(iter(split.test), ""), "last": next(iter(reversed(split.test)), "")}  # fmt: skip
+    return {
+        "subjects": len(split.test),
+        "published": dataset.num_subjects - dataset.train_num,
+        "walks": {kind: {group: cells[kind][group] for group in groups} for kind in sorted(cells)},
+        "first": next(iter(split.test), ""),
+        "last": next(iter(reversed(split.test)), ""),
+    }
 
 
 def kinds(protocol, seq):
@@ -187,6 +224,14 @@ def judge(dataset, report, split, sequences, all_found, args):
             f"{len(dim)} training sequences have dim masks, first {dim[0].path}: {fault}; "
             f"and check them with --mask-max {dim[0].brightest}"
         )
+    inverted = [found for found in whole if found.inverted]
+    if inverted:
+        stops.append(
+            f"{len(inverted)} training sequences have inverted masks, first {inverted[0].path}: {hygiene.INVERTED}"
+        )
+    blank = set(report["masks"]["blank"])
+    if whole and blank >= {found.path for found in whole}:
+        stops.append(f"the masks of all {len(whole)} training sequences are empty; wanted 255 where the person is")
     broken = [sentence for found in all_found if found.trains for sentence in found.broken]
     if broken:
         stops.append(f"{len(broken)} files that training reads are broken, first {broken[0]}")
@@ -199,25 +244,43 @@ def judge(dataset, report, split, sequences, all_found, args):
     if missing := report["subjects"]["missing"]:
         warnings.append(f"{len(missing)} ids are missing: " + some(missing, SHOWN) + consequence(dataset, split, args))
     lacking = report["subjects"]["training"] - len(usable)
+    stopped = {found.path for found in whole}  # what is wrong with their masks is told above
+    dim_too, inverted_too = ([p for p in report["masks"][kind] if p not in stopped] for kind in ("dim", "inverted"))
     frames, masks, found = report["frames"], report["masks"], report["sequences"]
     for number, text in (
         (len(split.absent), f"ids of the partition are not there: {some(split.absent, SHOWN)}"),
         (len(found["missing"]), f"of what the protocol wants is missing: {some(found['missing'], SHOWN)}"),
-        (len(found["unknown"]), "sequences are of no condition that the protocol knows, so that nobody uses them; "
-         f"rename or remove them: {some(found['unknown'], SHOWN)}"),
+        (
+            len(found["unknown"]),
+            "sequences are of no condition that the protocol knows, so that nobody uses them; "
+            f"rename or remove them: {some(found['unknown'], SHOWN)}",
+        ),
         (lacking, "training subjects have no usable sequence"),
         (len(found["short"]), f"sequences are shorter than {MIN_FRAMES} frames and are left out"),
         (len(found["mismatched"]), "sequences have not as many masks as frames and are left out"),
         (len(frames["broken"]) - len(broken), "files that training does not read are broken"),
         (len(frames["without_mask"]), "frames have no mask of their name; it counts as empty"),
         (len(masks["without_frame"]), f"masks have no frame of their name: {some(masks['without_frame'])}"),
-        (masks["empty"], "masks are empty"),
+        (masks["empty"], "masks are empty" + (f", all of {some(masks['blank'])}" if blank else "")),
+        (len(dim_too), f"further sequences have dim masks: {some(dim_too)}"),
+        (len(inverted_too), f"further sequences have inverted masks: {some(inverted_too)}"),
         (masks["full"], "masks are full"),
-        (len(found["suspects"]), "sequences have frames in which the box or the person in it jumps, such as legs alone "
-         f"or another person; look at them: {some([f'{p}/{n[0]}' for p, n in found['suspects'].items()])}"),
-        (len(found["partial"]), f"sequences {hygiene.NO_WHOLE_PERSON}: "
-         f"{some([f'{path} ({why})' for path, why in found['partial'].items()])}"),
-    ):  # fmt: skip
+        (
+            len(found["suspects"]),
+            "sequences have frames in which the box or the person in it jumps, such as legs alone "
+            f"or another person; look at them: {some([f'{p}/{n[0]}' for p, n in found['suspects'].items()])}",
+        ),
+        (len(found["still"]), f"sequences show the same picture in every frame: {some(found['still'])}"),
+        (
+            len(found["copies"]),
+            f"sequences {hygiene.COPIES}: {some([' = '.join(paths) for paths in found['copies']])}",
+        ),
+        (
+            len(found["partial"]),
+            f"sequences {hygiene.NO_WHOLE_PERSON}: "
+            f"{some([f'{path} ({why})' for path, why in found['partial'].items()])}",
+        ),
+    ):
         if number:
             warnings.append(f"{number} {text}")
     for reason, number in frames["left_out_by_crop"].items():
@@ -249,12 +312,13 @@ def to_text(report):
             f"  sequences  {sequences['found']}, {sequences['usable']} usable; a subject has {min(per_subject)} to "
             f"{max(per_subject)}, median {statistics.median(per_subject):g}; "
             f"training uses {sequences['usable_training']} of {sequences['training']}",
-            f"  frames     {frames['found']}, sizes {_sizes(frames['sizes'])}" if report["decoded"] else
-            f"  frames     {frames['found']}, not decoded",
+            f"  frames     {frames['found']}, sizes {_sizes(frames['sizes'])}"
+            if report["decoded"]
+            else f"  frames     {frames['found']}, not decoded",
             f"  masks      {masks['found']}" + (f", {masks['empty']} empty, {masks['full']} full" * report["decoded"]),
             f"  test       {report['test']['subjects']} subjects, published {report['test']['published']}",
             *(f"  {kind:10s} {_walks(walks)}" for kind, walks in report["test"]["walks"].items()),
-        ]  # fmt: skip
+        ]
         lines += _examples("missing", sequences["missing"])
         lines += _examples("short", [f"{path}: {n} frames" for path, n in sequences["short"].items()])
         lines += _examples(

@@ -6,8 +6,8 @@
     python tools/crop.py outdoor --frames Outdoor-Gait-raw/im --masks Outdoor-Gait-raw/seg
 
 Frames are videos <id>-<condition>-<view>.avi in one folder, masks <id>/<condition>/<view>/<...>-<number>.png, where
-number 1 is the first frame of the video; or both are folders of images, <id>/<condition>[/<view>]/, and a mask bears
-its frame's name.
+number 1 is the first frame of the video (or 0, with --numbered-from 0); or both are folders of images,
+<id>/<condition>[/<view>]/, and a mask bears its frame's name.
 
 The rule, with the same box for a frame and its mask:
 1. The mask is cut at half its range, gaps of up to 4 pixels are bridged, and of its parts the person's stays, who is
@@ -37,6 +37,7 @@ import argparse
 import csv
 import os
 import shutil
+import statistics
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,8 +74,9 @@ def crop(args):
     out = Path(args.out) if args.out else data_root() / dataset.folder
     trees = Trees(out / dataset.im_dir if args.frames else None, out / dataset.gt_dir)
     walks = find_walks(dataset, args.frames, args.masks)
+    require_first(walks, args.numbered_from)
     with only_run(out):
-        outcomes = crop_all(walks, trees, args.mask_max or 255, args.jobs)
+        outcomes = crop_all(walks, trees, Told(args.mask_max or 255, args.numbered_from), args.jobs)
         failures = [outcome for outcome in outcomes if outcome.failure]
         left_out, doubtful = gather(dataset, trees.main, failures, out / "left-out.csv")
     for outcome in failures[:SHOWN]:
@@ -98,8 +100,23 @@ def parse_args(argv):
     parser.add_argument("--masks", nargs="+", metavar="DIR", required=True, help="folders of folders of masks")
     parser.add_argument("--out", help="where the two trees go (default: where data/README.md puts them)")
     parser.add_argument("--jobs", type=workers, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument(
+        "--numbered-from",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="number in the mask's name of the first frame of a video (default %(default)s)",
+    )
     add_mask_max(parser)
     return parser.parse_args(argv)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the command line says of the masks: their brightest value, and the number of a video's first frame."""
+
+    mask_max: int
+    first: int
 
 
 @dataclass(frozen=True)
@@ -131,14 +148,14 @@ class Outcome:
     failure: str = ""
 
 
-def crop_all(walks, trees, mask_max, jobs):
+def crop_all(walks, trees, told, jobs):
     """Crop the sequences that are not there yet; their outcomes."""
     todo = [walk for walk in walks if not is_there(trees.main / walk.path)]
     if len(todo) < len(walks):
         print(f"{trees.main}: {len(walks) - len(todo)} of {len(walks)} sequences are there already", file=sys.stderr)
     outcomes = []
     with Progress(len(todo), "sequences", "cropping") as progress:
-        for outcome in in_order(partial(crop_walk, trees=trees, mask_max=mask_max), todo, jobs, processes):
+        for outcome in in_order(partial(crop_walk, trees=trees, told=told), todo, jobs, processes):
             outcomes.append(outcome)
             progress.update()
     return outcomes
@@ -149,7 +166,7 @@ def is_there(folder):
     return folder.is_dir() and any(not is_noise(name) for name in os.listdir(folder))
 
 
-def crop_walk(walk, trees, mask_max):
+def crop_walk(walk, trees, told):
     """Write one sequence to the trees, or nothing where that cannot be done or no frame is usable."""
     folders = trees.folders(walk.path)
     unfinished = [folder.with_name(f".{folder.name}.partial") for folder in folders]
@@ -159,7 +176,7 @@ def crop_walk(walk, trees, mask_max):
         whole.make_folder(folder)
     outcome = Outcome(walk.path)
     try:
-        crop_frames(walk, mask_max, unfinished, outcome)
+        crop_frames(walk, told, unfinished, outcome)
         if not outcome.cropped:
             raise DataError(total_loss(walk, outcome))
         with open(unfinished[-1] / RECORD, "w", newline="") as out:
@@ -185,13 +202,13 @@ def remove_empty(folder, levels):
             return
 
 
-def crop_frames(walk, mask_max, folders, outcome):
+def crop_frames(walk, told, folders, outcome):
     """Write every usable frame and its mask into the `folders`; tell the outcome what was there and what not."""
     masks = mask_files(walk)
-    placed = place(masks, mask_max)
+    placed = place(masks, told.mask_max)
     outcome.masks = len(masks)
     seen = set()
-    for name, frame in read_frames(walk, masks):
+    for name, frame in read_frames(walk, masks, told.first):
         outcome.frames += 1
         seen.add(name.casefold())
         part, reason = placed.get(name.casefold(), (None, "no mask"))
@@ -223,13 +240,14 @@ def mask_files(walk):
 
 def place(masks, mask_max):
     """{name: (part of the mask that is the person, None) or (None, why there is none)}."""
-    brightest = 0
+    brightest, rims = 0, []
 
     def read():
         nonlocal brightest
         for file in masks.values():
             mask = full_range(read_image(file, cv2.IMREAD_GRAYSCALE), mask_max)
             brightest = max(brightest, int(mask.max()))
+            rims.append(hygiene.rim(mask))
             yield mask
 
     placed = dict(zip(masks, follow(read(), numbers_of(list(masks)))))
@@ -238,20 +256,41 @@ def place(masks, mask_max):
             f"{next(iter(masks.values())).parent}: masks say {brightest} where the person is, wanted 255; "
             f"say --mask-max {brightest}"
         )
+    if rims and statistics.median(rims) > hygiene.RIM:
+        raise DataError(f"{next(iter(masks.values())).parent}: {hygiene.INVERTED}")
     return placed
 
 
-def read_frames(walk, masks):
+def read_frames(walk, masks, first):
     """(name, frame) of every frame; silhouettes alone have None in the frames' place."""
     if walk.frames is None:
         for file in masks.values():
             yield file.stem, None
     elif walk.frames.is_file():  # named as the masks of CASIA-B: 001-nm-01-090-017 is the 17th frame
-        for number, frame in enumerate(read_video(walk.frames), 1):
-            yield f"{walk.path.replace('/', '-')}-{number:03d}", frame
+        for number, frame in enumerate(read_video(walk.frames), first):
+            yield frame_of_video(walk, number), frame
     else:
         for name in image_names(walk.frames):
             yield Path(name).stem, read_image(walk.frames / name, cv2.IMREAD_COLOR)
+
+
+def frame_of_video(walk, number):
+    return f"{walk.path.replace('/', '-')}-{number:03d}"
+
+
+def require_first(walks, first):
+    """DataError: masks of videos begin with number 0 though `first` is 1, which puts each on the frame before it."""
+    early = [
+        walk.path
+        for walk in walks
+        if first and walk.frames and walk.frames.is_file() and walk.masks.is_dir()
+        if frame_of_video(walk, 0) in {Path(name).stem.casefold() for name in os.listdir(walk.masks)}
+    ]
+    if early:
+        raise DataError(
+            f"{len(early)} walks have a mask of number 0 ({some(early)}), but 1 is the first frame of a video; say "
+            "--numbered-from 0 if all are numbered so, else rename these"
+        )
 
 
 def total_loss(walk, outcome):

@@ -1,10 +1,12 @@
 """What lies in the folders of one sequence: numbers, broken files, and how the person stands in the pictures."""
 
 import csv
+import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,6 +34,10 @@ class Found:
     empty: int = 0  # masks all zero
     full: int = 0  # masks without a zero
     brightest: int = 0  # of all masks
+    rims: list = field(default_factory=list)  # of each mask, see layers/hygiene.py
+    pictures: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))  # of all frames, or all masks
+    changes: int = 0  # frames that differ from the one before
+    last: bytes = b""  # frame
     people: list = field(default_factory=list)  # (frame, side of the picture, height and centre as shares of it)
     left_out: Counter = field(default_factory=Counter)  # reasons of tools/crop.py
     shapes: list = field(default_factory=list)  # of the person in each mask, see layers/shape.py
@@ -39,6 +45,15 @@ class Found:
     @property
     def shape(self):
         return shape_of_walk(self.shapes)
+
+    @property
+    def inverted(self):
+        return bool(self.rims) and np.median(self.rims) > hygiene.RIM
+
+    @property
+    def stands_still(self):
+        """Are all frames the same?"""
+        return self.sizes.total() > 1 and not self.changes
 
     @property
     def usable(self):
@@ -73,9 +88,8 @@ def look_into_pickles(found, source, quick):
     if quick:
         return
     frames, masks = source.arrays(found.path)
-    for pictures in (frames, masks):
-        if pictures is not None and (pictures is frames or frames is None):
-            found.sizes[f"{pictures.shape[2]}x{pictures.shape[1]}"] += len(pictures)
+    for picture in next((pictures for pictures in (frames, masks) if pictures is not None), ()):
+        look_at_picture(found, picture)
     for number, mask in enumerate(() if masks is None else masks):
         look_at_mask(found, f"{number:03d}", mask)
 
@@ -98,14 +112,23 @@ def look_into_folders(found, source, quick):
         mask = None if name in found.without_mask else _decode(file, cv2.IMREAD_GRAYSCALE, found)
         shown = mask if not source.has_frames else frame
         if shown is not None:
-            found.sizes[f"{shown.shape[1]}x{shown.shape[0]}"] += 1
+            look_at_picture(found, shown)
         if mask is not None:
             look_at_mask(found, name, full_range(mask, source.mask_max))
         if frame is not None and mask is not None and frame.shape[:2] != mask.shape:
             found.broken.append(f"{file}: the mask has not the size of its frame: {mask.shape}, {frame.shape[:2]}")
 
 
+def look_at_picture(found, picture):
+    found.sizes[f"{picture.shape[1]}x{picture.shape[0]}"] += 1
+    now = hashlib.blake2b(np.ascontiguousarray(picture).data, digest_size=16).digest()
+    found.changes += bool(found.last) and now != found.last
+    found.last = now
+    found.pictures.update(now)
+
+
 def look_at_mask(found, name, mask):
+    found.rims.append(hygiene.rim(mask))
     found.empty += not mask.any()
     found.full += bool(mask.all())
     found.brightest = max(found.brightest, int(mask.max()))

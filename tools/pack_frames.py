@@ -127,7 +127,7 @@ class Packer:
         if len(longest.encode()) > LONGEST_PATH:
             raise DataError(f"{self.tree.root}/{longest}: the path of a sequence is longer than {LONGEST_PATH} bytes")
         lengths = {path: self.tree.length(path) for path in paths}
-        hygiene.require_bright(self.tree, [path for path in paths if lengths[path]], self.tree.root)
+        hygiene.require_masks(self.tree, [path for path in paths if lengths[path]], self.tree.root)
         return lengths
 
     def _open(self, lengths):
@@ -194,11 +194,10 @@ class Packer:
     def _from_tree(self, path):
         fingerprint = self._fingerprint(path)  # before reading: a change from now on shows
         planes = self.tree.read(path, 0, np.empty((self.tree.length(path), *PLANES), np.uint8))
-        brightest = int(planes[:, 3].max(initial=0))
-        if fault := hygiene.dim(brightest):
+        if fault := hygiene.mask_fault(planes[:, 3]):
             raise DataError(f"{os.path.join(self.tree.gt_path, path)}: {fault}")
         about = {"frames": len(planes), "masks": self.tree.num_masks(path), "crc32": zlib.crc32(planes)}
-        about |= {"without_mask": self.tree.num_without_mask(path), "brightest": brightest}
+        about |= {"without_mask": self.tree.num_without_mask(path), "brightest": int(planes[:, 3].max(initial=0))}
         return {**about, "mask_max": self.tree.mask_max, **fingerprint}, planes
 
     def _from_stale(self, path):

@@ -31,8 +31,9 @@ def quantize(onnx, path, samples):
     with tempfile.TemporaryDirectory() as folder:
         ready = os.path.join(folder, "ready.onnx")
         quant_pre_process(onnx, ready, skip_symbolic_shape=True)
-        quantize_static(ready, path, Samples(), per_channel=True, activation_type=QuantType.QUInt8,
-                        weight_type=QuantType.QInt8)  # fmt: skip
+        quantize_static(
+            ready, path, Samples(), per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
+        )
 
 
 def samples(source, inputs):
@@ -53,8 +54,10 @@ def samples(source, inputs):
 def clips_of(name, inputs):
     """The six frames of CLIPS clips of training subjects, evenly over their walks."""
     if sorted(inputs) != [f"im{i}" for i in range(NUM_FRAMES)]:
-        raise CaffeError(f"--calibrate {name}: that is for nets with the inputs im0 .. im5, and this one has "
-                         f"{', '.join(inputs)}; give an .npz file of arrays with these names")  # fmt: skip
+        raise CaffeError(
+            f"--calibrate {name}: that is for nets with the inputs im0 .. im5, and this one has "
+            f"{', '.join(inputs)}; give an .npz file of arrays with these names"
+        )
     dataset = DATASETS[name]
     frames = open_frames(str(data_root() / dataset.folder / dataset.im_dir), None)
     training, _ = dataset.split(dataset.subjects(frames))

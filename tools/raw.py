@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layers.frames import VIDEO_SUFFIXES, DataError
-from layers.names import folders, is_noise
+from layers.names import folders, is_noise, some
 
-_WALK = re.compile(r"(\d+)-([a-z]+-\d+)-(\d+)", re.IGNORECASE)  # 001-nm-01-090; no walk: CASIA-B's 001-bkgrd-090
+_WALK = re.compile(r"(\d+)-([a-z]+)-(\d+)-(\d+)", re.IGNORECASE)  # 001-nm-01-090
+_BACKGROUND = re.compile(r"\d+-bkgrd-\d+", re.IGNORECASE)  # CASIA-B has one of each person and view
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def find_walks(dataset, frames, masks):
             raise DataError(f"{root}: holds neither videos {wanted.replace('/', '-')}.avi nor folders {wanted}")
         for path, place in found:
             if path in walks:
-                raise DataError(f"{place}: {path} is there twice, also as {walks[path].frames or walks[path].masks}")
+                other = walks[path].frames or walks[path].masks
+                raise DataError(f"{place}: {path} is there twice, also as {other}; remove one of them")
             walks[path] = Walk(path, place, _folder_of(masks, path)) if frames else Walk(path, None, place)
     return [walks[path] for path in sorted(walks)]
 
@@ -55,13 +57,14 @@ def _videos(root, dataset):
     )
     others = []
     for file in files:
-        found = _WALK.fullmatch(file.stem) if len(dataset.tree) == 3 else None
+        found = _WALK.fullmatch(file.stem.strip()) if len(dataset.tree) == 3 else None
         if found:
-            yield canonical(dataset, "/".join(found.groups())), file
-        else:
+            subject, kind, number, view = found.groups()
+            yield canonical(dataset, f"{int(subject):03d}/{kind}-{int(number):02d}/{int(view):03d}"), file
+        elif not _BACKGROUND.fullmatch(file.stem.strip()):
             others.append(file.name)
     if others:
-        print(f"{root}: {len(others)} videos are no walks by their names, first {others[0]}", file=sys.stderr)
+        print(f"{root}: {len(others)} videos are no walks by their names: {some(others)}", file=sys.stderr)
 
 
 def _folder_of(roots, path):

@@ -1,12 +1,14 @@
 """Several threads or processes at one long work, which keep its order and do not run far ahead."""
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import cv2
 
@@ -21,15 +23,30 @@ def workers(text):
 def in_order(function, items, jobs, executor=ThreadPoolExecutor):
     """function(item) of every item, in order, by `jobs` workers that are a few items ahead.
 
-    Threads do for decoding: OpenCV does that without the GIL. `processes` is the executor for the rest."""
+    Threads do for decoding: OpenCV does that without the GIL. `processes` is the executor for the rest.
+    ChildProcessError: one of them was killed."""
     with executor(jobs) as pool:
         ahead: deque = deque()
         for item in items:
-            ahead.append(pool.submit(function, item))
+            with _death_told():
+                ahead.append(pool.submit(function, item))
             if len(ahead) > 2 * jobs:
-                yield ahead.popleft().result()
+                with _death_told():
+                    done = ahead.popleft().result()
+                yield done
         while ahead:
-            yield ahead.popleft().result()
+            with _death_told():
+                done = ahead.popleft().result()
+            yield done
+
+
+@contextlib.contextmanager
+def _death_told():
+    try:
+        yield
+    except BrokenProcessPool:
+        told = "one of the processes at work was killed, for want of memory perhaps (fewer --jobs take less)"
+        raise ChildProcessError(f"{told}; the same command goes on from here") from None
 
 
 def processes(jobs):

@@ -17,6 +17,12 @@ def warn_of_axes(layer, shape):
         bvlc.refuses(layer, f"more than 4 axes; a bottom has shape {tuple(shape)}")
 
 
+def require_planes(layer, shape):
+    """The layer fails unless a bottom of this shape is (N, C, H, W)."""
+    if len(shape) != 4:
+        layer.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
+
+
 def legacy_shape(layer, shape):
     """`shape` as (num, channels, height, width), with ones for missing axes."""
     if len(shape) > 4:

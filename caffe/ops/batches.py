@@ -91,6 +91,8 @@ class BatchLayer(BuiltinLayer):
             self.fail(f"cannot read source {path!r}: {e.strerror}")
         if not lines:
             self.fail(f"source {path!r} is empty")
+        if any("\0" in line for line in lines[:3]):  # an .h5 or an image itself
+            self.fail(f"source {path!r} is binary; wanted a text file that lists such files, one a line")
         return lines
 
     def image_file(self, path):

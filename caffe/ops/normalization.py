@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from caffe import bvlc
 from caffe.layer import register
-from caffe.ops.axes import legacy_shape
+from caffe.ops.axes import legacy_shape, require_planes
 from caffe.proto import caffe_pb2
 from caffe.torch_layer import TorchLayer
 
@@ -122,8 +122,7 @@ class LRN(TorchLayer):
             self.fail(f"LRN only supports odd values for local_size, not {p.local_size}")
 
     def top_shapes(self, shape):
-        if len(shape) != 4:
-            self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
+        require_planes(self, shape)
         return [shape]
 
     def compute(self, x):
@@ -135,13 +134,36 @@ class LRN(TorchLayer):
 
     def _over_channels(self, x):
         """Means over the neighbouring channels."""
-        n, pad = self.param.lrn_param.local_size, self.param.lrn_param.local_size // 2
-        return F.avg_pool3d(F.pad(x, (0, 0, 0, 0, pad, pad))[:, None], (n, 1, 1), 1)[:, 0]
+        n = self.param.lrn_param.local_size
+        return _Neighbours.apply(x, n) if torch.is_grad_enabled() and x.requires_grad else neighbours(x, n)
 
     def _diff_over_channels(self, x, y, g):
         p = self.param.lrn_param
         scale = p.k + p.alpha * self._over_channels(x.square())
         return g * scale**-p.beta - 2 * p.alpha * p.beta * x * self._over_channels(g * y / scale)
+
+
+def neighbours(x, n):
+    """For each channel of x (N, C, H, W) the mean of the n around it, those outside of x being 0. Several times as fast
+    as torch's pooling, with the same bits."""
+    wide, channels = F.pad(x, (0, 0, 0, 0, n // 2, n // 2)), x.shape[1]
+    top = wide[:, :channels].clone() if n == 1 else wide[:, :channels] + wide[:, 1 : channels + 1]
+    for i in range(2, n):
+        top += wide[:, i : i + channels]
+    return top.div_(n)
+
+
+class _Neighbours(torch.autograd.Function):
+    """`neighbours`, whose gradient is the same means of the top's: a channel counts in those that count in it."""
+
+    @staticmethod
+    def forward(ctx, x, n):
+        ctx.n = n
+        return neighbours(x, n)
+
+    @staticmethod
+    def backward(ctx, g):
+        return neighbours(g, ctx.n), None
 
 
 @register("MVN")

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from caffe import bvlc, device
 from caffe.layer import TRAIN, register
+from caffe.ops.axes import require_planes
 from caffe.torch_layer import TorchLayer
 
 MAX, AVE, STOCHASTIC = 0, 1, 2  # PoolingParameter.PoolMethod, and SPPParameter's
@@ -68,11 +69,17 @@ class Windows:
         return all(2 * p <= k for p, k in zip(self.pad, self.kernel))
 
 
+def _channels_last(x, least):
+    """x (N, C, H, W) in the layout that torch pools several times as fast on the CPU, from so many channels on."""
+    fast = x.device.type == "cpu" and x.shape[1] >= least
+    return x.contiguous(memory_format=torch.channels_last) if fast else x
+
+
 def max_pool(x, windows, with_index=False, above_lowest=False):
     """Largest element of each window, the first in row order among equals; with its index h W + w if wanted. A window
     outside of x gives -FLT_MAX and -1; with `above_lowest` so does one without an element above -FLT_MAX, where a NaN
     is none."""
-    w = windows
+    w, x = windows, _channels_last(x, least=4)
     if above_lowest:
         x = torch.where(x > LOWEST, x, -math.inf)
     if w.fused:
@@ -93,7 +100,9 @@ def max_pool(x, windows, with_index=False, above_lowest=False):
 
 def ave_pool(x, windows):
     """Sum of each window over its area, clipped to the padded input: padding counts as zeros."""
-    w = windows
+    w, several = windows, max(windows.out) > 1
+    if several and not torch.is_grad_enabled():  # a gradient would have to come back in the other layout
+        x = _channels_last(x, least=16)
     if w.fused:
         top = F.avg_pool2d(x, w.kernel, w.stride, w.pad, ceil_mode=w.round_up)
         return top if w.within == w.out else w.completed(top, 0.0) + w.empty_means(x.device)
@@ -196,8 +205,7 @@ class Pooling(_Pools):
         return getattr(p, one), getattr(p, one)
 
     def top_shapes(self, shape):
-        if len(shape) != 4:
-            self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
+        require_planes(self, shape)
         self.windows = Windows(self, shape[2:], self.kernel or shape[2:], self.stride, self.pad, self.round_up)
         return [(*shape[:2], *self.windows.out)] * 2
 
@@ -226,8 +234,7 @@ class SPP(_Pools):
         self.choose(self.param.spp_param.pool)
 
     def top_shapes(self, shape):
-        if len(shape) != 4:
-            self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
+        require_planes(self, shape)
         self.windows = [self._windows(shape[2:], 2**i) for i in range(self.levels)]
         counts = [shape[1] * math.prod(w.out) for w in self.windows]
         return [(shape[0], sum(counts)) if self.levels > 1 else (*shape[:2], 1, 1)]

@@ -98,8 +98,8 @@ class _Learned(_Windows):
     def configure(self, bottom):
         super().configure(bottom)
         p = self.param.convolution_param
-        if self.axes not in CONVOLVE:
-            self.fail(f"bottom has shape {bottom[0].shape}; wanted 1, 2 or 3 axes after the channels, axis {self.axis}")
+        if self.axes > max(CONVOLVE):
+            self.fail(f"bottom has shape {bottom[0].shape}; wanted at most 3 axes after the channels, axis {self.axis}")
         self.group, outputs = p.group, p.num_output
         if outputs < 1:
             self.fail("num_output must be at least 1")
@@ -114,7 +114,7 @@ class _Learned(_Windows):
         for shape in shapes:
             self.check_bottom(shape)
             sizes = self.top_sizes(shape)
-            if min(sizes) < 1:
+            if min(sizes, default=1) < 1:
                 self.fail(
                     f"bottom shapes {', '.join(map(str, shapes))} do not fit: kernel {self.kernel} with dilation "
                     f"{self.dilation} is larger than the padded bottom {tuple(shape)}"
@@ -167,49 +167,72 @@ class Convolution(_Learned):
 
     def _covers(self, shape):
         """Is a bottom of this shape one window?"""
-        return self.blobs[0].shape[1:] == tuple(shape[1:]) and not any(self.pad) and max(self.dilation) == 1
+        return self.blobs[0].shape[1:] == tuple(shape[1:]) and not any(self.pad) and max(self.dilation, default=1) == 1
 
     def slide(self, x, weight, bias):
         if self._covers(x.shape):  # a matrix product, several times faster than a convolution
             return F.linear(x.flatten(1), weight.flatten(1), bias).view(-1, weight.shape[0], *(1,) * self.axes)
+        if not self.axes:  # each item is one point
+            return F.conv1d(x[..., None], weight[..., None], bias, groups=self.group)[..., 0]
         if self.axes == 2:
             x = x.flatten(1).view(x.shape) if self._strides_past(x.shape) else _channels_last(x)
         return CONVOLVE[self.axes](x, weight, bias, self.stride, self.pad, self.dilation, self.group)
 
     def slide_prepared(self, x):
-        covers, relu, possible = self._covers(x.shape), self._rectifies, prepared.available(x)
-        if possible and covers and len(x) > 1:
-            run = self._once_folded("product", lambda weight, bias: prepared.product(_rows(weight), bias, relu))
-            if run:
-                return run(_rows(x)).view(len(x), -1, *(1,) * self.axes)
-        elif possible and self.axes == 2 and not covers and not self._strides_past(x.shape):
-            x, geometry = _channels_last(x), (self.stride, self.pad, self.dilation, self.group)
-            run = self._once_folded("windows", lambda w, b: prepared.convolution(w, b, x.shape, *geometry, relu))
+        way, scaling = self._way(x), self._scaling
+        if way:
+            blobs = [*self.blobs, *(blob for layer in scaling for blob in layer.blobs)] if scaling else self.blobs
+            run = self.once(lambda: self._prepare(way, x.shape), way, self.followers, blobs=blobs)
             if run:
                 return run(x)
         top = self.slide(x, self.weights[0], self.weights[1] if len(self.weights) > 1 else None)
-        for layer in self._scaling:
+        for layer in scaling:
             scale, shift = (v.view(-1, *(1,) * self.axes) for v in layer.per_channel())
             top = torch.addcmul(shift, top, scale)
         return top.relu_() if self._rectifies else top
 
-    _scaling = property(lambda self: [layer for layer in self.followers if hasattr(layer, "per_channel")])
-    _rectifies = property(lambda self: len(self._scaling) < len(self.followers))
+    def top_shapes(self, *shapes):
+        self._ways = {}
+        return super().top_shapes(*shapes)
 
-    def _once_folded(self, what, make):
-        """`make(weight, bias)` with what the followers do to each channel; None where that is not finite."""
+    def again(self):
+        once = self.infers and self.axis == 1 and len(self._ways) == 1 and all(self._ways.values())
+        return self.prepared.kept if once and len(self._top_shapes) == 1 and self.prepared else None
 
-        def folded():
-            weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
-            for layer in self._scaling:
-                scale, shift = layer.per_channel()
-                weight = weight * scale.view(-1, *(1,) * (self.axes + 1))
-                bias = shift if bias is None else bias * scale + shift
-            finite = not self._scaling or all(bool(t.isfinite().all()) for t in (weight, bias) if t is not None)
-            return make(weight, bias) if finite else None
+    def _way(self, x):
+        """How oneDNN computes the top of x: as a "product" or in "windows"; "" where torch does better."""
+        if not prepared.available(x):
+            return ""
+        shape = tuple(x.shape)
+        if shape not in self._ways:
+            covers = self._covers(shape)
+            windows = self.axes == 2 and not covers and not self._strides_past(shape)
+            self._ways[shape] = "product" if covers and shape[0] > 1 else "windows" if windows else ""
+        return self._ways[shape]
 
-        blobs = [*self.blobs, *(blob for layer in self._scaling for blob in layer.blobs)]
-        return self.once(folded, what, self.followers, blobs=blobs)
+    def _prepare(self, way, shape):
+        """function(x): the top, with what the followers do to each channel; None where that is not finite."""
+        weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
+        scaling, relu = self._scaling, self._rectifies
+        for layer in scaling:
+            scale, shift = layer.per_channel()
+            weight = weight * scale.view(-1, *(1,) * (self.axes + 1))
+            bias = shift if bias is None else bias * scale + shift
+        if scaling and not all(bool(t.isfinite().all()) for t in (weight, bias) if t is not None):
+            return None
+        if way == "product":
+            run, ones = prepared.product(_rows(weight), bias, relu), (1,) * self.axes
+            return lambda x: run(_rows(x)).view(len(x), -1, *ones)
+        run = prepared.convolution(weight, bias, shape, self.stride, self.pad, self.dilation, self.group, relu)
+        return lambda x: run(_channels_last(x))
+
+    @property
+    def _scaling(self):
+        return [layer for layer in self.followers if hasattr(layer, "per_channel")] if self.followers else []
+
+    @property
+    def _rectifies(self):
+        return len(self._scaling) < len(self.followers)
 
     def _strides_past(self, shape):
         """One channel, and a stride along an axis with a single window: channels last, oneDNN gives garbage there."""
@@ -248,12 +271,15 @@ class Deconvolution(_Learned):
         if self._spreads_points(x.shape):
             top = (x.flatten(1) @ weight.flatten(1)).view(x.shape[0], -1, *self.kernel)
             return top if bias is None else top + bias.view(-1, *(1,) * self.axes)
+        if not self.axes:
+            return F.conv_transpose1d(x[..., None], weight[..., None], bias, groups=self.group)[..., 0]
         steps = tuple(1 if n == 1 else s for n, s in zip(x.shape[2:], self.stride))  # one window makes no step
         return SPREAD[self.axes](x, weight, bias, steps, self.pad, 0, self.group, self.dilation)
 
     def _spreads_points(self, shape):
         """Is a bottom of this shape a single point, and the top of it one window?"""
-        return max(shape[2:]) == 1 and not any(self.pad) and self.group == 1 and max(self.dilation) == 1
+        plain = not any(self.pad) and self.group == 1 and max(self.dilation, default=1) == 1
+        return plain and max(shape[2:], default=1) == 1
 
     def slide_prepared(self, x):
         weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None

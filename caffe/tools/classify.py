@@ -50,7 +50,7 @@ def classify(args):
     if args.gpu:
         caffe.set_mode_gpu()
     names, images = read_images(args.input_file, args.ext)
-    mean = None if args.mean_file is None else read_mean(args.mean_file)
+    mean = read_mean(args.mean_file) if args.mean_file else None
     try:
         net = caffe.Classifier(
             args.model_def, args.pretrained_model, dims, mean, args.input_scale, args.raw_scale, swap

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import caffe
-from caffe import cli, provenance
+from caffe import cli, revision
 from caffe.flags import FLAGS
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_binary
@@ -100,8 +100,8 @@ def test_the_head_of_the_log_tells_what_repeats_the_run(folder, capfd):
 
 
 def test_no_commit_is_told_outside_a_clone(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    assert provenance.commit() == ""
+    monkeypatch.setattr(revision, "__file__", str(tmp_path / "caffe" / "revision.py"))
+    assert revision.commit() == ""
 
 
 # ---- Python layers that a prototxt may name
@@ -181,6 +181,10 @@ def test_usage(words, capfd):
     assert status == 0 and not log
     assert out.startswith("caffe: command line brew\nusage: caffe <command> <args>\n")
     assert all(f"    -{flag} (" in out for flag in FLAGS) and max(map(len, out.splitlines())) < 80
+
+
+def test_version(capfd):
+    assert run(capfd, "--version")[:2] == (0, "caffe version 1.0.0\n")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from google.protobuf import text_format
 
 import caffe
 from caffe.net import Net
+from caffe.ops.linear import InnerProduct
 from caffe.proto import caffe_pb2
 
 RNG = np.random.default_rng(3)
@@ -223,3 +224,34 @@ def test_batch_norm_keeps_its_statistics_when_backward_looks_again():
     net.backward()
     for blob, old in zip(net.params["n"], before):
         np.testing.assert_array_equal(blob.data, old)
+
+
+def test_nothing_is_computed_again_where_nobody_can_have_written(monkeypatch, either_memory):
+    net = net_of(ip("ip", "data") + layer("end", "TanH", "ip", "end"))
+    calls, compute = [], InnerProduct.compute
+    monkeypatch.setattr(InnerProduct, "compute", lambda self, x: (calls.append(1), compute(self, x))[1])
+
+    def passes(**given):
+        calls.clear()
+        net.forward(**given)
+        net.backward()
+        return len(calls)
+
+    assert [passes(data=values(2, 3)), passes(), passes(data=values(2, 3))] == [1, 1, 1]  # the blob was written before
+    held = net.blobs["data"].data
+    assert passes() == 2  # who holds the array may write at any time
+    del held
+
+
+def test_what_is_written_into_an_array_held_since_before_the_forward_pass_counts():
+    net = net_of(ip("ip", "data") + layer("end", "TanH", "ip", "end"))
+    held = net.blobs["data"].data
+    net.forward()
+    held[...] = x = values(2, 3)
+    del held
+    net.blobs["end"].diff[...] = g = values(2, 4)
+    net.backward()
+    y = net.blobs["end"].data
+    net.params["ip"][0].diff[...] = 0
+    net.backward()
+    np.testing.assert_allclose(net.params["ip"][0].diff, (g * (1 - y * y)).T @ x, rtol=1e-4, atol=1e-6)

@@ -222,6 +222,32 @@ def test_settings_that_do_not_fit(setter, value, words):
         getattr(t, setter)("nothere", value)
 
 
+GREY, COLOR = np.ones((4, 5), np.float32), np.ones((4, 5, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    "work, told",
+    [
+        (lambda io, t: io.load_image(GREY), "load_image wants a path or an open file, not a ndarray"),
+        (lambda io, t: io.resize_image(GREY, (2, 2)), r"axes \(height, width, channels\); .* shape \(4, 5\)"),
+        (lambda io, t: io.resize_image(COLOR, (2, 2, 3)), r"new_dims is \(2, 2, 3\); wanted \(height, width\)"),
+        (lambda io, t: io.resize_image(COLOR, (0, 2)), "both at least 1"),
+        (lambda io, t: io.oversample(COLOR, (2, 2)), r"shape \(5, 3\)"),
+        (lambda io, t: io.oversample([COLOR], (6, 2)), "crops of 6 x 2 are larger than an image of 4 x 5"),
+        (lambda io, t: io.oversample([COLOR, COLOR[:3]], (2, 2)), "wants images of one shape; found"),
+        (lambda io, t: t.preprocess("data", GREY), r"shape \(4, 5\)"),
+        (lambda io, t: t.preprocess("data", GREY[:, :, None]), r"channel swap \[2, 1, 0\] .* wants 3 channels, not 1"),
+        (lambda io, t: io.array_to_datum(COLOR, label=1.5), "the label of a Datum is 1.5; wanted a whole number"),
+    ],
+)
+def test_images_that_do_not_fit(work, told):
+    t = caffe.io.Transformer({"data": (1, 3, 4, 5)})
+    t.set_transpose("data", (2, 0, 1))
+    t.set_channel_swap("data", (2, 1, 0))
+    with pytest.raises((TypeError, ValueError), match=told):
+        work(caffe.io, t)
+
+
 def test_a_jpeg_of_hundreds_of_scans_is_not_decoded(capfd):
     """A hundred kB hold thousands, each over all pixels. Photographs have a dozen."""
     image = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()

@@ -8,7 +8,7 @@ import lmdb
 import pytest
 
 from caffe.errors import CaffeError
-from caffe.lmdb_file import LmdbFile
+from caffe.lmdb_file import LmdbFile, _Ahead
 
 
 def write(path, records, remove=(), **options):
@@ -130,3 +130,23 @@ def test_a_hundred_ways_to_every_page_are_not_all_taken(tmp_path):
     Path(tmp_path / "ways").write_bytes(b"".join(pages))
     with pytest.raises(CaffeError, match="its tree has more pages than"):
         read_all(tmp_path / "ways")
+
+
+def test_reading_ahead_reads_each_part_once_in_order_and_no_more_than_it_must_otherwise(tmp_path):
+    asked = []
+
+    def read(at, size, at_most=0):
+        asked.append((at, max(size, at_most)))
+        return bytes(range(256)) * (max(size, at_most) // 256)
+
+    ahead = _Ahead(read)
+    for at in range(0, 2**20, 4096):
+        assert ahead.read(at, 4096) == bytes(range(256)) * 16
+    assert len(asked) < 10 and sum(size for _, size in asked) < 2**20 + 2 * ahead.MOST
+    asked.clear()
+    for at in range(2**30, 0, -(2**22)):
+        ahead.read(at, 4096)
+    assert {size for _, size in asked} == {ahead.LEAST}
+    asked.clear()
+    ahead.read(5, 2**20)
+    assert asked == [(5, 2**20)]

@@ -77,14 +77,21 @@ def test_layers_that_took_the_batch_for_a_constant(tmp_path):
 @pytest.mark.parametrize(
     "text, reason",
     [
-        (DATA + 'layer { name: "s" type: "Reshape" bottom: "x" top: "s" reshape_param { shape { dim: 9 dim: -1 } } }\n'
-         'layer { name: "f" type: "InnerProduct" bottom: "s" top: "f" inner_product_param { num_output: 2 '
-         f"{FILL} }} }}", ""),
-        (DATA.replace('"x"', '"y"').replace("dim: 1", "dim: 2") + DATA
-         + 'layer { name: "s" type: "Concat" bottom: "x" bottom: "y" top: "s" concat_param { axis: 0 } }',
-         "inputs y, x have no batch size in common"),
+        (
+            DATA
+            + 'layer { name: "s" type: "Reshape" bottom: "x" top: "s" reshape_param { shape { dim: 9 dim: -1 } } }\n'
+            'layer { name: "f" type: "InnerProduct" bottom: "s" top: "f" inner_product_param { num_output: 2 '
+            f"{FILL} }} }}",
+            "",
+        ),
+        (
+            DATA.replace('"x"', '"y"').replace("dim: 1", "dim: 2")
+            + DATA
+            + 'layer { name: "s" type: "Concat" bottom: "x" bottom: "y" top: "s" concat_param { axis: 0 } }',
+            "inputs y, x have no batch size in common",
+        ),
     ],
-)  # fmt: skip
+)
 def test_nets_of_one_size(text, reason, tmp_path, capfd):
     net, session = written(text, tmp_path)
     assert f"net.onnx takes inputs of the prototxt's sizes alone: {reason}" in capfd.readouterr().err
@@ -96,12 +103,17 @@ def test_nets_of_one_size(text, reason, tmp_path, capfd):
     "text, words",
     [
         ('layer { name: "r" type: "ReLU" bottom: "x" top: "x" }', "blob 'x' is an input and an output, which"),
-        ('layer { name: "f" type: "Flatten" bottom: "x" top: "f" }\nlayer { name: "a" type: "Accuracy" bottom: "f" '
-         'bottom: "l" top: "a" }', r"'a' \(Accuracy\) cannot .*: it looks at labels, .* outputs f,l the net"),
-        ('layer { name: "p" type: "Test_Untraceable" bottom: "x" top: "p" }',
-         r"layer 'p' \(Test_Untraceable\) cannot be exported \(no graph holds this\); with the outputs x "),
+        (
+            'layer { name: "f" type: "Flatten" bottom: "x" top: "f" }\nlayer { name: "a" type: "Accuracy" bottom: "f" '
+            'bottom: "l" top: "a" }',
+            r"'a' \(Accuracy\) cannot .*: it looks at labels, .* outputs f,l the net",
+        ),
+        (
+            'layer { name: "p" type: "Test_Untraceable" bottom: "x" top: "p" }',
+            r"layer 'p' \(Test_Untraceable\) cannot be exported \(no graph holds this\); with the outputs x ",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_written_is_one_sentence(text, words, tmp_path):
     label = 'layer { name: "l" type: "Input" top: "l" input_param { shape { dim: 1 } } }\n'
     with pytest.raises(caffe.CaffeError, match=words) as e:

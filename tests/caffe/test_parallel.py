@@ -153,14 +153,17 @@ def test_ranks_that_start_from_different_snapshots_are_stopped(tmp_path):
     assert all("start from different iterations, rank by rank [20, 10]" in log for log in logs), logs
 
 
+# As `caffe train --gpu=0,1` starts two processes, without GPUs; not in the current folder is caffe looked for.
+LAUNCH = f"""import sys; sys.path[:] = [{str(ROOT)!r}, *filter(None, sys.path)]
+from caffe.parallel import launch; sys.exit(launch([0, 1], ['train', '--solver=solver.prototxt']))"""
+
+
 @pytest.mark.medium
 def test_the_ranks_of_launch_run_this_caffe(tmp_path):
     """Not a caffe.py that somebody has put beside the prototxt."""
     write_job(tmp_path, iterations=5)
     (tmp_path / "caffe.py").write_text("import sys; sys.exit('a stranger ran')")
-    away = f"import sys; sys.path[:] = [{str(ROOT)!r}, *filter(None, sys.path)]"  # from the current folder
-    launch = "from caffe.parallel import launch; sys.exit(launch([0, 1], ['train', '--solver=solver.prototxt']))"
-    job = run(tmp_path, "-c", f"{away}; {launch}")
+    job = run(tmp_path, "-c", LAUNCH)
     log = job.communicate(timeout=60)[1]
     assert job.returncode == 0 and "a stranger ran" not in log, log
     assert (tmp_path / "run_iter_5.caffemodel").exists()
@@ -180,3 +183,18 @@ def test_a_dead_rank_ends_the_job_and_the_last_snapshot_is_good(tmp_path):
     assert "lost contact with another process" in log or "exitcode: -9" in log or "SIGKILL" in log
     newest = max(int(re.search(r"_(\d+)\.solverstate", p.name)[1]) for p in tmp_path.glob("*.solverstate"))
     assert all(np.isfinite(w).all() for w in weights(tmp_path, newest))
+
+
+@pytest.mark.medium
+def test_ranks_end_with_the_process_that_started_them(tmp_path):
+    """Killed outright it cannot stop them; else they would train on, and the same command would be refused."""
+    write_job(tmp_path, iterations=100000, snapshot=10)
+    job = run(tmp_path, "-c", LAUNCH)
+    while not (tmp_path / "run_iter_10.solverstate").exists():
+        assert job.poll() is None, job.stderr.read()
+        time.sleep(0.1)
+    ranks = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True).stdout.split()
+    assert len(ranks) == 2
+    job.kill()
+    job.communicate()  # until the last that could write there has ended
+    assert not any(Path("/proc", rank, "exe").exists() for rank in ranks)

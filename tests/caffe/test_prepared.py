@@ -89,7 +89,7 @@ def check(net, x=None):
 def prepared(net, name):
     """Whether the layer keeps something for the next pass."""
     layer = net.layer_dict[name]
-    return layer.prepared is not None and layer.prepared._made is not None
+    return layer.prepared is not None and layer.prepared.kept is not None
 
 
 def test_every_blob_of_a_prepared_net_is_right():

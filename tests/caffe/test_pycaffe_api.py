@@ -39,6 +39,13 @@ def test_name(name):
     assert getattr(caffe, name) is not None and name in dir(caffe)
 
 
+def test_star_import():
+    """As in pycaffe, also what is imported on first use."""
+    names = {}
+    exec("from caffe import *", names)
+    assert set(NAMES) - {"__version__", "draw", "coord_map"} <= set(names) and "os" not in names
+
+
 def test_version_and_phases():
     assert caffe.__version__ == "1.0.0"
     assert (caffe.TRAIN, caffe.TEST) == (0, 1)

@@ -154,7 +154,7 @@ def test_callbacks_and_actions():
     solver.step(2)
     assert calls == ["start", "gradients"] * 2
     asked = iter([0, 2, 0, 1])  # none, snapshot, none, stop
-    solver.test_nets = []
+    solver.test_nets.clear()
     solver.set_action_function(lambda: next(asked))
     solver.step(10)
     assert solver.iter == 6 and Path("model_iter_4.solverstate").exists()

@@ -228,10 +228,11 @@ def test_too_few_input_shapes(dims):
         upgraded(f'input: "a" input: "b" {dims}')
 
 
-def test_batch_norm_params_are_cleared():
-    three = "param { lr_mult: 0 } " * 3
+def test_batch_norm_params_learn_nothing_and_keep_their_names():
+    three = 'param { lr_mult: 1 name: "m" } param { decay_mult: 1 name: "v" } param { name: "n" }'
     net = upgraded(f'layer {{ type: "BatchNorm" {three} }} layer {{ type: "Scale" {three} }}')
-    assert [len(layer.param) for layer in net.layer] == [0, 3]
+    norm, scale = ([(p.name, p.lr_mult, p.decay_mult) for p in layer.param] for layer in net.layer)
+    assert norm == [("m", 0, 0), ("v", 0, 0), ("n", 0, 0)] and scale == [("m", 1, 1), ("v", 1, 1), ("n", 1, 1)]
 
 
 def test_file_of_today_is_left_alone():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from caffe import revision
 from eval import provenance, walks
 from eval.cli import parse, run
 from eval.deploy import DeployNet, literal_features
@@ -175,7 +176,7 @@ def test_tables(evaluated):
     assert origin["command"].startswith("eval/eval-casiab.py ") and "--report" in origin["command"]
     assert origin["device"].startswith("cpu (") and len(origin["data_sha256"]) >= 64
     if (provenance.ROOT / ".git").exists():
-        assert origin["versions"]["commit"].removesuffix("+changes") == provenance.git("rev-parse", "HEAD")
+        assert origin["versions"]["commit"].removesuffix("+changes") == revision.commit().removesuffix("+changes")
     table = (out / "casiab_cross_view_results_tr3.txt").read_text().splitlines()
     assert len(table) == 12 and table[0].startswith("Prob\\Gallery\t000\t018")
     assert (out / "metrics.csv").read_text().startswith("protocol,average,measure,value,low_95,high_95\n")

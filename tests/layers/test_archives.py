@@ -1,14 +1,17 @@
 """From a download to the tree of a data set: zipped, in several pieces, one level too deep, hostile."""
 
 import io
+import os
 import stat
 import tarfile
+import threading
 import zipfile
 
 import cv2
 import numpy as np
 import pytest
 
+from caffe.locks import hold
 from layers.archives import settle
 from layers.datasets import DATASETS
 from layers.frames import DataError
@@ -189,6 +192,52 @@ def test_an_archive_of_the_archives_of_each_person(data):
                 path.unlink()
     settle(OUTDOOR, lambda _: None)
     assert found(data) == WHOLE
+
+
+def zipped(files):
+    """The bytes of an archive of {name: bytes}."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return out.getvalue()
+
+
+def test_a_download_of_the_archive_of_a_tree_of_the_archives_of_each_person(data):
+    for k, tree in enumerate(("im", "seg"), 1):
+        people = {
+            f"{tree}/{person}.zip": zipped({name: PNG for name in FILES if name.startswith(person)})
+            for person in ("001", "002")
+        }
+        download = data / f"Outdoor-Gait-20200101T000000Z-00{k}.zip"
+        download.write_bytes(zipped({f"Outdoor-Gait/{tree}.zip": zipped(people)}))
+    settle(OUTDOOR, lambda _: None)
+    assert found(data) == WHOLE
+    assert shown(data / "Outdoor-Gait") == ["im", "seg"] and not (data / "Outdoor-Gait/.unpacking").exists()
+
+
+def test_a_broken_archive_in_another_is_named_with_it(data):
+    (data / "Outdoor-Gait.zip").write_bytes(zipped({"im.zip": zipped({"im/001.zip": b"PK no more"})}))
+    with pytest.raises(DataError, match=r"Outdoor-Gait\.zip: im\.zip: im/001\.zip: cannot be unpacked"):
+        settle(OUTDOOR, lambda _: None)
+
+
+def test_two_at_once_wait_for_each_other(data):
+    """The second would take the first's staging folder away."""
+    make_zip(data / "Outdoor-Gait.zip", WHOLE)
+    waiting, said = threading.Event(), []
+
+    def tell(sentence):
+        said.append(sentence)
+        waiting.set()
+
+    second = threading.Thread(target=settle, args=(OUTDOOR, tell))
+    with hold(data / ".Outdoor-Gait.lock"):
+        second.start()
+        assert waiting.wait(30) and f"process {os.getpid()} is unpacking there" in said[0]
+        assert not (data / "Outdoor-Gait").exists()
+    second.join(30)
+    assert found(data) == WHOLE and not (data / ".Outdoor-Gait.lock").exists()
 
 
 def test_an_archive_of_each_walk(data):

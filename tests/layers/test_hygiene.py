@@ -9,7 +9,7 @@ import pytest
 from eval.walks import Source, choose
 from layers.data_layers import training_sequences
 from layers.datasets import DATASETS
-from layers.frames import DataError
+from layers.frames import DataError, image_names
 from layers.hygiene import NO_WHOLE_PERSON, absent
 from layers.names import folders, is_noise
 from layers.params import parse
@@ -42,6 +42,56 @@ def test_masks_of_0_and_1_train_nothing(root):
         training(root)
 
 
+def rewrite_masks(root, change):
+    for file in (root / "crop-seg").rglob("*.png"):
+        cv2.imwrite(str(file), change(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)))
+
+
+def with_person(mask):
+    """A person in the middle."""
+    mask[:] = 0
+    mask[2:-2, 4:-4] = 255
+    return mask
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda mask: 255 - with_person(mask),
+            "(8 of 8|6 of 6) masks looked at are wrong, first .*white around the person",
+        ),
+        (lambda mask: mask | 255, "white around the person"),
+        (lambda mask: (with_person(mask) // 255).astype(np.uint16), "all [68] masks looked at are empty, .*in 8 bits"),
+    ],
+    ids=["inverted", "white all over", "16 bits"],
+)
+def test_masks_that_are_none_train_and_test_nothing(root, change, message):
+    rewrite_masks(root, change)
+    with pytest.raises(DataError, match=message):
+        training(root)
+    frames = open_frames(root / "crop-im", root / "crop-seg")
+    with pytest.raises(DataError, match=message):
+        choose(Source(DATASETS["walkers"], 1, root / "crop-im", root / "crop-seg", Path(), Path()), frames, "test")
+
+
+def test_persons_in_the_masks_are_no_fault(root):
+    rewrite_masks(root, with_person)
+    assert len(training(root)[0]) == 8
+
+
+def test_frames_go_by_their_numbers(tmp_path):
+    for n in range(1, 12):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), np.zeros((2, 2), np.uint8))
+    assert image_names(tmp_path) == [f"{n}.png" for n in range(1, 12)]
+
+
+def test_an_id_written_in_two_ways_is_no_two_people(root):
+    (root / "crop-im/002").rename(root / "crop-im/1")
+    with pytest.raises(DataError, match="ids 001 and 1: are they one person?"):
+        training(root)
+
+
 def test_masks_of_other_names_train_nothing(root):
     for file in list((root / "crop-seg").rglob("*.png")):
         file.rename(file.with_name(f"mask_{file.name}"))
@@ -70,6 +120,20 @@ def test_walks_that_show_legs_alone_are_named(root, caplog, capsys):
     with pytest.raises(ValueError, match="no probe walk among them"):  # which was looked at afterwards
         choose(source, open_frames(root / "crop-im"), "test")
     assert f"1 walks {NO_WHOLE_PERSON}: 002/nm-01/000" in capsys.readouterr().err
+
+
+def test_people_who_are_missing_are_told_of(root, tmp_path, capsys):
+    frames = open_frames(root / "crop-im")
+    partition = tmp_path / "partition.json"
+    partition.write_text('{"TRAIN_SET": ["001", "005"], "TEST_SET": ["002", "007"]}', encoding="utf-8")
+    for named, told in (
+        ("", "1 people are tested, where Walkers has 99 beside the 1 who train"),
+        (str(partition), "2 ids of the partition are not there: 005, 007"),
+    ):
+        source = Source(DATASETS["walkers"], 1, root / "crop-im", None, Path(), Path(), partition=named)
+        with pytest.raises(ValueError, match="no probe walk"):
+            choose(source, frames, "test")
+        assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["thumbs.db", "Thumbs.db", ".DS_Store", "@eaDir", "__MACOSX", "Desktop.ini", "._001"])

@@ -60,9 +60,11 @@ def test_onnx_part():
 def test_data_part(tmp_path, monkeypatch):
     write_walkers(tmp_path / "Walkers", subjects=2)
     monkeypatch.setenv("GAITNET_DATA", str(tmp_path))
-    rows = bench.data(quick=True)
-    assert [row.what for row in rows] == ["data layer, from the tree", "data layer, from the pack"]
-    assert rows[0].reference == rows[1].reference > 0 and rows[0].better == "above"
+    *records, tree, packed = list(bench.data(quick=True))
+    assert [row.what.split(",")[0] for row in records] == ["Data layer on an LMDB", "bare records of an LMDB"]
+    assert all(row.value > 0 and row.reference > 0 and row.limit == 1.3 for row in records)
+    assert [row.what for row in (tree, packed)] == ["data layer, from the tree", "data layer, from the pack"]
+    assert tree.reference == packed.reference > 0 and tree.better == "above"
 
 
 @pytest.mark.medium
@@ -107,7 +109,7 @@ def test_what_cannot_be_measured_is_told(tmp_path, monkeypatch, capsys):
     assert "build/tools/caffe not found" in json.loads((tmp_path / "out.json").read_text())["left_out"]["caffe"]
     monkeypatch.setenv("GAITNET_DATA", str(tmp_path / "nothing"))
     with pytest.raises(bench.CannotMeasure, match="make them with tools/make_walkers.py"):
-        bench.data(quick=True)
+        list(bench.data(quick=True))
 
 
 def test_in_turns_calls_each_once_more_than_it_counts():

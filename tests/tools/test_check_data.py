@@ -129,6 +129,26 @@ def masks_of_other_names(root):
     return "masks, but none of a frame's name, first 001/nm-01/000, frame .*png: a mask must be named as its frame is"
 
 
+def inverted_masks(root):
+    for file in (root / "crop-seg/001/nm-02/090").iterdir():
+        mask = np.full((20, 13), 255, np.uint8)
+        mask[2:-2, 4:-4] = 0
+        cv2.imwrite(str(file), mask)
+    return "1 training sequences have inverted masks, first 001/nm-02/090: its masks are white around the person"
+
+
+def empty_masks(root):
+    for file in (root / "crop-seg").rglob("*.png"):
+        cv2.imwrite(str(file), np.zeros((20, 13), np.uint8))
+    return "the masks of all 8 training sequences are empty"
+
+
+def one_id_twice(root):
+    for tree in ("crop-im", "crop-seg"):
+        (root / tree / "003").rename(root / tree / "2")
+    return "ids 002 and 2: are they one person?"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -140,6 +160,9 @@ def masks_of_other_names(root):
         missing_id,
         too_few_ids,
         stray_folder,
+        inverted_masks,
+        empty_masks,
+        one_id_twice,
     ],
 )
 def test_what_stops_training(root, spoil):
@@ -148,6 +171,35 @@ def test_what_stops_training(root, spoil):
     assert status == 1 and not report["can_train"]
     assert any(re.search(message, stop) for stop in report["stops"]), report["stops"]
     assert re.search(f"stop: .*{message}", text)
+
+
+def test_copies_and_what_stands_still_are_told(root):
+    for tree in ("crop-im", "crop-seg"):
+        copy_onto(root / tree / "003/nm-01/000", root / tree / "003/nm-02/000")
+        still = sorted((root / tree / "002/nm-01/090").iterdir())
+        for file in still[1:]:
+            shutil.copy(still[0], file)
+    status, report, text = run(root)
+    assert status == 0 and report["sequences"]["copies"] == [["003/nm-01/000", "003/nm-02/000"]]
+    assert "1 sequences have the same pictures as others" in text and "003/nm-01/000 = 003/nm-02/000" in text
+    assert "1 sequences show the same picture in every frame: 002/nm-01/090" in text
+
+
+def copy_onto(source, target):
+    shutil.rmtree(target)
+    shutil.copytree(source, target)
+
+
+def test_masks_of_test_people_are_looked_at_too(root):
+    """They are no input of training, and the input of evaluation on silhouettes alone."""
+    for path, change in (("003/nm-01/000", 255), ("003/nm-01/090", 0), ("003/nm-02/000", 1)):
+        for file in (root / "crop-seg" / path).iterdir():
+            cv2.imwrite(str(file), np.full((20, 13), change, np.uint8))
+    status, report, text = run(root)
+    assert status == 0, text
+    assert "1 further sequences have inverted masks: 003/nm-01/000" in text
+    assert "masks are empty, all of 003/nm-01/090" in text
+    assert "1 further sequences have dim masks: 003/nm-02/000" in text
 
 
 def test_quick_opens_no_file(root):

@@ -283,6 +283,32 @@ def test_masks_of_0_and_1(tmp_path):
 
 
 @pytest.mark.medium
+def test_inverted_masks(tmp_path):
+    write_folders(tmp_path, "017/1")
+    for file in (tmp_path / "masks/017/1").iterdir():
+        cv2.imwrite(str(file), 255 - cv2.imread(str(file), cv2.IMREAD_GRAYSCALE))
+    done = run("szu", tmp_path)
+    assert done.returncode == 1 and "masks/017/1: its masks are white around the person" in done.stderr
+
+
+@pytest.mark.medium
+def test_masks_numbered_from_0(tmp_path):
+    """Taken as they are, each would lie on the frame before its own."""
+    write_video(tmp_path, "001-nm-01-090")
+    folder = tmp_path / "masks/001/nm-01/090"
+    for file in sorted(folder.iterdir()):
+        file.rename(folder / f"001-nm-01-090-{int(file.stem[-3:]) - 1:03d}.png")
+    done = run("casiab", tmp_path, "videos")
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    assert "1 walks have a mask of number 0 (001/nm-01/090)" in done.stderr
+    assert "say --numbered-from 0" in done.stderr
+    done = run("casiab", tmp_path, "videos", "--numbered-from", "0")
+    assert done.returncode == 0, done.stderr
+    names = sorted(file.stem for file in (tmp_path / "out/crop-im/001/nm-01/090").glob("*.png"))
+    assert names == [f"001-nm-01-090-{n - 1:03d}" for n in KEPT]
+
+
+@pytest.mark.medium
 def test_numbers_that_differ_both_ways_are_named(tmp_path):
     for n, surplus in ((1, range(31, 37)), (2, ())):
         write_folders(tmp_path, f"017/{n}")
@@ -323,6 +349,8 @@ def test_names_of_other_systems(tmp_path):
     (videos / "010-nm-01-090.avi").rename(videos / "010-NM-01-090.AVI")
     (videos / "._001-nm-01-090.avi").write_bytes(b"\0\5\x16\7")
     (videos / "010-bkgrd-090.avi").write_bytes(b"")
+    (videos / "010-nm-02-090 (1).avi").write_bytes(b"")
+    (videos / "010_nm_03_090.avi").write_bytes(b"")
     for name in ("thumbs.db", ".DS_Store", "desktop.ini"):
         (videos / name).touch()
         (tmp_path / "masks/010/nm-01/090" / name).touch()
@@ -331,8 +359,17 @@ def test_names_of_other_systems(tmp_path):
         (tmp_path / place / "__MACOSX").mkdir()
     done = run("casiab", tmp_path, "videos")
     assert done.returncode == 0 and "1 of 1 sequences are cropped" in done.stdout, done.stderr
-    assert "1 videos are no walks by their names, first 010-bkgrd-090.avi" in done.stderr
+    assert "2 videos are no walks by their names: 010-nm-02-090 (1).avi, 010_nm_03_090.avi" in done.stderr
     assert len(list((tmp_path / "out/crop-im/010/nm-01/090").glob("*.png"))) == len(KEPT)
+
+
+@pytest.mark.medium
+def test_numbers_of_a_video_without_zeros(tmp_path):
+    """One person is not to become two, 1 and 001."""
+    write_video(tmp_path, "001-nm-01-090")
+    (tmp_path / "videos/001-nm-01-090.avi").rename(tmp_path / "videos/1-nm-1-90 .avi")
+    done = run("casiab", tmp_path, "videos")
+    assert done.returncode == 0 and (tmp_path / "out/crop-im/001/nm-01/090").is_dir(), done.stderr
 
 
 @pytest.mark.medium

@@ -60,8 +60,10 @@ def test_pickles_are_checked_and_packed(root, tmp_path, capsys):
     assert check_data.main([*words, "--train-num", "2"]) == 0
     assert "sizes 64x64 (216)" in capsys.readouterr().out
     assert pack_frames.main([*words, "--out", str(tmp_path / "pack")]) == 0
-    for planes, found in zip(Tree(str(root / "crop-im"), str(root / "crop-seg")).clip(SEQ, 0, 6),
-                             open_frames(tmp_path / "pack").clip(SEQ, 0, 6)):  # fmt: skip
+    for planes, found in zip(
+        Tree(str(root / "crop-im"), str(root / "crop-seg")).clip(SEQ, 0, 6),
+        open_frames(tmp_path / "pack").clip(SEQ, 0, 6),
+    ):
         assert np.array_equal(planes, found)
 
 

@@ -17,6 +17,7 @@ from caffe.locks import hold
 from layers import pack
 from layers.datasets import DATASETS
 from layers.frames import DataError, Tree
+from layers.hygiene import copies
 from layers.sources import open_frames
 from tests.layers.packs import index_of, write_index
 from tests.layers.trees import write_sequence, write_walkers
@@ -298,6 +299,16 @@ def test_bad_arguments(root, tmp_path, args, message):
     (tmp_path / "empty").mkdir()
     done = run(root, *(arg.format(empty=tmp_path / "empty") for arg in args))
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_walks_with_the_same_pictures_are_known_from_the_pack(root):
+    for tree in ("crop-im", "crop-seg"):
+        shutil.rmtree(root / tree / "002/nm-02/090")
+        shutil.copytree(root / tree / "002/nm-01/000", root / tree / "002/nm-02/090")
+    assert run(root).returncode == 0
+    paths = ["001/nm-01/000", "002/nm-01/000", "002/nm-02/090"]
+    assert copies(open_frames(root / "pack"), paths) == ["002/nm-01/000 = 002/nm-02/090"]
+    assert copies(trees(root), paths) == []  # nobody has read it
 
 
 def test_two_at_once_are_refused(root):

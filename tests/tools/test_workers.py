@@ -1,11 +1,13 @@
 """Threads that keep order and do not run ahead."""
 
+import os
+import signal
 import threading
 import time
 
 import pytest
 
-from tools.workers import in_order
+from tools.workers import in_order, processes
 
 
 def test_in_order_and_few_ahead():
@@ -30,3 +32,16 @@ def test_in_order_raises_what_an_item_raised():
 
     with pytest.raises(OSError, match="two"):
         list(in_order(fail_at_two, range(5), jobs=2))
+
+
+def die_at_two(n):
+    if n == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return n
+
+
+@pytest.mark.medium
+def test_a_process_that_is_killed_is_one_sentence():
+    """As the system does it to one that takes too much memory."""
+    with pytest.raises(ChildProcessError, match="one of the processes at work was killed, .* goes on from here"):
+        list(in_order(die_at_two, range(50), 2, processes))

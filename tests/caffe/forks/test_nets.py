@@ -68,9 +68,9 @@ def test_learns(name, tmp_path):
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("name", ["ssd_vgg", "ssd_mobilenet", "rfcn_deploy", "faster_rcnn_deploy", *(
-    "senet shufflenet segnet enet pspnet yolo".split()
-)])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", "ssd_vgg ssd_mobilenet rfcn_deploy faster_rcnn_deploy senet shufflenet segnet enet pspnet yolo".split()
+)
 def test_goes_to_onnx(name, tmp_path):
     pytest.importorskip("onnxscript")
     (tmp_path / "net.prototxt").write_text(nets.DEPLOY[name]())

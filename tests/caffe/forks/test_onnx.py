@@ -135,12 +135,20 @@ def test_pooled_regions_round_as_the_layers_do(kind, tmp_path):
 @pytest.mark.parametrize(
     "kind, bottoms, own, words",
     [
-        ("DetectionOutput", "loc conf priors", "detection_output_param { num_classes: 3 nms_param { eta: 0.9 } }",
-         r"'out' \(DetectionOutput\) cannot be written as ONNX: its nms_param has eta 0.9, .* the outputs loc,conf,"),
-        ("MultiBoxLoss", "loc conf priors gt", "multibox_loss_param { num_classes: 3 }",
-         r"'out' \(MultiBoxLoss\) cannot be written as ONNX: it is a loss"),
+        (
+            "DetectionOutput",
+            "loc conf priors",
+            "detection_output_param { num_classes: 3 nms_param { eta: 0.9 } }",
+            r"'out' \(DetectionOutput\) cannot be written as ONNX: its nms_param has eta 0.9, .* the outputs loc,conf,",
+        ),
+        (
+            "MultiBoxLoss",
+            "loc conf priors gt",
+            "multibox_loss_param { num_classes: 3 }",
+            r"'out' \(MultiBoxLoss\) cannot be written as ONNX: it is a loss",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_become_onnx(kind, bottoms, own, words, tmp_path):
     shapes = {name: value.shape for name, value in zip(("loc", "conf", "priors"), scene(2, 9))}
     text = "".join(nets.data(name, *shape) for name, shape in {**shapes, "gt": (1, 1, 2, 8)}.items())

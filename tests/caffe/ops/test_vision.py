@@ -112,6 +112,20 @@ def test_one_size_is_for_all_axes():
     assert net.blobs["t0"].shape == (1, 2, 3, 3, 4)
 
 
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+def test_no_axis_after_the_channels(kind, group):
+    """Each item is a point, multiplied by its group's weights."""
+    x = randn(2, 3, 5, 4)
+    net = layer_net(f'type: "{kind}" convolution_param {{ axis: 3 num_output: 6 group: {group} {FILLERS} }}', x.shape)
+    weight, bias = (blob.data.astype(np.float64) for blob in net.params["layer"])
+    assert weight.shape == ((6, 4 // group) if kind == "Convolution" else (4, 6 // group))
+    parts = zip(np.split(x, group, 3), np.split(weight, group))
+    want = np.concatenate([part @ (w.T if kind == "Convolution" else w) for part, w in parts], 3) + bias
+    np.testing.assert_allclose(forward(net, x)[0], want, atol=2e-5)
+    check_gradients(net, x)
+
+
 @pytest.mark.parametrize("kind", ["Convolution", "Deconvolution", "Im2col"])
 def test_axes_before_the_channels_count_items(kind):
     x = randn(2, 3, 4, 5, 6)
@@ -228,8 +242,8 @@ def test_crop(axis, offset, begin):
         ),
         (
             'type: "Convolution" convolution_param { num_output: 3 kernel_size: 3 }',
-            [(1, 2)],
-            r"shape \(1, 2\); wanted 1, 2 or 3 axes after the channels",
+            [(1, 2, 3, 3, 3, 3)],
+            r"shape \(1, 2, 3, 3, 3, 3\); wanted at most 3 axes after the channels",
         ),
     ],
 )
