@@ -31,6 +31,7 @@ from caffe.errors import CaffeError
 from caffe.fillers import fill
 from caffe.layer import TEST
 from caffe.prepared import Prepared
+from caffe.proto import caffe_pb2
 
 
 class TorchLayer(BuiltinLayer):
@@ -82,14 +83,14 @@ class TorchLayer(BuiltinLayer):
         """Shapes of the tops for bottoms of these shapes (lists of int tuples)."""
         try:
             return self._computed_shapes("meta", shapes)
-        except RuntimeError as e:
+        except (RuntimeError, TypeError) as e:
             if "meta" not in str(e).lower():
                 raise
         return self._computed_shapes("cpu", shapes)  # an operation that needs values, as ctc_loss or item()
 
     def _computed_shapes(self, device, shapes):
         self.weights = [torch.zeros(b.shape, device=device) for b in self.blobs]
-        tops = _several(self.compute(*(torch.zeros(s, device=device) for s in shapes)))
+        tops = several(self.compute(*(torch.zeros(s, device=device) for s in shapes)))
         return [tuple(t.shape) for t in tops]
 
     # ---- the life of a layer
@@ -98,8 +99,10 @@ class TorchLayer(BuiltinLayer):
         self.in_place = any(t is b for t in top for b in bottom)
         self.configure(bottom)
 
-    def add_blob(self, shape, filler):
-        """Append a parameter blob, filled as FillerParameter `filler` says."""
+    def add_blob(self, shape, filler=None):
+        """Append a parameter blob, filled as FillerParameter `filler` says, or a dict of its fields; default: zeros."""
+        if not isinstance(filler, caffe_pb2.FillerParameter):
+            filler = caffe_pb2.FillerParameter(**(filler or {}))
         blob = Blob(shape)
         try:
             fill(blob, filler, self.random.fixed("blob", len(self.blobs)) if self.random else None)
@@ -176,7 +179,7 @@ class TorchLayer(BuiltinLayer):
         self.weights = weights
         try:
             with nullcontext() if torch.is_grad_enabled() == recorded else torch.set_grad_enabled(recorded):
-                return _several(way(*inputs))
+                return several(way(*inputs))
         except (MemoryError, RuntimeError, IndexError) as e:
             shapes = _shapes(bottom)
             if lacks_memory(e):
@@ -236,5 +239,5 @@ def _shapes(blobs):
     return ", ".join(str(tuple(blob.shape)) for blob in blobs)
 
 
-def _several(value):
+def several(value):
     return value if isinstance(value, (tuple, list)) else (value,)
