@@ -137,6 +137,16 @@ def test_weights_are_no_prototxt():
         caffe.Net("w.caffemodel", caffe.TEST)
 
 
+@pytest.mark.parametrize("text", [NET, "<!DOCTYPE html>\n<html>", "version https://git-lfs.github.com/spec/v1\noid x"])
+def test_text_is_no_weights(text):
+    Path("w.caffemodel").write_text(text)
+    begin = text.strip().splitlines()[0][:20]
+    with pytest.raises(
+        caffe.CaffeError, match=f"w.caffemodel: it is text that begins '{begin}.*; wanted a binary file"
+    ):
+        caffe.Net("net.prototxt", caffe.TEST, weights="w.caffemodel")
+
+
 def test_weights_are_no_state():
     mine = solver()
     mine.net.save("w.caffemodel")
