@@ -64,7 +64,7 @@ def parse_text(text: bytes, message_type, name):
         elif ours != decoded:
             message, problem = _parsed(ours, message_type)
     if problem:
-        problem = "it is binary; wanted text, a prototxt" if b"\0" in text else problem
+        problem += " (the file is binary; wanted text, a prototxt)" if b"\0" in text else ""
         raise CaffeError(
             f"Failed to parse {message_type.DESCRIPTOR.name} file: {name}: "
             f"Error parsing text-format {message_type.DESCRIPTOR.full_name}: {problem}"

@@ -133,7 +133,7 @@ def test_nets_of_a_solver_stay():
 
 def test_weights_are_no_prototxt():
     caffe.Net("net.prototxt", caffe.TEST).save("w.caffemodel")
-    with pytest.raises(caffe.CaffeError, match="w.caffemodel: .* it is binary; wanted text, a prototxt"):
+    with pytest.raises(caffe.CaffeError, match="w.caffemodel: .*the file is binary; wanted text, a prototxt"):
         caffe.Net("w.caffemodel", caffe.TEST)
 
 
