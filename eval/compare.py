@@ -203,7 +203,8 @@ def other_walks(kind, first, scored):
     usual = first[0].walks.get(kind)
     for one in scored:
         if usual and kind in one.walks and one.walks[kind].differ(usual):
-            return f"{one.walks[kind]}, not {'by their names those' if str(one.walks[kind]) == str(usual) else usual} of the first run"
+            others = "by their names those" if str(one.walks[kind]) == str(usual) else usual
+            return f"{one.walks[kind]}, not {others} of the first run"
     return ""
 
 
