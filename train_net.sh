@@ -67,7 +67,8 @@ set_aside() { # what an earlier training left
     ls "$experiment"/gaitnet-*_iter_* >/dev/null 2>&1 || return 0
     aside=$experiment/before-$(date +%Y%m%d-%H%M%S%z)
     mkdir "$aside"
-    find "$experiment" -maxdepth 1 \( -name 'gaitnet-*_iter_*' -o -name 'gaitnet-*.log' \) -exec mv {} "$aside" \;
+    find "$experiment" -maxdepth 1 \( -name 'gaitnet-*_iter_*' -o -name 'gaitnet-*.log' -o -name '*.started-from' \) \
+        -exec mv {} "$aside" \;
     echo "Earlier training moved to $aside; delete it when you do not need it"
 }
 

@@ -31,6 +31,10 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27))
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+# torch reads this at its first array: large ones come in pages of 2 MB where the kernel has them. The command `caffe`
+# asks glibc for the same, which takes more than a variable set here, see caffe.process.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 __version__ = "1.0.0"  # of the Caffe whose behaviour this is
 
 # Where the other names live.

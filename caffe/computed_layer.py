@@ -3,8 +3,11 @@
 import weakref
 from typing import Any
 
+import torch
+
+from caffe import glog
 from caffe.errors import CaffeError
-from caffe.torch_layer import TorchLayer
+from caffe.torch_layer import TorchLayer, several
 
 OFFERED = ("weights", "blobs", "add_blob", "random", "name", "phase", "type", "param", "fail")
 SAID = ("num_bottom", "num_top", "is_loss", "auto_top", "no_gradient", "differentiable", "capturable")
@@ -26,12 +29,21 @@ class ComputedLayer(TorchLayer):
     def configure(self, bottom):
         if hasattr(self.own, "configure"):
             self.own.configure(bottom)
+        for name, value in vars(self.own).items():
+            if isinstance(value, torch.nn.Module) and any(True for _ in value.parameters()):
+                where = f"layer '{self.name}' ({self.type}): its {name}, a {type(value).__name__} of torch"
+                told = "has parameters that are neither learned nor saved; those made by self.add_blob are"
+                glog.warning(glog.here(), f"{where}, {told}")
 
     def top_shapes(self, *shapes):
         return self.own.top_shapes(*shapes) if hasattr(self.own, "top_shapes") else super().top_shapes(*shapes)
 
     def compute(self, *bottoms):
-        return self.own.compute(*bottoms)
+        tops, wanted = several(self.own.compute(*bottoms)), len(self.param.top) or int(self.auto_top)
+        if len(tops) < wanted or not all(isinstance(top, torch.Tensor) for top in tops):
+            found = ", ".join(type(top).__name__ for top in tops)
+            self.fail(f"its compute gives {len(tops)} value(s) ({found}); wanted {wanted} tensor(s) of torch")
+        return [top if top.dtype == torch.float32 else top.float() for top in tops]
 
 
 class _Offered:

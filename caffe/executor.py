@@ -26,6 +26,11 @@ class Executor:
         """True where somebody is to be called, or told in the log, before or after layers."""
         return self.debug_info or any(self.callbacks.values())
 
+    @property
+    def _trains(self) -> bool:
+        """True where a backward pass may follow."""
+        return any(node.duty.backward for node in self.wiring.nodes)
+
     def frugal(self, backward=True):
         """Keep only what is still needed from now on; without `backward` there can be no backward pass."""
         self.keep = False
@@ -41,7 +46,7 @@ class Executor:
             self.seeds.pass_index += 1
         last = len(nodes) - 1 if last is None else last
         loss, done, watched = 0.0, set(without), self.watched
-        whole = first == 0 and last == len(nodes) - 1 and not done and not watched
+        whole = first == 0 and last == len(nodes) - 1 and not (done or watched or self._trains)
         if whole and self.replay and self.replay.stands(self):
             self.replay.run()
             return loss

@@ -22,6 +22,7 @@ _KINDS: dict[type, Any] = {
     str: Field.TYPE_STRING,
 }
 
+of_type: dict[str, str] = {}  # layer type -> the name of its options
 _declared: dict[str, tuple[bytes, Field]] = {}  # field name -> what it was declared as, its extension
 
 
@@ -35,6 +36,8 @@ def declare(name, fields, number=None) -> Field:
         raise CaffeError(f"options are called '{name}'; wanted a name in small letters that ends in _param")
     if number is not None and not FIRST <= number <= LAST:
         raise CaffeError(f"options '{name}' have number {number}; wanted one of {FIRST} to {LAST}")
+    if not isinstance(fields, dict):
+        raise CaffeError(f"options '{name}' are {fields!r}; wanted a dict of fields and defaults, as in dict(beta=1.0)")
     file = _described(name, fields, number or FIRST + zlib.crc32(name.encode()) % (LAST - FIRST + 1))
     wire = file.SerializeToString()
     if name in _declared:

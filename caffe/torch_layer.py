@@ -18,6 +18,7 @@ and the top's gradient is g.
 """
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from caffe.errors import CaffeError
 from caffe.fillers import fill
 from caffe.layer import TEST
 from caffe.prepared import Prepared
+from caffe.proto import caffe_pb2
 
 
 class TorchLayer(BuiltinLayer):
@@ -81,14 +83,14 @@ class TorchLayer(BuiltinLayer):
         """Shapes of the tops for bottoms of these shapes (lists of int tuples)."""
         try:
             return self._computed_shapes("meta", shapes)
-        except RuntimeError as e:
+        except (RuntimeError, TypeError) as e:
             if "meta" not in str(e).lower():
                 raise
         return self._computed_shapes("cpu", shapes)  # an operation that needs values, as ctc_loss or item()
 
     def _computed_shapes(self, device, shapes):
         self.weights = [torch.zeros(b.shape, device=device) for b in self.blobs]
-        tops = _several(self.compute(*(torch.zeros(s, device=device) for s in shapes)))
+        tops = several(self.compute(*(torch.zeros(s, device=device) for s in shapes)))
         return [tuple(t.shape) for t in tops]
 
     # ---- the life of a layer
@@ -97,8 +99,10 @@ class TorchLayer(BuiltinLayer):
         self.in_place = any(t is b for t in top for b in bottom)
         self.configure(bottom)
 
-    def add_blob(self, shape, filler):
-        """Append a parameter blob, filled as FillerParameter `filler` says."""
+    def add_blob(self, shape, filler=None):
+        """Append a parameter blob, filled as FillerParameter `filler` says, or a dict of its fields; default: zeros."""
+        if not isinstance(filler, caffe_pb2.FillerParameter):
+            filler = caffe_pb2.FillerParameter(**(filler or {}))
         blob = Blob(shape)
         try:
             fill(blob, filler, self.random.fixed("blob", len(self.blobs)) if self.random else None)
@@ -140,7 +144,7 @@ class TorchLayer(BuiltinLayer):
         else:
             self._record = None
             way = self.infer if self.infers else self.compute
-            outputs = self._computed(bottom, inputs, [b.tensor() for b in self.blobs], torch.no_grad(), way)
+            outputs = self._computed(bottom, inputs, [b.tensor() for b in self.blobs], False, way)
         try:
             for blob, value in zip(top, outputs):
                 blob.memory.assign(value.detach() if value.requires_grad else value)
@@ -167,15 +171,15 @@ class TorchLayer(BuiltinLayer):
         # `data`, not `detach()`: values may be written, and updates come, before another backward pass, as in Caffe.
         inputs = [x.data.requires_grad_(self._wants(i)) for i, x in enumerate(inputs)]
         weights = [b.tensor().data.requires_grad_(p) for b, p in zip(self.blobs, self.duty.params)]
-        outputs = self._computed(bottom, inputs, weights, torch.enable_grad(), self.compute)
+        outputs = self._computed(bottom, inputs, weights, True, self.compute)
         self._record = (inputs, weights, outputs)
         return outputs
 
-    def _computed(self, bottom, inputs, weights, grad_mode, way):
+    def _computed(self, bottom, inputs, weights, recorded, way):
         self.weights = weights
         try:
-            with grad_mode:
-                return _several(way(*inputs))
+            with nullcontext() if torch.is_grad_enabled() == recorded else torch.set_grad_enabled(recorded):
+                return several(way(*inputs))
         except (MemoryError, RuntimeError, IndexError) as e:
             shapes = _shapes(bottom)
             if lacks_memory(e):
@@ -194,25 +198,23 @@ class TorchLayer(BuiltinLayer):
         if self._record is None:
             self.fail("backward without a forward pass before it")
         inputs, weights, outputs = self._record
-        wanted = [x for x, p in zip(inputs, propagate_down) if p and x.requires_grad]
-        learned = [w for w in weights if w.requires_grad]
+        learned = [(w, blob.grad) for w, blob in zip(weights, self.blobs) if w.requires_grad]
+        wanted = [(x, b.grad) for x, b, p in zip(inputs, bottom, propagate_down) if p and x.requires_grad]
         pairs = [(y, t.grad.tensor()) for y, t in zip(outputs, top) if y.requires_grad and not t.grad.is_zero]
-        if pairs and (wanted or learned):
+        sources = tuple(x for x, _ in (*learned, *wanted))
+        if pairs and sources:
             tops, diffs = zip(*pairs)
-            grads: tuple[torch.Tensor | None, ...] = gradients(tops, diffs, (*wanted, *learned), self.duty.keep)
+            grads: tuple[torch.Tensor | None, ...] = gradients(tops, diffs, sources, self.duty.keep)
         else:
-            grads = (None,) * (len(wanted) + len(learned))
-        given = {id(x): g for x, g in zip(wanted + learned, grads)}
+            grads = (None,) * len(sources)
         taken = {g.data_ptr() for _, g in pairs}  # one array must not serve as the diff of two blobs
         # The parameters first: in place, the bottom's diff is written over the top's, which their gradients may be.
-        for w, blob in zip(weights, self.blobs):
-            g = given.get(id(w))
+        for (w, memory), g in zip(learned, grads):
             if g is not None:
-                blob.grad.add(_own(g if g.stride() == w.stride() else g.contiguous(), taken))
-        found = [(x, blob) for x, blob, p in zip(inputs, bottom, propagate_down) if p and x.requires_grad]
-        owned = [None if given[id(x)] is None else _own(given[id(x)], taken) for x, _ in found]
-        for (_, blob), g in zip(found, owned):
-            blob.grad.zero() if g is None else blob.grad.assign(g)
+                memory.add(_own(g if g.stride() == w.stride() else g.contiguous(), taken))
+        owned = [g if g is None else _own(g, taken) for g in grads[len(learned) :]]
+        for (_, memory), g in zip(wanted, owned):
+            memory.zero() if g is None else memory.assign(g)
 
     def _wants(self, i):
         return (not self.duty.bottoms or self.duty.bottoms[i]) and i not in self.no_gradient
@@ -237,5 +239,5 @@ def _shapes(blobs):
     return ", ".join(str(tuple(blob.shape)) for blob in blobs)
 
 
-def _several(value):
+def several(value):
     return value if isinstance(value, (tuple, list)) else (value,)

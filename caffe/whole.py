@@ -29,9 +29,9 @@ def atomic_path(path):
 
 
 def write(path, content):
-    """Write the file `path`; `content` is bytes, or text to be written in UTF-8."""
+    """Write the file `path`; `content` is bytes, or text to be written in UTF-8, names that are not as they are."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
 
 
 def put(draft, path):

@@ -5,6 +5,7 @@ takes the sum of six masks; so the halves, fed with batches of frames and of sum
 clip. Every BatchNorm of the deploy net uses global statistics, which is why a batch does not change what it gives.
 """
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -99,17 +100,28 @@ def literal_features(net, planes, starts):
 
 def build(caffe, net, weights):
     """A net in phase TEST, every parameter of which comes from the eval.weights.Weights."""
+    with as_file(net) as path:  # pycaffe builds nets from files only
+        built = caffe.Net(path, caffe.TEST)
+    weights.copy_to(built)
+    return caffe.optimize(built) if hasattr(caffe, "optimize") else built  # Caffe itself has no such thing
+
+
+@contextlib.contextmanager
+def as_file(net):
+    """The path of a prototxt of the net, which goes afterwards."""
     from google.protobuf import text_format
 
-    handle, path = tempfile.mkstemp(suffix=".prototxt")  # pycaffe builds nets from files only
+    handle, path = tempfile.mkstemp(suffix=".prototxt")
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text_format.MessageToString(net))
-        built = caffe.Net(path, caffe.TEST)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text_format.MessageToString(net))
+        except OSError as e:
+            folder = os.path.dirname(path)
+            raise OSError(e.errno, f"{e.strerror}; TMPDIR may name another folder", folder) from e
+        yield path
     finally:
         os.unlink(path)
-    weights.copy_to(built)
-    return built
 
 
 def read_net(path):

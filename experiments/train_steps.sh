@@ -95,16 +95,18 @@ train() { # step, the step before
     [ -z "$2" ] || start=$(final_weights "$2")
     if [ -f "$weights" ]; then
         echo "$1: already done, $weights"
-        warn_if_newer "$1" "$start" "$weights"
+        warn_if_other "$1" "$start"
         [ "${prune:-no}" = no ] || prune_snapshots "$1" # when killed before it could
         return
     elif [ -n "$snapshot" ]; then
         echo "$1: going on from $snapshot"
-        warn_if_newer "$1" "$start" "$snapshot"
+        warn_if_other "$1" "$start"
         set -- "$1" --snapshot="$snapshot"
     elif [ -n "$start" ]; then
         [ -f "$start" ] || fail "step $1 starts from $start, which is not there; train it first: sh train_net.sh $2"
         echo "$1: starting from $start"
+        cksum "$start" >"gaitnet-$1.started-from.tmp"
+        mv -f "gaitnet-$1.started-from.tmp" "gaitnet-$1.started-from"
         set -- "$1" --weights="$start"
     else
         echo "$1: starting from the fillers"
@@ -121,14 +123,15 @@ train() { # step, the step before
     set -- "$caffe" train --solver="solver-$step.prototxt" "$@" $flags
     set +f
     IFS=$words
-    since=$(date +%s)
+    before=
+    [ -z "${CAFFE_ROOT:-}" ] || before=$(checksums "$step")
     [ -z "${CAFFE_ROOT:-}" ] || describe "$@" >"$log" # the bundled one does that itself
     trap '' INT # Ctrl-C is for Caffe, which writes a snapshot and stops
     exec 4>&1
     # The log outlives the terminal, as Caffe does: that writes a snapshot on SIGHUP and goes on.
     status=$({ { "$@" 2>&1 && echo 0 >&3 || echo $? >&3; } | (trap '' HUP PIPE; exec tee -a "$log" >&4); } 3>&1)
     trap - INT
-    record "$step" "$since" "$snapshot" "$start"
+    record "$step" "$before" "$snapshot" "$start"
     [ "$status" = 0 ] || fail "step $step: caffe ended with exit status $status; see $PWD/$log$(advice "$step" "$log")" \
         "$status"
     weights=$(final_weights "$step")
@@ -143,20 +146,28 @@ for a GPU: sed -i 's/solver_mode: GPU/solver_mode: CPU/' $PWD/solver-*.prototxt"
 newest gaitnet-$1_iter_<n>.* before you run it again"
 }
 
-record() { # step, when it began, the snapshot or the weights that it began with: a Caffe of one's own cannot
+record() { # step, checksums before, the snapshot or the weights that it began with: a Caffe of one's own cannot
     [ -n "${CAFFE_ROOT:-}" ] && [ -f "$root/tools/experiment.py" ] && [ -x "$root/.venv/bin/python" ] || return 0
     from=$4
     [ -z "$3" ] || from=$(echo "$3" | sed 's/\.solverstate/.caffemodel/')
-    experiment record . "$1" --since "$2" ${from:+--started-from "$from"} || :
+    new=$(checksums "$1" | while read -r line; do
+        echo "$2" | grep -Fqx -- "$line" || echo "${line##* }"
+    done)
+    [ -z "$new" ] || experiment record . "$1" --new $new ${from:+--started-from "$from"} || :
+}
+
+checksums() { # step: of its weights, a line each
+    cksum "gaitnet-$1_iter_"*.caffemodel* 2>/dev/null || :
 }
 
 experiment() { # word...: tools/experiment.py, by the bundled Caffe
     env -u CAFFE_ROOT PYTHONPATH= "$root/.venv/bin/python" "$root/tools/experiment.py" "$@"
 }
 
-warn_if_newer() { # step, what it starts from, what it made
-    [ ! "$2" -nt "$3" ] || echo "warning: $3 is older than $2, from which step $1 starts; to train it anew, delete \
-gaitnet-$1_iter_<n>.* and run the same command again" >&2
+warn_if_other() { # step, what it starts from: is that what it has started from?
+    [ -f "gaitnet-$1.started-from" ] && [ -f "$2" ] || return 0
+    [ "$(cksum "$2")" = "$(cat "gaitnet-$1.started-from")" ] || echo "warning: step $1 was trained from other weights \
+than those now in $2; to train it anew, delete gaitnet-$1_iter_<n>.* and run the same command again" >&2
 }
 
 describe() { # command...: what is needed to repeat it; the data layers tell of the data

@@ -6,7 +6,9 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,10 +17,16 @@ from caffe import cli
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_binary
 from caffe.text import message_to_text
+from eval import cli as eval_cli
+from eval import deploy, walks
+from eval.ending import exit_status
+from eval.people import People
 from layers import pack
 from layers.frames import DataError, Tree
+from tests.crash import scenarios
 from tests.layers.trees import write_walkers
-from tools import check_data, pack_frames
+from tools import check_data, identify, pack_frames
+from tools.walkers.trees import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {
@@ -223,3 +231,88 @@ def test_a_pack_on_another_file_system(tmp_path):
         shutil.rmtree(out)
     with pytest.raises((DataError, OSError)):
         pack.Pack(str(tmp_path / "pack"))
+
+
+def prepare(scenario, folder):
+    """What it starts from, in the folders run and tree; OpenCV ends the process where it is to write a name itself."""
+    with tempfile.TemporaryDirectory() as plain:
+        Path(plain, "run").mkdir()
+        scenario.prepare(Path(plain, "run"))
+        shutil.copytree(plain, folder, dirs_exist_ok=True)
+
+
+@pytest.mark.medium
+def test_an_evaluation(odd, monkeypatch):
+    """By whole paths; its report, tables and pictures lie there, too."""
+    prepare(scenarios.Evaluate(), odd)
+    monkeypatch.chdir("/")
+    words = [
+        "--im-path",
+        odd / "tree/crop-im",
+        "--gt-path",
+        odd / "tree/crop-seg",
+        "--weights",
+        odd / "run/w.caffemodel",
+    ]
+    words += ["--train-num", 1, "--cache", odd / "cache", "--out", odd / "out", "--report"]
+    with mock.patch.object(walks, "DeployNet", scenarios.StandIn):
+        assert eval_cli.main("casiab", list(map(str, words))) == 0
+    assert {"metrics.json", "report.html"} <= set(os.listdir(odd / "out")) and os.listdir(odd / "cache")
+
+
+@pytest.mark.medium
+def test_enrolling(odd, monkeypatch):
+    prepare(scenarios.Enroll(), odd)
+    monkeypatch.chdir("/")
+    file, walk, weights = odd / "run/people.npz", odd / "tree/crop-im/cora", odd / "run/w.caffemodel"
+    with mock.patch.object(identify, "open_net", scenarios.StandIn):
+        assert identify.main(["enroll", str(file), f"cora={walk}", "--weights", str(weights)]) == 0
+    assert "cora" in People.read(file).names
+
+
+@pytest.fixture
+def full(tmp_path, monkeypatch):
+    """A TMPDIR with room for a few bytes and no more; for root alone."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount: {done.stderr.strip()}")
+    (folder / "much").write_bytes(bytes(15 * 4096))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_tmpdir_is_one_sentence(full, capsys):
+    """The halves of the deploy net are handed to Caffe as files there."""
+
+    def open_net():
+        with deploy.as_file(deploy.read_net(deploy.PROTOTXT)):
+            pass
+
+    assert exit_status(open_net) == 1
+    assert capsys.readouterr().err == (f"error: {full}: No space left on device; TMPDIR may name another folder\n")
+    assert os.listdir(full) == ["much"]
+
+
+@pytest.mark.medium
+def test_a_full_tmpdir_and_commands_that_need_none(full, tmp_path, walk):
+    shutil.copytree(walk, tmp_path, dirs_exist_ok=True)
+    write_training(tmp_path)
+    for words in (
+        [*CAFFE, "train", "--solver=solver.prototxt"],
+        [sys.executable, ROOT / "tools/pack_frames.py", "walkers", "--im-path", "crop-im", "--gt-path", "crop-seg"],
+        [sys.executable, ROOT / "tools/export.py", "--model", "net.prototxt", "--weights", "run_iter_4.caffemodel",
+         "--torch", "net.pt"],
+    ):  # fmt: skip
+        done = run(words, tmp_path, PYTHONPATH=str(ROOT))
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_video_is_not_written_where_opencv_would_end_the_process(tmp_path):
+    frames = np.zeros((2, 32, 32, 3), np.uint8)
+    write_video(tmp_path / "Gäng.avi", frames)
+    with pytest.raises(OSError, match="not UTF-8"):
+        write_video(tmp_path / NAMES["no utf-8"], frames)

@@ -29,7 +29,6 @@ import subprocess
 import tempfile
 import time
 
-from caffe.process import LARGE_PAGES
 from tools.bench_train import Worker, peak_memory
 
 FORWARD = ("deploy:1", "deploy:4", "deploy:64", "alexnet:1", "resnet50:1", "mobilenet:1")
@@ -130,8 +129,7 @@ class Passes(Worker):
     """One kind of `measure` in a process of its own."""
 
     def __init__(self, kind, net, folder, threads, wall=False, more=None):
-        pages = LARGE_PAGES if kind in ("ours", "optimized") else {}
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **pages, **(more or {})}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **(more or {})}
         super().__init__([kind, net, folder], environment, __file__)
         self.clock = 0 if wall or threads > 1 else 1
 
@@ -163,9 +161,7 @@ def work(kind, net, folder):
 def ours(net, folder, faster=False):
     """A forward pass as pycaffe users write it, and a backward pass in nets with a loss."""
     import caffe.net
-    from caffe.process import tune_allocator
 
-    tune_allocator()
     before = peak_memory()
     if trains(net):
         trained = caffe.Net(f"{folder}/net.prototxt", caffe.TRAIN)

@@ -3,7 +3,7 @@
 
     python tools/experiment.py show experiments/casiab      data set, folder, subjects that train, steps
     python tools/experiment.py check experiments/casiab     can every step be trained, and do old weights fit?
-    python tools/experiment.py record experiments/casiab rec --since 1700000000
+    python tools/experiment.py record experiments/casiab rec --new gaitnet-rec_iter_100.caffemodel
 
 check builds the nets of all steps, so that a mistake in the last is found before the first has trained for a day, and
 compares the people that would train with those whom the weights lying there were trained on. record writes beside new
@@ -235,7 +235,7 @@ def record(args):
     if here[step.data.dataset] is None:
         return
     for weights in step.snapshots():
-        if weights.stat().st_mtime >= args.since and people.read_or_none(weights) is None:
+        if weights.name in args.new and people.read_or_none(weights) is None:
             people.write(weights, here, args.started_from)
             write_card(weights, DATASETS[step.data.dataset])
 
@@ -290,7 +290,7 @@ def parse_arguments(argv):
             command.add_argument("steps", nargs="*", metavar="STEP", help="seg, rec, joint, sia (default: all)")
         if name == "record":
             command.add_argument("step", choices=STEPS, help="whose snapshots")
-            command.add_argument("--since", type=float, default=0, metavar="T", help="written after T, seconds of 1970")
+            command.add_argument("--new", nargs="+", required=True, metavar="FILE", help="in DIR, that it has written")
             command.add_argument(
                 "--started-from", nargs="*", default=[], metavar="FILE", help="its first weights, in DIR"
             )

@@ -79,7 +79,9 @@ def test_binary_text_and_net_spec_hold_the_options(my_module):
     spec = caffe.NetSpec()
     spec.x = caffe.layers.Input(shape=dict(dim=[2, 3]))
     spec.y = caffe.layers.TestMish(spec.x, test_mish_param=dict(beta=0.5))
-    assert spec.to_proto().layer[1].Extensions[options.extension("test_mish_param")].beta == 0.5
+    spec.z = caffe.layers.TestMish(spec.y, beta=0.25)
+    layers = spec.to_proto().layer
+    assert [layer.Extensions[options.extension("test_mish_param")].beta for layer in layers[1:]] == [0.5, 0.25]
 
 
 def test_goes_to_torch(my_module):
@@ -143,6 +145,62 @@ def test_parameters_and_several_bottoms():
         assert Blend.__mro__ == (Blend, object)
     finally:
         del REGISTRY["TestBlend"]
+
+
+@pytest.fixture
+def of_type():
+    """of_type(compute, tops=1, **more) is a net around one layer of a class with these methods."""
+
+    def made(compute, tops=1, **more):
+        REGISTRY.pop("TestGiven", None)
+        caffe.layer("TestGiven")(type("Given", (), dict(compute=compute, **more)))
+        return layer_net('type: "TestGiven"', X.shape, tops=tops)
+
+    yield made
+    REGISTRY.pop("TestGiven", None)
+
+
+@pytest.mark.parametrize(
+    "compute, tops, told",
+    [
+        (lambda self, x: None, 1, r"gives 1 value\(s\) \(NoneType\); wanted 1 tensor"),
+        (lambda self, x: 3.0, 1, r"gives 1 value\(s\) \(float\)"),
+        (lambda self, x: np.zeros(x.shape), 1, r"gives 1 value\(s\) \(ndarray\)"),
+        (lambda self, x: x, 2, r"gives 1 value\(s\) \(Tensor\); wanted 2 tensor"),
+    ],
+)
+def test_what_is_no_top(compute, tops, told, of_type):
+    with pytest.raises(CaffeError, match=f"layer 'layer' .*its compute {told}"):
+        of_type(compute, tops)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.int64, torch.bool])
+def test_tops_of_other_kinds_become_single(kind, of_type):
+    top = forward(of_type(lambda self, x: x.to(kind)), np.full(X.shape, 2.0))[0]
+    assert top.dtype == np.float32 and np.all(top == (1 if kind == torch.bool else 2))
+
+
+def test_numpy_inside(of_type):
+    """It has no values while shapes are found."""
+    net = of_type(lambda self, x: torch.from_numpy(np.tanh(x.detach().numpy())))
+    np.testing.assert_allclose(forward(net, X)[0], np.tanh(X), rtol=1e-5)
+
+
+def test_fillers_in_short(of_type):
+    def configure(self, bottom):
+        self.add_blob((2,), dict(type="constant", value=3))
+        self.add_blob((1,))
+
+    net = of_type(lambda self, x: x * self.weights[0].sum() + self.weights[1], configure=configure)
+    np.testing.assert_allclose(forward(net, X)[0], 6 * X, rtol=1e-6)
+
+
+def test_parameters_that_are_no_blobs_are_told(of_type, capfd):
+    def configure(self, bottom):
+        self.linear = torch.nn.Linear(X.shape[-1], 1)
+
+    of_type(lambda self, x: self.linear(x), configure=configure)
+    assert "its linear, a Linear of torch, has parameters that are neither learned nor saved" in capfd.readouterr().err
 
 
 CAFFES = {"compute", "configure", "top_shapes"}  # and what ComputedLayer says of a class: num_bottom and the like
@@ -267,6 +325,7 @@ class Some:
             "class No defines forward; it",
         ),
         (lambda: caffe.layer("TestBad", test_bad_param=dict(a=None))(Some), "field 'a' is declared as None"),
+        (lambda: caffe.layer("TestBad", test_bad_param=3)(Some), "'test_bad_param' are 3; wanted a dict of fields"),
         (lambda: caffe.layer("TestBad", 5, test_bad_param=dict(a=1))(Some), "have number 5; wanted one of"),
     ],
 )

@@ -281,19 +281,42 @@ def test_snapshots_in_hdf5(experiment):
         assert "gaitnet-seg_iter_9.caffemodel.h5" not in files(experiment, "seg")
 
 
-def test_weights_newer_than_what_was_trained_from_them(experiment):
+def test_other_weights_than_a_step_started_from_are_told(experiment):
+    """By their checksum: neither copies nor clocks make a difference."""
     assert run(experiment, "seg", "rec").stderr == ""
     seg, rec = weights(experiment, "seg"), weights(experiment, "rec")
     for name, when in ((seg, 2000), (rec, 1000)):
         os.utime(experiment / name, (when, when))
+    assert run(experiment, "seg", "rec").stderr == ""
+    (experiment / seg).write_text("trained anew")
     again = run(experiment, "seg", "rec", "joint")
-    warning = f"warning: {rec} is older than {seg}, from which step rec starts; to train it anew, delete gaitnet-rec_"
-    assert again.stderr.startswith(warning) and again.stderr.count("\n") == 1
+    warning = f"warning: step rec was trained from other weights than those now in {seg}; to train it anew, delete "
+    assert again.stderr.startswith(warning + "gaitnet-rec_iter_<n>.*") and again.stderr.count("\n") == 1
     for path in experiment.glob("gaitnet-rec_iter_*"):
         path.unlink()
     snapshot(experiment, "rec", 10)
-    os.utime(experiment / "gaitnet-rec_iter_10.solverstate", (1000, 1000))
-    assert "warning: gaitnet-rec_iter_10.solverstate is older than" in run(experiment, "rec").stderr
+    assert run(experiment, "rec").stderr.startswith(warning)  # which goes on
+    for path in experiment.glob("gaitnet-rec_iter_*"):
+        path.unlink()
+    assert run(experiment, "rec").stderr == "" == run(experiment, "rec").stderr  # which begins anew
+
+
+def test_snapshots_of_another_caffe_are_recorded_by_name(experiment):
+    """Those that the step has written, by their checksums, and no older ones."""
+    root = experiment.parent.parent
+    (root / "tools/experiment.py").write_text("import sys; open('told', 'a').write(' '.join(sys.argv[1:]) + '\\n')")
+    python = root / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (experiment / "gaitnet-rec_iter_5.caffemodel").touch()
+    run(experiment, "seg", "rec")
+    seg, rec = weights(experiment, "seg"), weights(experiment, "rec")
+    assert (experiment / "told").read_text().splitlines() == [
+        "check . seg rec",
+        f"record . seg --new {seg}",
+        f"record . rec --new {rec} --started-from {seg}",
+    ]
 
 
 def test_the_set_up_is_looked_at_every_time(experiment):

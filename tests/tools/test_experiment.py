@@ -1,6 +1,5 @@
 """What is found before training starts: nets that cannot be built, weights that other people trained."""
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -119,14 +118,12 @@ def test_weights_without_a_record_are_known_by_their_identity_layer(folder, caps
 @pytest.mark.medium
 def test_snapshots_of_another_caffe_are_recorded(folder, capsys):
     seg, old = weights_of(folder, "seg"), weights_of(folder, "seg", 5)
-    os.utime(old, (1000, 1000))
     people.write(seg, {"casiab": ["004"]})
     rec = weights_of(folder, "rec")
-    began = rec.stat().st_mtime - 1
-    arguments = ["rec", "--since", str(began), "--started-from", seg.name]
+    arguments = ["rec", "--new", rec.name, "--started-from", seg.name]
     assert experiment.main(["record", str(folder), *arguments]) == 0
     assert people.read(rec) == people.People(
         {"casiab": ["001", "002", "003"]}, {"casiab": ["001", "002", "003", "004"]}
     )
-    experiment.main(["record", str(folder), "seg", "--since", str(began)])
+    experiment.main(["record", str(folder), "seg", "--new", seg.name])
     assert people.read(old) is None and people.read(seg).here == {"casiab": ["004"]}

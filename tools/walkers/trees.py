@@ -1,6 +1,7 @@
 """The trees that walkers are written in: crops as training reads them, or full frames as the owners hand them out."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -178,6 +179,8 @@ def write_images(folder, names, images, options):
 
 def write_video(file, frames):
     height, width = frames.shape[1:3]
+    if str(file).encode(errors="replace") != os.fsencode(file):
+        raise OSError(f"{file}: OpenCV writes no video whose path is not UTF-8; wanted another folder")
     video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), FPS, (width, height))
     if not video.isOpened():
         raise OSError(f"{file}: OpenCV cannot write this video")
