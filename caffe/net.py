@@ -346,6 +346,15 @@ class _Table(OrderedDict):
     def copy(self):
         return OrderedDict(self)
 
+    def __reduce__(self):  # what copy.copy and copy.deepcopy make
+        return OrderedDict, (list(self.items()),)
+
+    def __or__(self, other):
+        return OrderedDict(self) | other
+
+    def __repr__(self):
+        return repr(OrderedDict(self))
+
     def __setitem__(self, name, value):
         raise TypeError(
             f"net.{self._called}[{name!r}] cannot be replaced by this {type(value).__name__}; "

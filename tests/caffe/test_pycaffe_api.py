@@ -1,5 +1,6 @@
 """`import caffe`: every name that pycaffe has, what an import costs, and what has no test file of its own."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -44,6 +45,17 @@ def test_star_import():
     names = {}
     exec("from caffe import *", names)
     assert set(NAMES) - {"__version__", "draw", "coord_map"} <= set(names) and "os" not in names
+
+
+def test_tables_are_copied_as_the_ordered_dicts_they_are(tmp_path):
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "x" type: "Parameter" top: "x" parameter_param { shape { dim: 2 } } }'
+    )
+    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+    deep = copy.deepcopy(net.params)
+    net.params["x"][0].data[...] = 3
+    assert deep["x"][0].data.tolist() == [0, 0] and copy.copy(net.params)["x"][0].data.tolist() == [3, 3]
+    assert list(net.blobs | {"y": 1}) == ["x", "y"] and str(net.blobs).startswith("OrderedDict(")
 
 
 def test_version_and_phases():
