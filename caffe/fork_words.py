@@ -17,12 +17,13 @@ def in_our_words(message, field, value):
         return f"round_mode: {ROUNDING[value]}"
     if (message, field) == ("PythonParameter", "param_str_") and value is not None:
         return f"param_str: {value}"
+    if (message, field) == ("ConvolutionParameter", "hole") and value is not None:
+        return f"dilation: {value}"  # DeepLab's name for the distance between a kernel's taps
     return None
 
 
 SSD_NOISE = ("SSD", "this change of images is not here; leave it out to train without")
 SSD_VIDEO = ("SSD", "videos are not read here; write Input layers for data and feed frames")
-SSD_TEST = ("SSD", "there is no mean average precision in the log; leave it out, and compare detections in a script")
 NVIDIA_BN = ("NVIDIA Caffe", "write the scale and bias as a layer of type Scale with bias_term: true after BatchNorm")
 OHEM = ("R-FCN", "it is used in training alone; a deploy net does without")
 SEGNET_DATA = ("SegNet", "write Input layers for data and label and feed them, or use an ImageData for each")
@@ -36,6 +37,13 @@ DETECTNET = ("NVIDIA Caffe", "DetectNet's data layer is not here; write Input la
 YOLO_REGION = ("YOLO", "leave it out; for detection decode its bottom in a script")
 CRNN_LOSS = ("CRNN", "for inference leave it out; to train, declare it with @caffe.layer (torch has a ctc_loss)")
 OWN_TYPE = "declare the type with @caffe.layer, or put a Python layer in its place (docs/EXTENDING.md)"
+MEANFIELD = (
+    "CRF-RNN",
+    "its conditional random field is not here; without the layer its first bottom is the net's answer",
+)
+MARGIN = ("SphereFace", f"a deploy net does without; to train, {OWN_TYPE}")
+SEG_ACCURACY = ("DeepLab", "leave it out, or see Accuracy, with ignore_label in accuracy_param")
+MAT_FILES = ("DeepLab", "leave it out, and write the blob's array from a script")
 
 # (message, field): the fork that it comes from, what to do.
 FIELDS = {
@@ -43,11 +51,10 @@ FIELDS = {
     ("TransformationParameter", "noise_param"): SSD_NOISE,
     **{("BatchNormParameter", name): NVIDIA_BN for name in ("scale_filler", "bias_filler", "scale_bias")},
     ("LayerParameter", "video_data_param"): SSD_VIDEO,
-    **{("SolverParameter", name): SSD_TEST for name in ("eval_type", "ap_version", "show_per_class_result")},
-    ("LayerParameter", "detection_evaluate_param"): ("SSD", "leave the layer out, and compare detections in a script"),
+    ("ConvolutionParameter", "hole"): ("DeepLab", "the distance between a kernel's taps: it is dilation"),
     **{
-        ("ConvolutionParameter", name): ("DeepLab", "the distance between a kernel's taps: write dilation in its place")
-        for name in ("hole", "hole_h", "hole_w")
+        ("ConvolutionParameter", name): ("DeepLab", "write dilation twice in its place: of height, then of width")
+        for name in ("hole_h", "hole_w")
     },
     **{("LossParameter", name): SEGNET_WEIGHTS for name in ("weight_by_label_freqs", "class_weighting")},
     ("LossParameter", "pre_fixed_normalizer"): OHEM,
@@ -61,6 +68,16 @@ FIELDS = {
     },
     ("SolverParameter", "solver_data_type"): NVIDIA_PRECISION,
     ("LayerParameter", "dense_image_data_param"): SEGNET_DATA,
+    ("ImageDataParameter", "label_type"): DEEPLAB_DATA,
+    ("LayerParameter", "region_param"): YOLO_REGION,
+    ("LayerParameter", "multi_stage_meanfield_param"): MEANFIELD,
+    ("LayerParameter", "margin_inner_product_param"): MARGIN,
+    **{
+        (message, f"{name}_param"): advice
+        for message in ("LayerParameter", "V1LayerParameter")
+        for name, advice in (("seg_accuracy", SEG_ACCURACY), ("mat_read", MAT_FILES), ("mat_write", MAT_FILES))
+    },
+    ("V1LayerParameter", "strict_dim"): ("DeepLab", "leave it out: a data layer's sizes may change here"),
     ("LayerParameter", "detectnet_groundtruth_param"): DETECTNET,
     ("CenterLossParameter", "distance_type"): ("caffe-windows", "leave it out if it asks for the L2 distance"),
     **{
@@ -71,7 +88,6 @@ FIELDS = {
 # layer type: the fork that it comes from, what to do.
 TYPES = {
     "VideoData": SSD_VIDEO,
-    "DetectionEvaluate": FIELDS["LayerParameter", "detection_evaluate_param"],
     "SmoothL1LossOHEM": OHEM,
     "SoftmaxWithLossOHEM": OHEM,
     "DenseImageData": SEGNET_DATA,
@@ -81,7 +97,10 @@ TYPES = {
     **dict.fromkeys(("Region", "RegionLoss", "YoloDetectionOutput", "Yolov3DetectionOutput"), YOLO_REGION),
     **dict.fromkeys(("WarpCTC", "CTCLoss", "LabelsequenceAccuracy"), CRNN_LOSS),
     "ContinuationIndicator": ("CRNN", "write an Input layer and feed 0 at the first step of a sequence, 1 at others"),
-    "SegAccuracy": ("DeepLab", "leave it out, or see Accuracy, with ignore_label in accuracy_param"),
+    "SegAccuracy": SEG_ACCURACY,
+    **dict.fromkeys(("MatRead", "MatWrite"), MAT_FILES),
+    "MultiStageMeanfield": MEANFIELD,
+    "MarginInnerProduct": MARGIN,
 }
 # module of a Python layer: what to write where it cannot be had
 PYTHON_LAYERS = {

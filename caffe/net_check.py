@@ -158,7 +158,7 @@ def _declared(word):
 
 
 def _of_word(path, word):
-    fork, advice = fork_words.FIELDS.get((word.message, word.field), ("", ""))
+    fork, advice = fork_words.FIELDS.get((word.message, word.field)) or _old_type(word)
     ours = fork_words.in_our_words(word.message, word.field, word.value)
     what = f"{word.message} has no field {word.field}"
     if word.kind == "value":
@@ -170,6 +170,17 @@ def _of_word(path, word):
     return Finding(path, word.line, what, fork, advice or _newer(word) or _close(word))
 
 
+def _old_type(word):
+    """What to do about a fork's type in old layers { .. }, IMAGE_SEG_DATA for ImageSegData."""
+    if (word.message, word.field) != ("V1LayerParameter", "type"):
+        return "", ""
+    return {name.lower(): said for name, said in fork_words.TYPES.items()}.get(_one_word(word.value), ("", ""))
+
+
+def _one_word(value):
+    return (value or "").replace("_", "").strip("\"'").lower()
+
+
 def _newer(word):
     """What to write for a word that LayerParameter knows and V1LayerParameter does not."""
     if word.message != "V1LayerParameter":
@@ -177,7 +188,7 @@ def _newer(word):
     if word.kind == "field" and word.field in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name:
         return f'only layer {{ .. }} with type: ".." has it, not the old layers {{ .. }}; {UPGRADE}'
     types = {name.lower(): name for name in layer_type_list()}
-    known = types.get((word.value or "").replace("_", "").strip("\"'").lower()) if word.field == "type" else None
+    known = types.get(_one_word(word.value)) if word.field == "type" else None
     return f'write it as layer {{ type: "{known}" .. }}; {UPGRADE}' if known else ""
 
 

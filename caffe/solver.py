@@ -10,6 +10,7 @@ from caffe import device, snapshot
 from caffe import glog as log
 from caffe.cuda.graph import CudaEngine, GraphIteration
 from caffe.errors import CaffeError, NotPickled
+from caffe.forks.evaluation import MeanPrecision
 from caffe.iteration import Iteration
 from caffe.lr_policy import learning_rate
 from caffe.net import Net
@@ -230,7 +231,7 @@ class Solver(NotPickled):
         net, passes = self.test_nets[index], self.param.test_iter[index]
         net.share_with(self.net)
         net.executor.seeds.pass_index = self._tests_before(self.iter) * passes
-        sums, loss = None, 0.0
+        loss, measured = 0.0, MeanPrecision(self.param) if self.param.eval_type == "detection" else _Means()
         for _ in range(passes):
             request = self.action_function() if solver_count() == 1 else NONE  # ranks agree after iterations only
             if request == SNAPSHOT:
@@ -240,16 +241,14 @@ class Solver(NotPickled):
                 log.info("solver.cpp:377", "Test interrupted.")
                 return
             loss += float(net.executor.forward())
-            values = [v for _, _, blob in outputs(net) for v in blob]
-            sums = values if sums is None else [a + b for a, b in zip(sums, values)]
+            measured.add(net)
         net.executor.forget()  # training changes the parameters before the next test
         if self.param.test_compute_loss:
             log.info("solver.cpp:396", f"Test loss: {log.number(loss / passes if passes else math.nan)}")
-        names = [(name, weight) for name, weight, blob in outputs(net) for _ in blob]
-        means = [total / passes for total in sums or []]
+        means = measured.means()
         for observer in self._observers:
-            observer.on_test(self, index, [(name, mean) for (name, _), mean in zip(names, means)])
-        for i, ((name, weight), mean) in enumerate(zip(names, means)):
+            observer.on_test(self, index, [(name, mean) for name, _, mean in means])
+        for i, (name, weight, mean) in enumerate(means):
             log.info("solver.cpp:414", f"    Test net output #{i}: {name} = {log.number(mean)}{weighted(weight, mean)}")
 
     def _tests_before(self, iteration):
@@ -312,6 +311,10 @@ class Solver(NotPickled):
                 raise CaffeError(f"Unknown solver type: {param.type} (known types: {', '.join(sorted(RULES))})")
             self.type = param.type
         RULES[self.type].check(param)
+        if param.eval_type not in ("classification", "detection"):
+            raise CaffeError(f"eval_type is '{param.eval_type}'; wanted classification or detection")
+        if param.eval_type == "detection":
+            MeanPrecision(param)
         if param.average_loss < 1:
             raise CaffeError("average_loss should be non-negative.")
         if param.iter_size < 1:
@@ -323,6 +326,23 @@ class Solver(NotPickled):
             raise CaffeError(
                 f"Cannot write to snapshot prefix '{prefix}'.  Make sure that the directory exists and is writable."
             )
+
+
+class _Means:
+    """The means of a test net's outputs, element by element, over the passes of a test."""
+
+    def __init__(self):
+        self.named, self.sums, self.count = [], [], 0
+
+    def add(self, net):
+        self.named = [(name, weight) for name, weight, blob in outputs(net) for _ in blob]
+        values = [v for _, _, blob in outputs(net) for v in blob]
+        self.sums = [a + b for a, b in zip(self.sums, values)] if self.count else values
+        self.count += 1
+
+    def means(self):
+        """[(name, loss weight, mean)] of all elements."""
+        return [(name, weight, total / self.count) for (name, weight), total in zip(self.named, self.sums)]
 
 
 class _Callback:

@@ -59,13 +59,26 @@ class TorchNet(nn.Module):
             raise TypeError(f"the net takes {', '.join(self.inputs)}; given {len(inputs)} in order and {sorted(named)}")
         for layer, bottoms, tops, keys in self._steps:
             layer.weights = [self.params[key] for key in keys]
-            values.update(zip(tops, _compute(layer, [values[name] for name in bottoms], len(tops))))
+            try:
+                values.update(zip(tops, _compute(layer, [values[name] for name in bottoms], len(tops))))
+            except Exception as e:
+                if not torch.compiler.is_exporting():
+                    raise
+                raise CaffeError(  # else torch.export would not tell which layer it was
+                    f"layer '{layer.name}' ({layer.type}) cannot be exported ({str(e).splitlines()[0]}); with the "
+                    f"outputs {','.join(map(self.unsplit, bottoms))} the net is written up to there"
+                ) from e
         return {name: values[name] for name in self.outputs}
 
     def loss(self, tops):
         """The sum of the losses among `tops`, what `forward` gave, each by its loss_weight."""
         terms = (weight * tops[name].sum() for name, weight in self.loss_weights.items() if name in tops)
         return sum(terms, torch.zeros(()))
+
+    def unsplit(self, name):
+        """The blob that a Split layer has made the blob `name` from; any other: itself."""
+        copies = (bottoms[0] for layer, bottoms, tops, _ in self._steps if layer.type == "Split" and name in tops)
+        return next(copies, name)
 
     def _add(self, key, blob, learns):
         while key in self.params:  # two layers may carry one name

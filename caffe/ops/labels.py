@@ -6,6 +6,8 @@ import torch
 
 from caffe.ops.axes import canonical_axis
 
+NO_ONNX = "it looks at labels, which are there in training and tests alone"
+
 
 def predictions(layer, shape, label_shape, axis):
     """Axis of the classes in scores of this shape; fails unless there is one label for every other position."""
@@ -22,12 +24,12 @@ def predictions(layer, shape, label_shape, axis):
 def class_index(layer, labels, classes, ignore=None, what="a label in bottom[1]"):
     """Labels as int64 class numbers, a mask of those not ignored, and a number to add to the result.
 
-    One that names no class is an error, told with `what`. On a GPU nothing can be raised without waiting for it: there
-    the number to add, else 0, is NaN, and the solver stops on it."""
+    One that names no class is an error, told with `what`. On a GPU nothing can be raised without waiting for it, and in
+    an exported net not at all: there the number to add, else 0, is NaN, and the solver stops on it."""
     index = labels.long()
     counted = torch.ones_like(index, dtype=torch.bool) if ignore is None else index != ignore
     wrong = counted & ((index < 0) | (index >= classes))
-    if wrong.device.type == "cpu":
+    if wrong.device.type == "cpu" and not torch.compiler.is_exporting():
         if wrong.any():
             layer.fail(f"{what} is {labels[wrong][0].item():g}; wanted 0..{classes - 1}")
         poison = torch.zeros(())

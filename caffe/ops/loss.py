@@ -9,7 +9,7 @@ from caffe import bvlc
 from caffe.binaryproto import read_array
 from caffe.layer import Count, register
 from caffe.ops.axes import warn_of_axes
-from caffe.ops.labels import class_index, predictions
+from caffe.ops.labels import NO_ONNX, class_index, predictions
 from caffe.torch_layer import TorchLayer
 
 FLT_MIN = torch.finfo(torch.float32).tiny  # SoftmaxWithLoss takes no probability for smaller
@@ -146,6 +146,8 @@ class _ClassLoss(_Normalized):
     """Scores with classes along one axis (1), and a label for every other position. A second top has the probabilities,
     in the scores' shape; no gradient comes from it."""
 
+    no_onnx = NO_ONNX
+
     num_top = (1, 2)
     class_axis: property
 
@@ -241,6 +243,8 @@ class SigmoidCrossEntropyLoss(_Normalized):
 
     bottom[0] scores x, bottom[1] targets t in [0, 1], as many. Caffe: sigmoid_cross_entropy_loss_layer.cpp."""
 
+    no_onnx = NO_ONNX
+
     keeps_own = True
     default_normalization = "BATCH_SIZE"
 
@@ -263,6 +267,8 @@ class SigmoidCrossEntropyLoss(_Normalized):
 
 class _LabelOfItem(_Loss):
     """One label for each item: bottom[0] (N, C), or (N, ...) with C the number of values of an item; bottom[1] (N)."""
+
+    no_onnx = NO_ONNX
 
     def check(self, values, labels):
         warn_of_axes(self, values)

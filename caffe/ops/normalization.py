@@ -83,6 +83,10 @@ class BatchNorm(TorchLayer):
             scale = torch.where(weight == 0, weight, 1 / weight)
             top = torch.batch_norm(rows, None, None, mean * scale, variance * scale, False, 0.0, p.eps, True)
             return top.view_as(x)
+        if torch.compiler.is_exporting():  # ONNX's BatchNormalization keeps statistics where it has this mode
+            axes = [axis for axis in range(rows.dim()) if axis != 1]
+            centred = rows - rows.mean(axes, keepdim=True)
+            return (centred * (centred.square().mean(axes, keepdim=True) + p.eps).rsqrt()).view_as(x)
         mean, variance = rows.new_zeros(self.channels), rows.new_zeros(self.channels)
         if rows.numel() > self.channels:
             # With momentum 1 torch leaves the statistics of this batch alone, the variance unbiased.

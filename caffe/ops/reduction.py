@@ -6,7 +6,7 @@ import torch
 
 from caffe.layer import register
 from caffe.ops.axes import canonical_axis
-from caffe.ops.labels import class_index, predictions
+from caffe.ops.labels import NO_ONNX, class_index, predictions
 from caffe.torch_layer import TorchLayer
 
 
@@ -37,6 +37,7 @@ class Accuracy(TorchLayer):
 
     num_bottom, num_top = 2, (1, 2)
     differentiable = False
+    no_onnx = NO_ONNX
 
     def top_shapes(self, scores, labels):
         p = self.param.accuracy_param
@@ -92,7 +93,10 @@ class ArgMax(TorchLayer):
     def compute(self, x):
         p = self.param.argmax_param
         axis, rows = (self.axis, x) if self.axis is not None else (1, x.reshape(x.shape[0], math.prod(x.shape[1:])))
-        values, order = rows.flip(axis).sort(dim=axis, descending=True, stable=True)
+        if torch.compiler.is_exporting():
+            values, order = rows.flip(axis).topk(p.top_k, axis)  # ONNX's: of equals the first
+        else:
+            values, order = rows.flip(axis).sort(dim=axis, descending=True, stable=True)
         values = values.narrow(axis, 0, p.top_k)
         indices = (rows.shape[axis] - 1 - order.narrow(axis, 0, p.top_k)).to(x.dtype)
         if self.axis is not None:

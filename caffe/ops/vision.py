@@ -337,16 +337,15 @@ class Crop(TorchLayer):
         if len(p.offset) not in (0, 1, cropped):
             self.fail(f"{len(p.offset)} offsets; wanted none, one, or one for each of the {cropped} cropped axes")
         offsets = list(p.offset) or [0]
-        self.begin = [0] * start + (offsets * cropped if len(offsets) == 1 else offsets)
-        self.size = [*shape[:start], *reference[start : len(shape)]]
-        for i in range(start, len(shape)):
-            if self.begin[i] + self.size[i] > shape[i]:
+        begin = offsets * cropped if len(offsets) == 1 else offsets
+        for i, b, n in zip(range(start, len(shape)), begin, reference[start:]):
+            if b + n > shape[i]:
                 self.fail(
-                    f"the crop for dimension {i} is out-of-bounds: size {self.size[i]} at offset {self.begin[i]} "
-                    f"of bottom shape {shape}"
+                    f"the crop for dimension {i} is out-of-bounds: size {n} at offset {b} of bottom shape {shape}"
                 )
-        return [tuple(self.size)]
+        self.parts = (slice(None),) * start + tuple(slice(b, b + n) for b, n in zip(begin, reference[start:]))
+        return [(*shape[:start], *reference[start : len(shape)])]
 
     def compute(self, x, _):
         # A copy, so that a layer working in place on the top leaves the bottom alone.
-        return x[tuple(slice(b, b + n) for b, n in zip(self.begin, self.size))].clone()
+        return x[self.parts].clone()

@@ -61,13 +61,13 @@ def test_parse_error_tells_all_fields_too():
 
 def test_advice_about_words_of_forks(tmp_path):
     layers = """layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { hole: 4 } }
-layer { name: "d" type: "DetectionEvaluate" bottom: "c" top: "d" }
+layer { name: "d" type: "Region" bottom: "c" top: "d" }
 layer { name: "l" type: "Lstm" bottom: "c" top: "l" lstm_param { num_output: 4 } }
 layer { name: "f" type: "ReLU" bottom: "c" top: "f" forward_type: FLOAT16 color: RED }
 """
     hole, drop, _, lstm, forward, color = found(tmp_path, layers)[:6]
-    assert hole.fork == "DeepLab" and "write dilation" in hole.advice
-    assert drop.fork == "SSD" and "leave the layer out" in drop.advice
+    assert hole.fork == "DeepLab" and hole.taken and hole.advice == "taken as dilation: 4"
+    assert drop.fork == "YOLO" and "leave it out" in drop.advice
     assert lstm.fork == "CTPN" and "is it LSTM" not in lstm.advice
     assert forward.fork == "NVIDIA Caffe" and "@caffe.layer" not in forward.advice + color.advice
 
@@ -166,6 +166,33 @@ def test_ceil_mode_and_round_mode_together_are_refused():
         parse_text(text, caffe_pb2.NetParameter, "net")
     with pytest.raises(CaffeError, match="ceil_mode"):
         parse_text(b"layer { pooling_param { ceil_mode: maybe } }", caffe_pb2.NetParameter, "net")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_holes_are_dilation(old):
+    """DeepLab's word, in new layers and in old ones."""
+    text = 'layer { type: "Convolution" convolution_param { kernel_size: 3 hole: 4 } }'
+    text = text.replace("layer", "layers", 1).replace('"Convolution"', "CONVOLUTION") if old else text
+    net = parse_text(text.encode(), caffe_pb2.NetParameter, "net")
+    assert list((net.layers if old else net.layer)[0].convolution_param.dilation) == [4]
+    net = layer_net('type: "Convolution" convolution_param { num_output: 2 kernel_size: 3 hole: 2 }', (1, 1, 9, 8))
+    assert net.blobs["t0"].data.shape == (1, 2, 5, 4)
+
+
+@pytest.mark.parametrize(
+    "text, fork, words",
+    [
+        ("layers { type: IMAGE_SEG_DATA }", "DeepLab, PSPNet", "write Input layers for data and label"),
+        ("layers { type: SEG_ACCURACY }", "DeepLab", "leave it out, or see Accuracy"),
+        ('layer { type: "MultiStageMeanfield" }', "CRF-RNN", "without the layer its first bottom is the net's answer"),
+        ('layer { type: "MarginInnerProduct" }', "SphereFace", "a deploy net does without"),
+        ("layer { convolution_param { hole_w: 2 } }", "DeepLab", "write dilation twice"),
+        ("layers { strict_dim: false }", "DeepLab", "leave it out"),
+    ],
+)
+def test_words_of_forks_have_advice(text, fork, words, tmp_path):
+    finding = found(tmp_path, text)[0]
+    assert (finding.fork, finding.taken) == (fork, False) and words in finding.advice
 
 
 def test_python_layer_that_a_type_replaces(tmp_path):

@@ -1,6 +1,8 @@
 """`caffe.to_onnx`: what it makes of a net; layers of detection: tests/caffe/forks/test_onnx.py."""
 
+import numpy as np
 import pytest
+import torch
 from google.protobuf import text_format
 
 import caffe
@@ -17,3 +19,111 @@ def test_unequal_cuts_of_the_batch_cannot_be_exported():
         onnx_file.any_batch(text_format.Parse(UNEQUAL, caffe_pb2.NetParameter()))
     equal = onnx_file.any_batch(text_format.Parse(UNEQUAL.replace("9", "2"), caffe_pb2.NetParameter()))
     assert not equal.layer[1].slice_param.slice_point
+
+
+DATA = 'layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 7 dim: 6 } } }\n'
+FILL = "weight_filler { type: 'gaussian' std: 0.3 } bias_filler { type: 'gaussian' }"
+
+
+def written(text, folder, **options):
+    """(the net, onnxruntime's session of what it becomes)"""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    (folder / "net.prototxt").write_text(text)
+    net = caffe.Net(str(folder / "net.prototxt"), caffe.TEST)
+    net.save(str(folder / "net.caffemodel"))
+    caffe.to_onnx(folder / "net.prototxt", folder / "net.caffemodel", folder / "net.onnx", **options)
+    return net, onnxruntime.InferenceSession(str(folder / "net.onnx"))
+
+
+def same(net, session, **fed):
+    """Both on inputs of these shapes."""
+    for name, value in fed.items():
+        net.blobs[name].reshape(*value.shape)
+    wanted = net.forward(**fed)
+    for put, got in zip(session.get_outputs(), session.run(None, fed)):
+        bound = 1e-5 * np.abs(wanted[put.name]).max()  # float32 in another order of summation
+        np.testing.assert_allclose(got, wanted[put.name], rtol=0, atol=bound, err_msg=put.name)
+
+
+def noise(*shape):
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.medium
+def test_layers_that_took_the_batch_for_a_constant(tmp_path):
+    """Crop, and statistics of the batch; ArgMax with the later of equals, Embed's rows of a table."""
+    text = DATA + 'layer { name: "i" type: "Input" top: "i" input_param { shape { dim: 1 dim: 2 } } }\n'
+    text += f"""layer {{ name: "up" type: "Deconvolution" bottom: "x" top: "up"
+      convolution_param {{ num_output: 4 kernel_size: 4 stride: 2 {FILL} }} }}
+    layer {{ name: "c" type: "Crop" bottom: "up" bottom: "x" top: "c" crop_param {{ axis: 2 offset: 1 }} }}
+    layer {{ name: "n" type: "BatchNorm" bottom: "c" top: "n" batch_norm_param {{ use_global_stats: false }} }}
+    layer {{ name: "t" type: "Threshold" bottom: "n" top: "t" }}
+    layer {{ name: "best" type: "ArgMax" bottom: "t" top: "best" argmax_param {{ axis: 1 top_k: 2 }} }}
+    layer {{ name: "e" type: "Embed" bottom: "i" top: "e" embed_param {{ input_dim: 5 num_output: 3 {FILL} }} }}"""
+    net, session = written(text, tmp_path, outputs=["n", "best", "e"])
+    for items in (1, 4):
+        net.blobs["x"].reshape(items, 3, 7, 6)
+        fed = {"x": noise(items, 3, 7, 6), "i": np.arange(2 * items, dtype=np.float32).reshape(items, 2) % 5}
+        for name, value in fed.items():
+            net.blobs[name].reshape(*value.shape)
+            net.blobs[name].data[...] = value
+        net.forward()
+        for name, got in zip(("n", "best", "e"), session.run(["n", "best", "e"], fed)):
+            np.testing.assert_allclose(got, net.blobs[name].data, rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        (
+            DATA
+            + 'layer { name: "s" type: "Reshape" bottom: "x" top: "s" reshape_param { shape { dim: 9 dim: -1 } } }\n'
+            'layer { name: "f" type: "InnerProduct" bottom: "s" top: "f" inner_product_param { num_output: 2 '
+            f"{FILL} }} }}",
+            "",
+        ),
+        (
+            DATA.replace('"x"', '"y"').replace("dim: 1", "dim: 2")
+            + DATA
+            + 'layer { name: "s" type: "Concat" bottom: "x" bottom: "y" top: "s" concat_param { axis: 0 } }',
+            "inputs y, x have no batch size in common",
+        ),
+    ],
+)
+def test_nets_of_one_size(text, reason, tmp_path, capfd):
+    net, session = written(text, tmp_path)
+    assert f"net.onnx takes inputs of the prototxt's sizes alone: {reason}" in capfd.readouterr().err
+    same(net, session, **{name: noise(*net.blobs[name].shape) for name in net.inputs})
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ('layer { name: "r" type: "ReLU" bottom: "x" top: "x" }', "blob 'x' is an input and an output, which"),
+        (
+            'layer { name: "f" type: "Flatten" bottom: "x" top: "f" }\nlayer { name: "a" type: "Accuracy" bottom: "f" '
+            'bottom: "l" top: "a" }',
+            r"'a' \(Accuracy\) cannot .*: it looks at labels, .* outputs f,l the net",
+        ),
+        (
+            'layer { name: "p" type: "Test_Untraceable" bottom: "x" top: "p" }',
+            r"layer 'p' \(Test_Untraceable\) cannot be exported \(no graph holds this\); with the outputs x ",
+        ),
+    ],
+)
+def test_what_cannot_be_written_is_one_sentence(text, words, tmp_path):
+    label = 'layer { name: "l" type: "Input" top: "l" input_param { shape { dim: 1 } } }\n'
+    with pytest.raises(caffe.CaffeError, match=words) as e:
+        written(DATA + label + text, tmp_path)
+    assert len(str(e.value).splitlines()) == 1 and not list(tmp_path.glob("*.onnx*"))
+
+
+@caffe.layer("Test_Untraceable")
+class Untraceable:
+    def compute(self, x):
+        if torch.compiler.is_exporting():
+            raise ValueError("no graph holds this")
+        return x + 1
