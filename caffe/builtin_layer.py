@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from caffe.errors import CaffeError
-from caffe.layer import BlobVec, Count, Layer
+from caffe.layer import Count, Layer
 
 
 @dataclass(slots=True)
@@ -26,7 +26,6 @@ class BuiltinLayer(Layer):
     a torch.Generator seeded for this layer and pass (`caffe.random.Stream`); None outside a net."""
 
     type: Any = ""
-    blobs: Any = None
     prepared: Any = None  # caffe.prepared.Prepared: what it has made of its parameters
     num_bottom: Count = None  # exact count, or (least, most) with None for no bound; None: any
     num_top: Count = None
@@ -49,7 +48,6 @@ class BuiltinLayer(Layer):
         self.param = param
         self.phase = param.phase
         self.name = param.name
-        self.blobs = BlobVec()
         self.duty = Duty()
         self.random: Any = None
 

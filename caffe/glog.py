@@ -5,6 +5,7 @@ in the environment, which is obeyed everywhere.
 """
 
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -53,23 +54,6 @@ def enabled(level: int = INFO) -> bool:
     return level >= _level
 
 
-def info(source: str, text: str) -> None:
-    _write(INFO, source, text)
-
-
-def warning(source: str, text: str) -> None:
-    _write(WARNING, source, text)
-
-
-def error(source: str, text: str) -> None:
-    _write(ERROR, source, text)
-
-
-def fatal(source: str, text: str) -> None:
-    """Write the line; ending the process is the command line's task."""
-    _write(FATAL, source, text)
-
-
 def number(value) -> str:
     """A number as C++ streams print it: six significant digits."""
     return f"{value:g}"
@@ -96,3 +80,7 @@ def _write(level, source, text):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
         except OSError:  # the disk is full: these lines are lost, those after them perhaps not
             pass
+
+
+# Each takes (source, text); after `fatal`, ending the process is the command line's task.
+info, warning, error, fatal = (functools.partial(_write, level) for level in range(4))

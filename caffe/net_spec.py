@@ -133,9 +133,9 @@ class Function:
         return names[thing]
 
     def _message_with(self, layer, key):
-        own = _param_names.get(self.type_name)
-        if own and not key.endswith("param"):
-            message = getattr(layer, f"{own}_param")
+        own, declared = _param_names.get(self.type_name), options.of_type.get(self.type_name)
+        if (own or declared) and not key.endswith("param"):
+            message = layer.Extensions[options.extension(declared)] if declared else getattr(layer, f"{own}_param")
             if key in message.DESCRIPTOR.fields_by_name or _in_our_words(message, key, self.params[key]) is not None:
                 return message
         return layer

@@ -22,6 +22,7 @@ _KINDS: dict[type, Any] = {
     str: Field.TYPE_STRING,
 }
 
+of_type: dict[str, str] = {}  # layer type -> the name of its options
 _declared: dict[str, tuple[bytes, Field]] = {}  # field name -> what it was declared as, its extension
 
 

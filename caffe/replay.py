@@ -12,7 +12,8 @@ from caffe.layer import TEST
 
 
 def record(executor, chained):
-    """The Replay of the pass over all layers that has just ended; None where the next one may have to do otherwise.
+    """The Replay of the pass that has just ended, over all layers of a net that does not train; None where the next
+    one may have to do otherwise.
     `chained`: the numbers of nodes whose work a convolution has done, and those of such convolutions."""
     nodes = executor.wiring.nodes
     if not device.shares_host or any(_varies(node) for node in nodes):
@@ -34,11 +35,10 @@ def record(executor, chained):
 
 
 def _varies(node):
-    """Whether the layer may do otherwise in another pass, or takes part in training."""
+    """Whether the layer may do otherwise in another pass, or adds to a loss."""
     if not node.builtin.capturable:
         return node.type != "Input"
-    trains = node.duty.backward and node.layer.differentiable
-    return node.layer.phase != TEST or trains or any(node.loss_weights)
+    return node.layer.phase != TEST or any(node.loss_weights)
 
 
 class Replay:

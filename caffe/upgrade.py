@@ -34,14 +34,7 @@ V1_TYPES = {
 DATA_PARAMS = {V1.DATA: "data_param", V1.IMAGE_DATA: "image_data_param", V1.WINDOW_DATA: "window_data_param"}
 TRANSFORMATIONS = ("scale", "mean_file", "crop_size", "mirror")
 
-SOLVER_TYPES = {
-    "SGD": "SGD",
-    "NESTEROV": "Nesterov",
-    "ADAGRAD": "AdaGrad",
-    "RMSPROP": "RMSProp",
-    "ADADELTA": "AdaDelta",
-    "ADAM": "Adam",
-}
+SOLVER_TYPES = {rule.upper(): rule for rule in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")}
 
 
 def upgrade_net(net, name) -> bool:

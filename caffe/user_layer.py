@@ -51,6 +51,7 @@ def layer(type_name, number=None, **declared):
             cls.capturable = False  # its author has to know what a CUDA graph can hold
         for name, fields in declared.items():
             setattr(made, name, _options(options.declare(name, fields, number)))
+            options.of_type[type_name] = name
         made.declared_in = cls.__module__, cls.__qualname__
         if getattr(REGISTRY.get(type_name), "declared_in", None) == made.declared_in:
             del REGISTRY[type_name]

@@ -243,7 +243,8 @@ def show(dataset, result, out):
     print(tables.terminal_text(result["groups"], result["identification"]["rank1_table"], kind))
     if len(result["groups"]) > 1:
         paper = of_result(result, dataset.title, kind == "view")
-        paper.notes.clear()  # said above
+        if result["training"]["verdict"] != UNSEEN:
+            del paper.notes[0]  # said above
         print(terminal(paper))
     for line in tables.further_lines(result, kind):
         print(line)

@@ -22,7 +22,7 @@ program.guard(__name__)
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -40,12 +40,29 @@ PUBLISHED = Path(__file__).resolve().parent / "published.json"
 UNNAMED = ""  # the one kind of probes, where the protocol has no further ones
 
 
+@dataclass(frozen=True)
+class Walks:
+    """Probes and gallery walks: how many, and their names where the file has them, as no file of the release does."""
+
+    probes: int
+    gallery: int
+    names: frozenset[str] | None
+
+    def differ(self, other):
+        named = None not in (self.names, other.names) and self.names != other.names
+        return named or (self.probes, self.gallery) != (other.probes, other.gallery)
+
+    def __str__(self):
+        return f"{self.probes} probes, {self.gallery} gallery walks"
+
+
 @dataclass
 class Scored:
     """One file: {kind of probes: (hits (P, T), groups (P,), subjects (P,))}, and what is known of its training."""
 
     cells: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
     training: dict
+    walks: dict[str, Walks] = field(default_factory=dict)  # {kind of probes: those that its cells are of}
 
     def table(self, kind, num_groups):
         hits, groups, _ = self.cells[kind]
@@ -60,9 +77,7 @@ def tabulate(args):
     dataset = DATASETS[args.dataset]
     runs = {name: [score(dataset, file, args.similarity) for file in files] for name, files in args.runs}
     table = compare(dataset, runs, args.seed)
-    if args.published:
-        add_published(dataset, table)
-    embolden(table)
+    embolden(table, add_published(dataset, table) if args.published else ())
     write(table, args.out)
 
 
@@ -77,11 +92,13 @@ def score(dataset, file, similarity):
         dataset.protocol.covariates[0][0] if dataset.protocol.covariates else UNNAMED: features.probe
     }
     subjects = subjects_of(dataset, features)
-    cells = {}
+    cells, walks = {}, {}
     for name, some in probes.items():
         trials = Trials(gallery, some, num_groups, dissimilarity)
         cells[name] = trials.within(1), some.groups, np.array([subjects[label] for label in some.labels.tolist()])
-    return Scored(cells, training)
+        names = [str(walk) for walk in (*some.names, *gallery.names)]
+        walks[name] = Walks(len(some), len(gallery), frozenset(names) if "/" in names[0] else None)
+    return Scored(cells, training, walks)
 
 
 def read(dataset, file):
@@ -119,7 +136,10 @@ def compare(dataset, runs, seed):
         for name, scored in runs.items():
             some = [papers.figures(one.table(kind, len(groups)), views) for one in scored if kind in one.cells]
             if some:
-                table.rows.append((row_name(kind, name, scored), spread(some, table.columns)))
+                row = row_name(kind, name, scored)
+                table.rows.append((row, spread(some, table.columns)))
+                lacking = papers.some_lack(row, groups, table.rows[-1][1]) if views else ""
+                table.notes += [lacking] if lacking else []
     for name, scored in runs.items():
         for training in {one.training["told"]: one.training for one in scored}.values():
             if training["verdict"] != UNSEEN:
@@ -132,6 +152,11 @@ def compare(dataset, runs, seed):
             if told := difference(kind, runs[first], runs[name], len(groups), seed):
                 label = papers.LABELS.get(kind, kind)
                 table.notes.append(f"{name} minus {first}{label and f', {label}'}: {told}")
+    for kind in kinds:
+        for name, scored in runs.items():
+            if told := other_walks(kind, runs[first], scored):
+                label = papers.LABELS.get(kind, kind)
+                table.notes.append(f"{' '.join(filter(None, [label, name]))} was tested on other walks: {told}")
     return table
 
 
@@ -173,8 +198,21 @@ def difference(kind, first, other, num_groups, seed):
     return f"{told} (95% interval {100 * low:+.1f} .. {100 * high:+.1f})"
 
 
+def other_walks(kind, first, scored):
+    """How the walks of some training differ from those of the first run's first; "" where they do not."""
+    usual = first[0].walks.get(kind)
+    for one in scored:
+        if usual and kind in one.walks and one.walks[kind].differ(usual):
+            others = "by their names those" if str(one.walks[kind]) == str(usual) else usual
+            return f"{one.walks[kind]}, not {others} of the first run"
+    return ""
+
+
 def add_published(dataset, table):
-    """Rows of eval/published.json, with their source; they stand below those of the same probes."""
+    """Rows of eval/published.json, with their source; they stand below those of the same probes.
+
+    The names of those that are made otherwise than the rest of the table."""
+    otherwise = set()
     for row in json.loads(PUBLISHED.read_text(encoding="utf-8")):
         if row["dataset"] != dataset.name:
             continue
@@ -186,15 +224,21 @@ def add_published(dataset, table):
                 cells = [f"{number:.1f}" for number in [*numbers, row.get("mean", {}).get(kind, np.mean(numbers))]]
                 table.rows.insert(place, (f"{label} {row['name']}, published", cells))
                 table.rules = {rule + (rule >= place) for rule in table.rules}
+                otherwise |= {table.rows[place][0]} if row.get("identical_view") else set()
         table.notes.append(f"{row['name']}, published: {row['source']}")
+    return otherwise
 
 
-def embolden(table):
-    """The best of every column between two rules, where there is something to choose from."""
+def embolden(table, but=()):
+    """The best of every column between two rules, where there is something to choose from; rows named `but` are none
+    to choose."""
     starts = sorted(table.rules) + [len(table.rows)]
     for first, last in zip(starts, starts[1:]):
         for column in range(len(table.columns)):
-            values = [float(cells[column].split(" ")[0].replace("-", "nan")) for _, cells in table.rows[first:last]]
+            values = [
+                np.nan if name in but or cells[column] == "-" else float(cells[column].split(" ")[0])
+                for name, cells in table.rows[first:last]
+            ]
             if last - first > 1 and np.isfinite(values).any():
                 best = np.nanmax(values)
                 table.bold |= {(first + i, column) for i, value in enumerate(values) if value == best}

@@ -75,6 +75,7 @@ def of_result(result, title, views):
             (LABELS.get(name, name) + mark, percents(figures(part["rank1_table"], True)))
             for name, part in parts.items()
         ]
+        notes += [told for name, cells in rows if (told := some_lack(name, groups, cells))]
         told = f"{title}: rank-1 (%) by probe view, identical view left out"
         return Table(told, "probes", columns_of(groups, True), rows, notes=notes)
     table = result["identification"]["rank1_table"]
@@ -93,6 +94,17 @@ def of_result(result, title, views):
         [*rows, ("mean" + mark, last)],
         rules={len(rows)},
         notes=notes,
+    )
+
+
+def some_lack(name, groups, cells):
+    """A sentence where a row's mean is not one over all views; else ""."""
+    lacking = [group for group, cell in zip(groups, cells) if cell == "-"]
+    if not lacking or len(lacking) == len(groups):
+        return ""
+    return (
+        f"{name}: the mean is over {len(groups) - len(lacking)} of {len(groups)} views; no walks to compare in "
+        f"{' '.join(lacking)}."
     )
 
 

@@ -224,7 +224,8 @@ class Packer:
             with Progress(len(entries), "sequences", "checking") as progress:
                 for path, entry in entries.items():
                     value = txn.get(VALUE + path.encode())
-                    entry["offset"] = offset_in_file(value, env.stat()["psize"])
+                    # LMDB keeps what is empty among the keys, where no number of a page stands before it.
+                    entry["offset"] = offset_in_file(value, env.stat()["psize"]) if entry["frames"] else 0
                     planes = np.empty((entry["frames"], *PLANES), np.uint8)
                     pack.read_planes(file.fileno(), entry, planes, 0, self.partial)
                     if zlib.crc32(planes.data) != entry["crc32"]:

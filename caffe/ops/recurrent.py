@@ -25,7 +25,7 @@ class _Recurrent(TorchLayer):
     blob_names: tuple[str, ...]
 
     def blob_shapes(self):
-        """[(shape, name of its filler)] of the parameters."""
+        """The shapes of the parameters: matrices of weights, and biases."""
         raise NotImplementedError
 
     def step(self, drive, alive, state, w):
@@ -62,7 +62,8 @@ class _Recurrent(TorchLayer):
             self.fail(f"bottom[0] must have at least 2 axes -- (#timesteps, #streams, ...); its shape is {shapes[0]}")
         self.steps, self.inputs = shapes[0][0], math.prod(shapes[0][2:])
         self.static_inputs = math.prod(shapes[2][1:]) if self.has_static else 0
-        for shape, kind in self.blob_shapes():
+        for shape in self.blob_shapes():
+            kind = "weight_filler" if len(shape) == 2 else "bias_filler"
             self.add_blob(shape, getattr(p, kind) if p.HasField(kind) else caffe_pb2.FillerParameter())
         self.state = [Blob() for _ in range(self.states)]
 
@@ -126,15 +127,8 @@ class RNN(_Recurrent):
 
     def blob_shapes(self):
         h = self.hidden
-        static = [((h, self.static_inputs), "weight_filler")] if self.has_static else []
-        return [
-            ((h, self.inputs), "weight_filler"),
-            ((h,), "bias_filler"),
-            *static,
-            ((h, h), "weight_filler"),
-            ((h, h), "weight_filler"),
-            ((h,), "bias_filler"),
-        ]
+        static = [(h, self.static_inputs)] if self.has_static else []
+        return [(h, self.inputs), (h,), *static, (h, h), (h, h), (h,)]
 
     def step(self, drive, alive, state, w):
         return [torch.tanh(drive + (alive * state[0]) @ w["hidden"].t())]
@@ -163,13 +157,8 @@ class LSTM(_Recurrent):
 
     def blob_shapes(self):
         gates = 4 * self.hidden
-        static = [((gates, self.static_inputs), "weight_filler")] if self.has_static else []
-        return [
-            ((gates, self.inputs), "weight_filler"),
-            ((gates,), "bias_filler"),
-            *static,
-            ((gates, self.hidden), "weight_filler"),
-        ]
+        static = [(gates, self.static_inputs)] if self.has_static else []
+        return [(gates, self.inputs), (gates,), *static, (gates, self.hidden)]
 
     def step(self, drive, alive, state, w):
         hidden, cell = state

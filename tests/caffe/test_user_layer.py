@@ -79,7 +79,9 @@ def test_binary_text_and_net_spec_hold_the_options(my_module):
     spec = caffe.NetSpec()
     spec.x = caffe.layers.Input(shape=dict(dim=[2, 3]))
     spec.y = caffe.layers.TestMish(spec.x, test_mish_param=dict(beta=0.5))
-    assert spec.to_proto().layer[1].Extensions[options.extension("test_mish_param")].beta == 0.5
+    spec.z = caffe.layers.TestMish(spec.y, beta=0.25)
+    layers = spec.to_proto().layer
+    assert [layer.Extensions[options.extension("test_mish_param")].beta for layer in layers[1:]] == [0.5, 0.25]
 
 
 def test_goes_to_torch(my_module):

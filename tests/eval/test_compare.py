@@ -158,6 +158,25 @@ def test_best_in_bold_trainings_and_published(tmp_path, capsys):
     assert "poor minus good, NM#5-6: -" in told and "(95% interval -" in told
 
 
+def test_means_that_cannot_be_compared_are_told(tmp_path, capsys):
+    """Over some views only, on other walks, or with the identical view: none of it is bold without a word."""
+    whole, part = opengait(1.5), opengait(1.5)
+    some = np.array([t != "nm-06" for t in part["types"]])
+    part = {name: np.array(values)[some] for name, values in part.items()}
+    np.savez(tmp_path / "whole.npz", **whole)
+    np.savez(tmp_path / "part.npz", **part)
+    words = ["casiab", f"a={tmp_path}/whole.npz", f"b={tmp_path}/part.npz", f"c={tmp_path}/whole.npz", "--published"]
+    assert compare.main([*words, "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    probes = len(SUBJECTS) * 3
+    other = f"{probes} probes, {2 * probes} gallery walks, not {2 * probes} probes, {2 * probes} gallery walks"
+    assert f"NM#5-6 b was tested on other walks: {other} of the first run" in told
+    assert "BG#1-2 b was" not in told and "NM#5-6 c was" not in told
+    assert "NM#5-6 a: the mean is over 3 of 11 views; no walks to compare in 054 072" in told
+    tex = (tmp_path / "compare.tex").read_text()
+    assert r"\textbf{92.8}" not in tex and r"& 92.8 &" in tex  # the authors', with the identical view
+
+
 def test_the_paired_interval_against_a_loop():
     rng = np.random.default_rng(5)
     subjects, groups = np.repeat(["a", "b", "c", "d", "e"], 4), np.tile([0, 1], 10)

@@ -301,6 +301,20 @@ def test_bad_arguments(root, tmp_path, args, message):
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
 
 
+def test_walks_without_frames_are_packed_as_such(tmp_path):
+    """Folders that somebody left empty, after every walk, so that one lies first in a page of LMDB's."""
+    root = write_walkers(tmp_path / "Walkers", subjects=3)
+    for subject in ("001", "002", "003"):
+        for condition in ("nm-01", "zz"):
+            (root / "crop-im" / subject / condition / "180").mkdir(parents=True)
+    done = run(root)
+    assert done.returncode == 0, done.stderr
+    packed = open_frames(root / "pack")
+    assert packed.length("003/zz/180") == 0 and packed.length("003/nm-01/090") > 0
+    assert packed.sequences["003/zz/180"]["offset"] == 0
+    assert_equal(root)
+
+
 def test_walks_with_the_same_pictures_are_known_from_the_pack(root):
     for tree in ("crop-im", "crop-seg"):
         shutil.rmtree(root / tree / "002/nm-02/090")
