@@ -42,7 +42,7 @@ class Executor:
         """Run the nodes number `first` to `last`; the loss, a sum of weighted tops: a tensor (or 0.0), so that a GPU
         need not be waited for. `without`: the numbers of nodes whose tops are there already."""
         nodes = self.wiring.nodes
-        if first == 0:
+        if first == 0 or nodes[first].fresh:  # not the second part of a pass
             self.seeds.pass_index += 1
         last = len(nodes) - 1 if last is None else last
         loss, done, watched = 0.0, set(without), self.watched
