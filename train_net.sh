@@ -113,6 +113,7 @@ any_gpu() { # the first that torch finds, for the bundled Caffe
     [ -n "${CAFFE_ROOT:-}" ] || ! $python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || echo 0
 }
 
+trap 'exit 130' INT # when what is at work has ended: Caffe writes a snapshot first
 evaluates=$python # or the Python that goes with another Caffe
 [ -z "${CAFFE_ROOT:-}" ] || evaluates=${CAFFE_PYTHON:-$python}
 command -v "$evaluates" >/dev/null || fail "CAFFE_PYTHON is $evaluates, which is no command; wanted a Python"
@@ -130,11 +131,9 @@ mkdir -p "$results" 2>/dev/null && [ -w "$results" ] || fail "$PWD/$results cann
 stage data get_data
 env -u CAFFE_ROOT $python tools/experiment.py check "$experiment"
 stage pack pack
-trap '' INT # Ctrl-C is for Caffe, which writes a snapshot and stops
 for step in $(told steps); do
     stage $step env CHECKED=yes sh "$experiment/train_net.sh" $step "$@"
 done
-trap - INT
 case $gpu in '' | all) gpu=$(any_gpu) ;; esac
 every=$(told steps)
 last=${every##* }

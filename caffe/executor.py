@@ -42,7 +42,7 @@ class Executor:
         """Run the nodes number `first` to `last`; the loss, a sum of weighted tops: a tensor (or 0.0), so that a GPU
         need not be waited for. `without`: the numbers of nodes whose tops are there already."""
         nodes = self.wiring.nodes
-        if first == 0:
+        if first == 0 or nodes[first].fresh:  # not the second part of a pass
             self.seeds.pass_index += 1
         last = len(nodes) - 1 if last is None else last
         loss, done, watched = 0.0, set(without), self.watched
@@ -80,10 +80,11 @@ class Executor:
 
         As in Caffe, gradients are of the values that the blobs hold now, whoever has written them. `at_once`: they hold
         those of the forward pass, from which nobody has had control since."""
-        nodes, look = self.wiring.nodes, self.keep and not at_once
+        nodes, look, watched = self.wiring.nodes, self.keep and not at_once, self.watched
         written = {memory.storage for node in nodes for memory in node.written()} if look else set()
         for node in reversed(nodes[last : None if first is None else first + 1]):
-            self._call("before_backward", node)
+            if watched:
+                self._call("before_backward", node)
             if node.duty.backward:
                 if look or node.duty.rereads:
                     self._guarded(node, self._look_again, written)
@@ -92,7 +93,8 @@ class Executor:
                 self._guarded(node, self._backward_layer)
                 if self.debug_info:
                     debug_info.backward(self.wiring, node)
-            self._call("after_backward", node)
+            if watched:
+                self._call("after_backward", node)
             if not self.keep:
                 self._release_diffs(node)
         if self.debug_info and first is None:

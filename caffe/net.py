@@ -12,7 +12,7 @@ from caffe.errors import CaffeError, NotPickled
 from caffe.executor import Executor
 from caffe.layer import TEST, TRAIN, Layer
 from caffe.proto import caffe_pb2
-from caffe.random import Seeds, next_seed
+from caffe.random import Seeds
 from caffe.read import read_net_file
 
 
@@ -46,7 +46,7 @@ class Net(NotPickled):
         return net
 
     def _build(self, param, seed=None):
-        seeds = Seeds(next_seed() if seed is None else seed)
+        seeds = Seeds(seed)
         self.wiring = wiring = net_build.build(param, seeds)
         self.executor = Executor(wiring, seeds, param.debug_info)
         self.loaded_from: list[str] = []  # files of weights
@@ -345,6 +345,15 @@ class _Table(OrderedDict):
 
     def copy(self):
         return OrderedDict(self)
+
+    def __reduce__(self):  # what copy.copy and copy.deepcopy make
+        return OrderedDict, (list(self.items()),)
+
+    def __or__(self, other):
+        return OrderedDict(self) | other
+
+    def __repr__(self):
+        return repr(OrderedDict(self))
 
     def __setitem__(self, name, value):
         raise TypeError(

@@ -9,12 +9,14 @@ from caffe.ranks import solver_rank
 
 _seed = None
 _nets = 0
+_calls = 0  # of set_random_seed
 
 
 def set_random_seed(seed: int) -> None:
-    """Make fillers, dropout and shuffling of all nets built from now on repeatable."""
-    global _seed, _nets
-    _seed, _nets = int(seed), 0
+    """Make fillers, dropout and shuffling of all nets built from now on repeatable, and what the forward passes of
+    nets draw that are there (those of solvers follow the solver's seed)."""
+    global _seed, _nets, _calls
+    _seed, _nets, _calls = int(seed), 0, _calls + 1
 
 
 def next_seed() -> int:
@@ -33,12 +35,23 @@ def mix(*parts) -> int:
 
 
 class Seeds:
-    """What the random numbers of one net follow from."""
+    """What the random numbers of one net follow from: `seed`, or None for that of `set_random_seed`."""
 
-    def __init__(self, seed):
-        self.seed = seed
+    def __init__(self, seed=None):
+        self.seed = next_seed() if seed is None else seed
         self.pass_index = 0  # counts forward passes
         self.rank = solver_rank()
+        self._calls = _calls if seed is None else None
+        self._anew: tuple[int, int] | None = None
+
+    def of_pass(self) -> tuple[int, int]:
+        """The seed and the number of this pass, which count anew where `set_random_seed` has been called."""
+        if self._calls not in (None, _calls):
+            self._calls, self._anew = _calls, (next_seed(), self.pass_index)
+        if self._anew is None:
+            return self.seed, self.pass_index
+        seed, first = self._anew
+        return seed, self.pass_index - first
 
 
 class Stream:
@@ -63,7 +76,7 @@ class Stream:
 
     def _seed(self):
         seeds = self._seeds
-        return mix(seeds.seed, seeds.pass_index, self._layer, *([seeds.rank] if seeds.rank else []))
+        return mix(*seeds.of_pass(), self._layer, *([seeds.rank] if seeds.rank else []))
 
     def fixed(self, *parts) -> torch.Generator:
         """A generator for what lasts longer than a pass: a function of the net's seed, the layer and `parts`."""

@@ -17,6 +17,7 @@ from caffe.upgrade import upgrade_net, upgrade_solver
 # Text is parsed at about 1 MB a second; real prototxts stay below 1 MB.
 MAX_TEXT_BYTES = 16 * 2**20
 MAX_BINARY_BYTES = 2**31 - 1  # protobuf's own limit
+NOT_UTF8 = "a word holds bytes that are not UTF-8"
 
 
 def read_net_file(path) -> caffe_pb2.NetParameter:
@@ -63,7 +64,7 @@ def parse_text(text: bytes, message_type, name):
         elif ours != decoded:
             message, problem = _parsed(ours, message_type)
     if problem:
-        problem = "it is binary; wanted text, a prototxt" if b"\0" in text else problem
+        problem += " (the file is binary; wanted text, a prototxt)" if b"\0" in text else ""
         raise CaffeError(
             f"Failed to parse {message_type.DESCRIPTOR.name} file: {name}: "
             f"Error parsing text-format {message_type.DESCRIPTOR.full_name}: {problem}"
@@ -105,7 +106,7 @@ def _parsed(text, message_type):
     except (ValueError, OverflowError) as e:  # a number no field can hold
         problem = str(e)
     except SystemError:  # protobuf's answer to a lone surrogate where it looks for the name of an enum's value
-        problem = "a word holds bytes that are not UTF-8"
+        problem = NOT_UTF8
     return message, problem
 
 
@@ -127,6 +128,9 @@ def read_binary(source, message_type):
         problem = _missing_fields(message) or _bad_string(message)
     except DecodeError as e:
         problem = f"not a {message_type.DESCRIPTOR.full_name} message, or cut short ({e})"
+        begin = data[:60].strip()
+        if begin and begin.isascii() and b"\0" not in begin:  # a page of a web site, a pointer of git-lfs, a prototxt
+            problem = f"it is text that begins {begin.decode().splitlines()[0]!r}; wanted a binary file"
     if problem:
         raise CaffeError(f"Failed to parse {message_type.DESCRIPTOR.name} file: {_name_of(source)}: {problem}")
     return message
@@ -157,6 +161,8 @@ def _parse_problem(error, text):
     lines = text.split("\n")
     current = lines[line - 1] if line <= len(lines) else ""
     what = what.removeprefix(f"'{current}': ")
+    if "surrogates not allowed" in what:
+        what = NOT_UTF8
     if 'has no field named "' in what:  # C++ points at what follows the name
         rest = current[column - 1 :]
         after_name = rest.lstrip("_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ").lstrip()

@@ -22,7 +22,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch.autograd.graph import _engine_run_backward
+from torch.autograd import Variable
 
 from caffe import device
 from caffe.blob import Blob, lacks_memory
@@ -32,6 +32,8 @@ from caffe.fillers import fill
 from caffe.layer import TEST
 from caffe.prepared import Prepared
 from caffe.proto import caffe_pb2
+
+_run_backward = Variable._execution_engine.run_backward  # what torch.autograd.grad comes to
 
 
 class TorchLayer(BuiltinLayer):
@@ -169,7 +171,10 @@ class TorchLayer(BuiltinLayer):
     def _recorded(self, bottom, inputs):
         """The tops' values; what led to them is kept for backward."""
         # `data`, not `detach()`: values may be written, and updates come, before another backward pass, as in Caffe.
-        inputs = [x.data.requires_grad_(self._wants(i)) for i, x in enumerate(inputs)]
+        wanted = self.duty.bottoms or [True] * len(inputs)
+        inputs = [
+            x.data.requires_grad_(wish and i not in self.no_gradient) for i, (x, wish) in enumerate(zip(inputs, wanted))
+        ]
         weights = [b.tensor().data.requires_grad_(p) for b, p in zip(self.blobs, self.duty.params)]
         outputs = self._computed(bottom, inputs, weights, True, self.compute)
         self._record = (inputs, weights, outputs)
@@ -216,16 +221,11 @@ class TorchLayer(BuiltinLayer):
         for (_, memory), g in zip(wanted, owned):
             memory.zero() if g is None else memory.assign(g)
 
-    def _wants(self, i):
-        return (not self.duty.bottoms or self.duty.bottoms[i]) and i not in self.no_gradient
-
 
 def gradients(outputs, diffs, inputs, keep_graph):
     """As torch.autograd.grad; None for an input that plays no part. That function imports sympy to compare shapes: half
     a second before the first update, and 34 MB."""
-    return _engine_run_backward(
-        outputs, diffs, keep_graph, False, inputs, allow_unreachable=True, accumulate_grad=False
-    )
+    return _run_backward(outputs, diffs, keep_graph, False, inputs, allow_unreachable=True, accumulate_grad=False)
 
 
 def _own(gradient, taken):

@@ -126,10 +126,14 @@ train() { # step, the step before
     before=
     [ -z "${CAFFE_ROOT:-}" ] || before=$(checksums "$step")
     [ -z "${CAFFE_ROOT:-}" ] || describe "$@" >"$log" # the bundled one does that itself
-    trap '' INT # Ctrl-C is for Caffe, which writes a snapshot and stops
+    trap : INT # Ctrl-C is for Caffe, which writes a snapshot and stops; were it ignored here, Caffe's start would, too
     exec 4>&1
     # The log outlives the terminal, as Caffe does: that writes a snapshot on SIGHUP and goes on.
-    status=$({ { "$@" 2>&1 && echo 0 >&3 || echo $? >&3; } | (trap '' HUP PIPE; exec tee -a "$log" >&4); } 3>&1)
+    status=$(
+        trap : INT
+        { { trap : INT; "$@" 2>&1 && echo 0 >&3 || echo $? >&3; } |
+            (trap '' HUP INT PIPE; exec tee -a "$log" >&4); } 3>&1
+    )
     trap - INT
     record "$step" "$before" "$snapshot" "$start"
     [ "$status" = 0 ] || fail "step $step: caffe ended with exit status $status; see $PWD/$log$(advice "$step" "$log")" \

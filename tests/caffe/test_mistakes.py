@@ -133,8 +133,18 @@ def test_nets_of_a_solver_stay():
 
 def test_weights_are_no_prototxt():
     caffe.Net("net.prototxt", caffe.TEST).save("w.caffemodel")
-    with pytest.raises(caffe.CaffeError, match="w.caffemodel: .* it is binary; wanted text, a prototxt"):
+    with pytest.raises(caffe.CaffeError, match="w.caffemodel: .*the file is binary; wanted text, a prototxt"):
         caffe.Net("w.caffemodel", caffe.TEST)
+
+
+@pytest.mark.parametrize("text", [NET, "<!DOCTYPE html>\n<html>", "version https://git-lfs.github.com/spec/v1\noid x"])
+def test_text_is_no_weights(text):
+    Path("w.caffemodel").write_text(text)
+    begin = text.strip().splitlines()[0][:20]
+    with pytest.raises(
+        caffe.CaffeError, match=f"w.caffemodel: it is text that begins '{begin}.*; wanted a binary file"
+    ):
+        caffe.Net("net.prototxt", caffe.TEST, weights="w.caffemodel")
 
 
 def test_weights_are_no_state():

@@ -168,7 +168,10 @@ class Study:
     def run(self):
         from tools import study
 
-        return study.main(["--folder", os.getcwd(), "--quick", "--seeds", "1", "--people", "2", "--arms", "rec"])
+        status = study.main(["--folder", os.getcwd(), "--quick", "--seeds", "1", "--people", "2", "--arms", "rec"])
+        if status not in (0, program.STATUS):
+            print(*(log.read_text()[-1000:] for log in Path().rglob("log.txt")), sep="\n")
+        return status
 
     def after_cut(self, whole, said):
         for path in Path().rglob("result.json"):

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,34 @@ def test_fresh_moves_what_was_trained_aside(repository, names):
     assert done.returncode == 0, done.stderr
     (aside,) = folder.glob("before-*")
     assert sorted(path.name for path in aside.iterdir()) == sorted(names)
+
+
+SAVES = """#!/bin/sh
+trap 'touch saved; exit 0' INT
+touch begun
+sleep 60 >/dev/null 2>&1 & wait
+"""
+
+
+@pytest.mark.parametrize("at", ["the data", "a step"])
+def test_ctrl_c_ends_it_when_what_is_at_work_has_ended(repository, at):
+    """A step that has saved all ends well, and none follows."""
+    begun = repository / "experiments/szu/begun"
+    slow = f"tools/unpack.py) touch '{begun}'; exec sleep 60"
+    slow = slow if at == "the data" else "tools/experiment.py) echo steps=seg"
+    python = PYTHON.replace("exit 1", "exit 1 || :") + f"case $1 in {slow} ;; esac\n"
+    (repository / ".venv/bin/python").write_text(python)
+    (repository / "experiments/szu/train_net.sh").write_text(f"cd '{begun.parent}'\n{SAVES}")
+    environment = {**os.environ, "NOTES": str(repository / "notes")}
+    with subprocess.Popen(["sh", str(repository / "train_net.sh"), "szu"], env=environment, start_new_session=True,
+                          stdout=subprocess.PIPE, text=True) as job:  # fmt: skip
+        while not begun.exists():
+            assert job.poll() is None
+            time.sleep(0.01)
+        os.killpg(job.pid, signal.SIGINT)
+        said, _ = job.communicate(timeout=60)
+    assert job.returncode == 130 and "== after" not in said
+    assert (begun.parent / "saved").exists() == (at == "a step")
 
 
 def test_an_unknown_name_says_where_a_data_set_of_ones_own_goes(repository):

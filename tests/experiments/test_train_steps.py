@@ -2,15 +2,19 @@
 
 import os
 import pty
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from tests.test_ctrl_c import of_pythons_own
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CAFFE = """#!/bin/sh
@@ -384,3 +388,85 @@ def test_the_weights_that_the_last_step_ends_with(experiment):
     """What train_net.sh evaluates."""
     done = run(experiment, "--weights")
     assert (done.returncode, done.stdout) == (0, weights(experiment, "sia") + "\n")
+
+
+# Ends as Caffe does: before it has begun at once, then with a snapshot, as if all were well.
+INTERRUPTED = """#!{python} -S
+import os, signal, sys, time
+step = sys.argv[2].split("solver-")[1].split(".")[0]
+def snapshot(*_):
+    time.sleep(0.1)
+    for kind in ("caffemodel", "solverstate"):
+        open(f"gaitnet-{{step}}_iter_7.{{kind}}", "w").close()
+    print("Snapshotting", flush=True)
+    os._exit(0)
+open("started", "w").close()
+time.sleep(0.1)
+signal.signal(signal.SIGINT, snapshot)
+print("Iteration 0", flush=True)
+time.sleep(0.1 if os.path.exists("short") else 60)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+last = next(line.split()[1] for line in open(f"solver-{{step}}.prototxt") if line.startswith("max_iter: "))
+for kind in ("caffemodel", "solverstate"):
+    open(f"gaitnet-{{step}}_iter_{{last}}.{{kind}}", "w").close()
+"""
+
+
+def interrupt(experiment, when, *words):
+    """Ctrl-C to all processes of the terminal once when() is true; (exit status, what was said)."""
+    env = {**os.environ, "CAFFE_ROOT": str(experiment.parent.parent / "caffe"), "CAFFE_PYTHON": sys.executable}
+    command = ["sh", str(experiment / "train_net.sh"), *words]
+    options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True)
+    with subprocess.Popen(command, **options) as job:
+        while not when() and job.poll() is None:
+            time.sleep(0.005)
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGINT)
+        said, _ = job.communicate(timeout=60)
+    return job.returncode, said
+
+
+@pytest.fixture
+def interrupted(experiment):
+    if experiment.name != "walkers":
+        pytest.skip("one is enough")
+    caffe = experiment.parent.parent / "caffe/build/tools/caffe"
+    caffe.write_text(INTERRUPTED.format(python=sys.executable))
+    return experiment
+
+
+def test_ctrl_c_reaches_caffe_also_before_it_has_begun(interrupted):
+    status, said = interrupt(interrupted, (interrupted / "started").exists, "seg")
+    assert status == 130 and "Snapshotting" not in said, said
+
+
+def test_ctrl_c_waits_for_the_snapshot(interrupted):
+    """Which the log tells of, after the line that was cut off."""
+    log = lambda: [path for path in interrupted.glob("gaitnet-seg-*.log") if "Iteration 0" in path.read_text()]  # noqa: E731
+    status, said = interrupt(interrupted, log, "seg")
+    assert status == 130 and "run the same command again to go on" in said, said
+    assert "Snapshotting" in log()[0].read_text()
+    (interrupted / "short").touch()
+    done = run(interrupted, "seg")
+    assert done.returncode == 0 and "seg: going on from gaitnet-seg_iter_7.solverstate" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_ctrl_c_at_a_hundred_random_moments(interrupted):
+    (interrupted / "short").touch()
+    began = time.monotonic()
+    assert run(interrupted).returncode == 0
+    whole, rng, ends = time.monotonic() - began, random.Random(0), []
+    for _ in range(int(os.environ.get("GAITNET_INTERRUPTS", 100))):
+        if (interrupted / weights(interrupted, "sia")).exists():
+            for path in interrupted.glob("gaitnet-*"):
+                if not path.name.endswith(".prototxt"):
+                    path.unlink()
+        end = time.monotonic() + rng.uniform(0, whole)
+        status, said = interrupt(interrupted, lambda: time.monotonic() > end)  # noqa: B023
+        assert "Traceback" not in said or of_pythons_own(said), said
+        assert status in (0, 130, -signal.SIGINT), said  # the last: Python itself ends in this way, before our lines
+        ends.append(status)
+    print(f"train_steps.sh: {len(ends)} moments of {whole:.1f} s, {Counter(ends)}")
+    assert run(interrupted).returncode == 0

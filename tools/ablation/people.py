@@ -21,6 +21,7 @@ from tools.workers import in_order, processes
 
 TREE = TREES["walkers"]
 TOOLS = Path(__file__).resolve().parents[1]
+_at_work: list[subprocess.Popen] = []
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,34 @@ class Seen:
 def training(folder, seed, size):
     """The pack of the people who train, rendered where it is missing."""
     ready = folder / pack.FOLDER
-    if pack.is_pack(ready):
-        return ready
-    some = ["--views", *size.training_views] if size.training_views else []
-    tool("make_walkers.py", "--seed", seed, "--subjects", size.train_num, *some, "--out", folder, "--jobs", jobs())
     trees = [folder / name for name in (DATASET.im_dir, DATASET.gt_dir)]
-    tool("pack_frames.py", DATASET.name, "--im-path", trees[0], "--gt-path", trees[1], "--jobs", jobs())
-    for tree in trees:  # the pack holds all of it
-        shutil.rmtree(tree)
+    if not pack.is_pack(ready):
+        some = ["--views", *size.training_views] if size.training_views else []
+        tool("make_walkers.py", "--seed", seed, "--subjects", size.train_num, *some, "--out", folder, "--jobs", jobs())
+        tool("pack_frames.py", DATASET.name, "--im-path", trees[0], "--gt-path", trees[1], "--jobs", jobs())
+    for (
+        tree
+    ) in trees:  # the pack holds all of it; with half of it, as a kill leaves it here, the pack would count as old
+        shutil.rmtree(tree, ignore_errors=True)
     return ready
 
 
 def tool(name, *arguments):
-    done = subprocess.run([sys.executable, str(TOOLS / name), *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"{name}: {(done.stderr.strip() or 'no word').splitlines()[-1].removeprefix('error: ')}")
+    command = [sys.executable, str(TOOLS / name), *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as job:
+        _at_work.append(job)
+        try:
+            _, said = job.communicate()
+        finally:
+            _at_work.remove(job)
+    if job.returncode:
+        raise ValueError(f"{name}: {(said.strip() or 'no word').splitlines()[-1].removeprefix('error: ')}")
+
+
+def end_tools():
+    """For who ends at once: a tool that went on would hold its folder against the next run."""
+    for job in _at_work:
+        job.kill()
 
 
 def scored(size):

@@ -95,6 +95,7 @@ def end_with_parent():
     """A study that is killed outright cannot tell what it started to end."""
     if parent := parent_process():
         parent.join()
+        people.end_tools()
         os._exit(1)
 
 
