@@ -3,11 +3,12 @@
 #   docker build -t gaitnet .                                            for CUDA and the CPU: PyTorch brings CUDA along
 #   docker build -t gaitnet --build-arg TORCH_INDEX=URL .                for the CPU alone, gigabytes less: URL is the
 #                                                                        index of CPU builds on PyTorch's install page
-#   docker run --rm -v "$PWD/out:/out" gaitnet                           sh train_net.sh, on walkers; keeps the results
+#   mkdir -p -m 777 out; docker run --rm -v "$PWD/out:/out" gaitnet      sh train_net.sh, on walkers; keeps the results
 #   docker run --rm gaitnet sh tests/run.sh                              the tests (they install what they need on top)
 #   docker run --rm --gpus all -v /my/data:/data -e GAITNET_DATA=/data gaitnet sh train_net.sh casiab --gpu 0
 #
-# Data, experiments and results are folders of /home/gaitnet/gaitnet; mount what is to outlive the container.
+# Data, experiments and results are folders of /home/gaitnet/gaitnet; mount what is to outlive the container, which user
+# 1000 is to be able to write to.
 FROM python:3.12-slim-bookworm
 
 RUN apt-get update \

@@ -127,6 +127,7 @@ kind=$(told kind) # --silhouettes, or nothing
 options=$(told option)
 results=results/$dataset-tr$train_num
 [ "$name" = "$dataset" ] || results=results/$name
+mkdir -p "$results" 2>/dev/null && [ -w "$results" ] || fail "$PWD/$results cannot be written to, where results go"
 stage data get_data
 env -u CAFFE_ROOT $python tools/experiment.py check "$experiment"
 stage pack pack

@@ -1,7 +1,7 @@
 """onnxruntime's numbers beside the Caffe net's, on random input.
 
-Layers that find things (`rows`: DetectionOutput, Proposal) order them by scores, whose last digits differ in another
-order of summation. So each of them is compared alone, on what onnxruntime has made of its bottoms, and the rest of the
+Values differ in their last digits, in another order of summation. A layer that chooses by them (`choosing`) may then
+give anything else: so each of these is compared alone, on what onnxruntime has made of its bottoms, and the rest of the
 net with onnxruntime's tops of these layers as inputs.
 """
 
@@ -9,13 +9,16 @@ import numpy as np
 import torch
 
 from caffe.errors import CaffeError
+from caffe.forks.rows import Rows
 from caffe.net import Net
 from caffe.proto import caffe_pb2
 from caffe.torch_net import TorchNet
+from caffe.weights import copy_from
 
 LARGEST_DIFFERENCE = 1e-5  # of the largest value of an output: float32 in another order of summation
 AS_FAR = 4  # times as far from float64 as the net itself is: rounding adds up with depth, and is never the same twice
-TRIALS = 3  # inputs for layers that find things: an overlap within rounding of the threshold falls on either side
+TRIALS = 3  # inputs for layers that choose: an overlap within rounding of the threshold falls on either side
+INDICES = {"Embed": 0, "BatchReindex": 1, "Upsample": 1}  # layer type: its bottom that holds whole numbers
 REGIONS, WHOLE, BATCH = "regions", "whole", "batch"  # what an input's first axis counts
 
 
@@ -26,38 +29,55 @@ def sizes_of(inputs, param):
     return {name: WHOLE if name in whole else REGIONS if name in regions else BATCH for name in inputs}
 
 
-def scaled_net(param, weights, times):
-    """The net in phase TEST, for batches `times` as large as its Input layers say."""
+def chooses(layer):
+    """Whether it gives detections, regions, places or classes."""
+    masks = layer.type == "Pooling" and len(layer.param.top) > 1
+    return isinstance(layer, Rows) or masks or layer.type in ("ArgMax", "Threshold")
+
+
+def scaled_net(param, weights, times, tops=None):
+    """The net in phase TEST, for batches `times` as large as its Input layers say. `tops`, {name of a layer: {its top:
+    shape}}, are inputs of these shapes in place of the layers."""
     larger = caffe_pb2.NetParameter()
     larger.CopyFrom(param)
     larger.state.phase = caffe_pb2.TEST
     for layer in larger.layer:
         for shape, name in zip(layer.input_param.shape if layer.type == "Input" else (), layer.top):
             shape.dim[0] *= 1 if sizes_of([name], param)[name] == WHOLE else times
+    for layer in larger.layer:
+        if layer.name in (tops or {}):
+            given = tops[layer.name]
+            layer.CopyFrom(caffe_pb2.LayerParameter(name=layer.name, type="Input", top=given))
+            for shape in given.values():
+                layer.input_param.shape.add(dim=shape)
     net = Net.from_proto(larger)
-    net.copy_from(str(weights))
+    if missing := sorted(net.params.keys() - copy_from(net, str(weights))):
+        raise CaffeError(f"{weights}: no weights for {', '.join(missing)}, which would be random numbers")
     return net
 
 
 class Comparison:
-    """The onnxruntime `session` beside the net of `param`; it gives bottoms and tops of `rows`, too: {name of a layer:
-    ({bottom: the blob it is, or is a Split's copy of}, tops)}."""
+    """The onnxruntime `session` beside the net of `param`; it gives bottoms and tops of layers that choose, too.
+    `choosing` is {name of such a layer: ({bottom: the blob it is, or is a Split's copy of}, tops)}."""
 
-    def __init__(self, session, rows, param, weights):
-        self.session, self.rows, self.param, self.weights = session, rows, param, weights
+    def __init__(self, session, choosing, param, weights):
+        self.session, self.choosing, self.param, self.weights = session, choosing, param, weights
 
     def worst(self, times):
         """The largest difference of any blob, as a part of its largest value, in a batch `times` as large."""
         net = scaled_net(self.param, self.weights, times)
-        for seed in range(TRIALS if self.rows else 1):
+        for seed in range(TRIALS if self.choosing else 1):
             fed = self._random(net, np.random.default_rng(seed))
             found = self._run(fed)
-            apart = max((self._of_layer(net, layer, {**found, **fed}) for layer in self.rows), default=0.0)
+            apart = max((self._of_layer(net, layer, {**found, **fed}) for layer in self.choosing), default=0.0)
             if apart <= LARGEST_DIFFERENCE:
                 break
         else:
             self._fail(apart)
-        return max(apart, self._of_rest(self._rest(times, found) if self.rows else net, found, fed))
+        if self.choosing:
+            tops = {layer: {name: found[name].shape for name in tops} for layer, (_, tops) in self.choosing.items()}
+            net = scaled_net(self.param, self.weights, times, tops)
+        return max(apart, self._of_rest(net, found, fed))
 
     def _run(self, fed):
         given = {put.name: fed[put.name] for put in self.session.get_inputs()}
@@ -68,7 +88,7 @@ class Comparison:
             raise CaffeError(f"onnxruntime cannot run the file: {' '.join(str(e).split())}") from e
 
     def _of_layer(self, net, layer, given):
-        bottoms, tops = self.rows[layer]
+        bottoms, tops = self.choosing[layer]
         for name, blob in bottoms.items():
             net.blobs[name].data[...] = given[blob]
         net.forward(start=layer, end=layer)
@@ -76,18 +96,6 @@ class Comparison:
         if any(given[name].shape != want.shape for name, want in wanted.items()):
             return np.inf
         return max(_apart(given[name], want) for name, want in wanted.items())
-
-    def _rest(self, times, found):
-        """The net with inputs in place of the layers that find things."""
-        rest = caffe_pb2.NetParameter()
-        rest.CopyFrom(self.param)
-        for layer in rest.layer:
-            if layer.name in self.rows:
-                new = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top)
-                for name in layer.top:
-                    new.input_param.shape.add(dim=found[name].shape)
-                layer.CopyFrom(new)
-        return scaled_net(rest, self.weights, times)
 
     def _of_rest(self, net, found, fed):
         for name in net.inputs:
@@ -109,8 +117,12 @@ class Comparison:
     def _as_exact(self, net, names, found, worst):
         """Fail unless onnxruntime is as near to the net in float64 as the net is."""
         exact = TorchNet(net, names).eval().double()
-        with torch.no_grad():
-            tops = exact(**{name: torch.from_numpy(net.blobs[name].data).double() for name in exact.inputs})
+        inputs = {name: torch.from_numpy(net.blobs[name].data).double() for name in exact.inputs}
+        try:
+            with torch.no_grad():
+                tops = exact(**inputs)
+        except (RuntimeError, CaffeError):  # a user's layer may know no float64
+            self._fail(worst)
         for name in names:
             want = tops[name].numpy()
             own, theirs = _apart(net.blobs[name].data, want), _apart(found[name], want)
@@ -132,12 +144,20 @@ class Comparison:
                 corners = np.sort(rng.uniform(0, side, (len(fed[name]), 2, 2)), 1).reshape(-1, 4)
                 fed[name] = np.hstack([rng.integers(0, items, (len(corners), 1)), corners]).astype(np.float32)
         for layer in self.param.layer:
-            if layer.type == "Embed" and layer.bottom[0] in fed:  # numbers of rows
-                rows = rng.integers(0, layer.embed_param.input_dim, fed[layer.bottom[0]].shape)
-                fed[layer.bottom[0]] = rows.astype(np.float32)
+            if layer.type in INDICES and fed.keys() & layer.bottom[INDICES[layer.type] :]:
+                name = layer.bottom[INDICES[layer.type]]
+                fed[name] = rng.integers(0, _places(layer, net), fed[name].shape).astype(np.float32)
         for name in {layer.bottom[2] for layer in self.param.layer if layer.type == "Proposal"}.intersection(fed):
             fed[name][...] = [*images[0][2:], 1, 1][: fed[name].shape[-1]]  # height, width, scale or two
         return fed
+
+
+def _places(layer, net):
+    """How many things a layer of one of the INDICES types chooses from."""
+    if layer.type == "Embed":
+        return layer.embed_param.input_dim
+    shape = net.blobs[layer.bottom[0] if layer.type == "BatchReindex" else layer.top[0]].shape
+    return shape[0] if layer.type == "BatchReindex" else int(np.prod(shape[2:]))
 
 
 def _apart(got, want):

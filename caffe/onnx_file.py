@@ -15,8 +15,7 @@ import torch
 from caffe import glog as log
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
-from caffe.forks.rows import Rows
-from caffe.onnx_check import BATCH, REGIONS, WHOLE, Comparison, scaled_net, sizes_of
+from caffe.onnx_check import BATCH, REGIONS, WHOLE, Comparison, chooses, scaled_net, sizes_of
 from caffe.read import read_net_file
 from caffe.torch_net import TorchNet
 
@@ -71,23 +70,24 @@ def _written(param, weights, path, outputs, any_size):
     net = scaled_net(param, weights, 2 if any_size else 1)  # torch.export takes a size of 1 for a constant
     module = TorchNet(net, outputs)
     told = list(module.outputs)
-    rows = {
+    choosing = {
         layer.name: ({name: module.unsplit(name) for name in bottoms}, tops)
         for layer, bottoms, tops, _ in module._steps
-        if isinstance(layer, Rows)
+        if chooses(layer)
     }
-    seen = [name for bottoms, tops in rows.values() for name in (*bottoms.values(), *tops)]
+    seen = [name for bottoms, tops in choosing.values() for name in (*bottoms.values(), *tops)]
     module.outputs = list(dict.fromkeys([*told, *(name for name in seen if name not in module.inputs)]))
     inputs = tuple(torch.zeros(net.blobs[name].data.shape) for name in module.inputs)
     _export(module.eval(), inputs, path, _free(module.inputs, inputs, param) if any_size else None)
+    _rename(path, module)
     try:
         session = _needed("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as e:  # onnxruntime's own, which derive from nothing nearer
         raise CaffeError(f"onnxruntime cannot load the file: {' '.join(str(e).split())}") from e
-    beside = Comparison(session, rows, param, weights)
+    beside = Comparison(session, choosing, param, weights)
     with np.errstate(all="ignore"):  # random input may mean boxes beyond float32
         worst = max(beside.worst(times) for times in ((1, 3) if any_size else (1,)))
-    if rows:
+    if choosing:
         _cut_outputs(path, told)
     return worst
 
@@ -139,8 +139,8 @@ def _export(module, inputs, path, free):
                 module,
                 inputs,
                 path,
-                input_names=module.inputs,
-                output_names=module.outputs,
+                input_names=[f"input.{i}" for i in range(len(module.inputs))],  # no name in a graph has a dot
+                output_names=[f"output.{i}" for i in range(len(module.outputs))],
                 dynamic_shapes=free,
                 external_data=False,
                 dynamo=True,
@@ -169,6 +169,22 @@ def _translations():
         return op.Cast(op.ScatterND(nothing, places, op.Add(ones, op.Constant(value_float=1.0))), to=9)
 
     return {torch.ops.caffe.suppress.default: suppress}
+
+
+def _rename(path, module):
+    """Give inputs and outputs in the ONNX file their names; another value that has one of these gets a dot."""
+    onnx = _needed("onnx")
+    model = onnx.load(path)
+    wanted = {f"input.{i}": name for i, name in enumerate(module.inputs)}
+    wanted |= {f"output.{i}": name for i, name in enumerate(module.outputs)}
+    named = {name: f"{name}." for name in wanted.values()} | wanted
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = named.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [named.get(name, name) for name in node.input]
+        node.output[:] = [named.get(name, name) for name in node.output]
+    onnx.save(model, path)
 
 
 def _cut_outputs(path, told):

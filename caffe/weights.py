@@ -92,16 +92,15 @@ def save(net, path, write_diff=False):
 
 
 def copy_from(net, path):
-    """Copy the weights of the layers that `net` has; others in the file are ignored (and logged)."""
+    """Copy the weights of the layers that `net` has; others in the file are ignored (and logged). The layers' names."""
     # Caffe, too, takes a missing file for HDF5.
     if not os.path.exists(path) or (os.path.isfile(path) and h5py.is_hdf5(path)):
-        copy_from_hdf5(net, path)
-        return
+        return copy_from_hdf5(net, path)
     source = read_net_binary(path)
     wanted, found = any(node.layer.blobs for node in net.nodes), any(saved.blobs for saved in source.layer)
     if wanted and not found and not source.HasField("checksum"):
         raise CaffeError(f"{path}: holds no weights at all; it was emptied or cut off")
-    copy_from_proto(net, source, path)
+    return copy_from_proto(net, source, path)
 
 
 def copy_from_proto(net, source, path):
@@ -118,6 +117,7 @@ def copy_from_proto(net, source, path):
             )
         for i, (blob, proto) in enumerate(zip(own.blobs, saved.blobs)):
             blob_from_proto(blob, proto, f"{path}: Cannot copy param {i} weights from layer '{saved.name}';")
+    return layers.keys() & {saved.name for saved in source.layer}
 
 
 def _by_name(net):
@@ -170,6 +170,7 @@ def copy_from_hdf5(net, path):
                 _copy_group(net, nodes[name], group, path)
             else:
                 log.info("net.cpp:785", f"Ignoring source layer {name}")
+        return nodes.keys() & set(f["data"])
 
 
 def _copy_group(net, node, group, path):

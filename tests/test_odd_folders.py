@@ -304,9 +304,17 @@ def test_a_full_tmpdir_and_commands_that_need_none(full, tmp_path, walk):
     for words in (
         [*CAFFE, "train", "--solver=solver.prototxt"],
         [sys.executable, ROOT / "tools/pack_frames.py", "walkers", "--im-path", "crop-im", "--gt-path", "crop-seg"],
-        [sys.executable, ROOT / "tools/export.py", "--model", "net.prototxt", "--weights", "run_iter_4.caffemodel",
-         "--torch", "net.pt"],
-    ):  # fmt: skip
+        [
+            sys.executable,
+            ROOT / "tools/export.py",
+            "--model",
+            "net.prototxt",
+            "--weights",
+            "run_iter_4.caffemodel",
+            "--torch",
+            "net.pt",
+        ],
+    ):
         done = run(words, tmp_path, PYTHONPATH=str(ROOT))
         assert done.returncode == 0, done.stderr
 

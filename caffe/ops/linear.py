@@ -47,7 +47,7 @@ class InnerProduct(TorchLayer):
         p = self.param.inner_product_param
         weight, bias = self.weights[0], self.weights[1] if p.bias_term else None
         with precision.products(x):
-            return F.linear(x.flatten(self.axis), weight.t() if p.transpose else weight, bias).float()
+            return F.linear(x.flatten(self.axis), weight.t() if p.transpose else weight, bias).to(x.dtype)
 
     def infer(self, x):
         rows, p = x.reshape(-1, self.inputs), self.param.inner_product_param

@@ -125,7 +125,7 @@ class _Learned(_Windows):
     def compute(self, *bottoms):
         weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
         with precision.products(bottoms[0]):
-            return [self._each(x, lambda x: self.slide(x, weight, bias)).float() for x in bottoms]
+            return [self._each(x, lambda x: self.slide(x, weight, bias)).to(x.dtype) for x in bottoms]
 
     def infer(self, *bottoms):
         return [self._each(x, self.slide_prepared) for x in bottoms]

@@ -74,6 +74,58 @@ def test_layers_that_took_the_batch_for_a_constant(tmp_path):
 
 
 @pytest.mark.medium
+def test_blobs_named_as_torch_names_its_own(tmp_path):
+    """`t`, `convolution`, `relu`: what torch.export calls values of its graph."""
+    text = (
+        DATA.replace('"x"', '"convolution"')
+        + f"""
+    layer {{ name: "c" type: "Convolution" bottom: "convolution" top: "relu"
+      convolution_param {{ num_output: 4 kernel_size: 3 {FILL} }} }}
+    layer {{ name: "r" type: "ReLU" bottom: "relu" top: "view" }}
+    layer {{ name: "f" type: "InnerProduct" bottom: "view" top: "t" inner_product_param {{ num_output: 5 {FILL} }} }}"""
+    )
+    net, session = written(text, tmp_path, outputs=["t", "relu"])
+    assert [put.name for put in session.get_outputs()] == ["t", "relu"]
+    assert [put.name for put in session.get_inputs()] == ["convolution"]
+    net.forward(convolution=noise(1, 3, 7, 6))
+    for name, got in zip(("t", "relu"), session.run(None, {"convolution": noise(1, 3, 7, 6)})):
+        np.testing.assert_allclose(got, net.blobs[name].data, rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.medium
+def test_layers_that_choose(tmp_path):
+    """Masks of pooling, and classes: in another order of summation another one of nearly equals may be the best."""
+    text = (
+        DATA.replace("dim: 7 dim: 6", "dim: 40 dim: 32")
+        + f"""
+    layer {{ name: "c" type: "Convolution" bottom: "x" top: "c"
+      convolution_param {{ num_output: 16 kernel_size: 5 pad: 2 {FILL} }} }}
+    layer {{ name: "p" type: "Pooling" bottom: "c" top: "p" top: "mask" pooling_param {{ kernel_size: 2 stride: 2 }} }}
+    layer {{ name: "u" type: "Upsample" bottom: "p" bottom: "mask" top: "u" upsample_param {{ scale: 2 }} }}
+    layer {{ name: "s" type: "Convolution" bottom: "u" top: "s" convolution_param {{ num_output: 7 kernel_size: 3 {FILL}
+    }} }}
+    layer {{ name: "best" type: "ArgMax" bottom: "s" top: "best" argmax_param {{ axis: 1 }} }}"""
+    )
+    net, session = written(text, tmp_path)
+    assert [put.name for put in session.get_outputs()] == ["best"]
+    x = noise(2, 3, 40, 32)
+    net.blobs["x"].reshape(*x.shape)
+    wanted = net.forward(x=x)["best"]
+    assert (session.run(None, {"x": x})[0] != wanted).mean() < 0.001 and len(np.unique(wanted)) > 3
+
+
+@pytest.mark.medium
+def test_weights_of_all_layers_are_wanted(tmp_path):
+    pytest.importorskip("onnxscript")
+    (tmp_path / "net.prototxt").write_text(DATA)
+    caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST).save(str(tmp_path / "w.caffemodel"))
+    layer = 'layer { name: "f" type: "InnerProduct" bottom: "x" top: "f" inner_product_param { num_output: 2 } }'
+    (tmp_path / "net.prototxt").write_text(DATA + layer)
+    with pytest.raises(caffe.CaffeError, match="w.caffemodel: no weights for f, which would be random numbers"):
+        caffe.to_onnx(tmp_path / "net.prototxt", tmp_path / "w.caffemodel", tmp_path / "a.onnx")
+
+
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "text, reason",
     [

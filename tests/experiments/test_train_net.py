@@ -84,3 +84,10 @@ def test_an_unknown_name_says_where_a_data_set_of_ones_own_goes(repository):
     assert "A data set of your own goes into layers/datasets.py, as data/README.md shows" in done.stderr
     assert "make_prototxt.py DATASET --out experiments/corridor" in done.stderr
     assert not (repository / "notes").exists()  # nothing was begun
+
+
+def test_results_that_cannot_be_written_are_told_before_anything_begins(repository):
+    (repository / "results").symlink_to("/nowhere/out")  # of a container, where nothing was mounted
+    done = run(repository)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {repository}/results/")
+    assert "cannot be written to" in done.stderr and "check_data" not in (repository / "notes").read_text()
