@@ -103,7 +103,7 @@ def build(caffe, net, weights):
     with as_file(net) as path:  # pycaffe builds nets from files only
         built = caffe.Net(path, caffe.TEST)
     weights.copy_to(built)
-    return caffe.optimize(built) if hasattr(caffe, "optimize") else built  # Caffe itself has no such thing
+    return getattr(caffe, "optimize", lambda net: net)(built)  # Caffe itself has no such thing
 
 
 @contextlib.contextmanager
