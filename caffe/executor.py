@@ -67,8 +67,8 @@ class Executor:
                 debug_info.forward(self.wiring, node)
             if watched:
                 self._call("after_forward", node)
-            if not self.keep:
-                self._release_data(node)
+            for blob in node.last_reads if not self.keep else ():
+                blob.memory.release()
         for node in nodes[last + 1 :]:
             node.fresh = False
         if whole:
@@ -148,14 +148,17 @@ class Executor:
         followers = chains.usable(chain, last, without) if chain and not self.watched else []
         for each in (node, *followers):
             self._guarded(each, Node.reshape)
-        self._guarded(node, *((chains.forward, followers) if followers else (self._forward_layer,)))
+        self._guarded(node, self._forward_layer, followers)
         for each in (node, *followers):
             each.settle()
         return followers
 
     @staticmethod
-    def _forward_layer(node):
-        node.layer.forward(node.bottoms, node.tops)
+    def _forward_layer(node, followers):
+        if followers:
+            chains.forward(node, followers)
+        else:
+            node.layer.forward(node.bottoms, node.tops)
 
     @staticmethod
     def _look_again(node, written):
@@ -192,15 +195,9 @@ class Executor:
             kind.fail(f"{node.type} Layer cannot backpropagate to label inputs.")
         node.layer.backward(node.tops, wanted, node.bottoms)
 
-    # ---- what is released once it has served
-
-    @staticmethod
-    def _release_data(node):
-        for blob in node.last_reads:
-            blob.memory.release()
-
     @staticmethod
     def _release_diffs(node):
+        """Give up the diffs that have served."""
         if not node.bottoms:
             return  # the diff of a Parameter layer's top is its parameter's
         for i, blob, weight in zip(node.top_ids, node.tops, node.loss_weights):

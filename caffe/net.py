@@ -2,6 +2,7 @@
 
 import os
 from collections import OrderedDict
+from itertools import repeat
 
 import numpy as np
 
@@ -211,7 +212,7 @@ class Net(NotPickled):
         given_diffs = {name: kwargs[name] for name in set(self.outputs) & set(kwargs)}
         outs: dict[str, list] = {}
         grads: dict[str, list] = {}
-        for batch, batch_diffs in zip(self._batch(given), self._batch(given_diffs) if given_diffs else _forever({})):
+        for batch, batch_diffs in zip(self._batch(given), self._batch(given_diffs) if given_diffs else repeat({})):
             for name, value in self.forward(blobs=blobs, **batch).items():
                 outs.setdefault(name, []).extend(_items(name, value))
             for name, value in self.backward(diffs=diffs, **batch_diffs).items():
@@ -376,8 +377,3 @@ def _items(name, array):
     if not array.ndim:
         raise CaffeError(f"'{name}' is one number for a whole batch, not one for each item; use net.forward() for it")
     return array.copy()
-
-
-def _forever(value):
-    while True:
-        yield value

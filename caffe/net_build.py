@@ -26,7 +26,9 @@ def make_layer(param):
         return make_python_layer(param)
     cls = REGISTRY.get(param.type)
     if cls is None:
-        raise CaffeError(f"Unknown layer type: {param.type} (known types: {', '.join(layer_type_list())})")
+        known = f"(known types: {', '.join(layer_type_list())})"
+        advice = f"layer '{param.name}'; caffe check says what can be done"
+        raise CaffeError(f"Unknown layer type: {param.type} {known} ({advice})")
     return cls(param)
 
 

@@ -77,8 +77,10 @@ def _assign_message(message, value):
     if isinstance(value, dict):
         for key, item in value.items():
             assign_proto(message, key, item)
-    else:
+    elif isinstance(value, type(message)):
         message.CopyFrom(value)
+    else:
+        raise TypeError(f"{message.DESCRIPTOR.name} is {value!r}; wanted a dict of its fields")
 
 
 class Top:

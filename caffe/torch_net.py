@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from caffe import fork_words
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.net_build import make_layer
 from caffe.torch_layer import TorchLayer
+
+INSTEAD = "feed its tops as inputs, or replace it by layers of a built-in type"
 
 
 class TorchNet(nn.Module):
@@ -111,7 +114,7 @@ def _same_layer(node):
     if node.type not in SPECIAL and not isinstance(node.layer, TorchLayer):
         raise CaffeError(
             f"layer '{node.name}' ({node.type}): computes outside torch, so the net cannot become a torch module; "
-            "feed its tops as inputs, or replace it by layers of a built-in type"
+            + (fork_words.PYTHON_LAYERS.get(node.param.python_param.module) or INSTEAD)
         )
     param = type(node.param)()
     param.CopyFrom(node.param)

@@ -11,10 +11,10 @@ and standard deviation. The last lines say how much each run differs from the fi
 bootstrap over subjects.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
@@ -23,6 +23,7 @@ program.guard(__name__)
 import argparse
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 

@@ -1,9 +1,9 @@
 """Evaluate GaitNet on this dataset; `python eval/eval-walkers.py --help` shows how."""
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 

@@ -6,10 +6,10 @@
 Prints a table and draws steps.png in the folder. The evaluations are what eval-<dataset>.py wrote there (metrics.json).
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
@@ -17,6 +17,7 @@ program.guard(__name__)
 
 import argparse
 import json
+from pathlib import Path
 
 from eval import plots
 from eval.ending import exit_status

@@ -1,19 +1,19 @@
 """The bundled Caffe's modules that import nothing of it, for a process in which `import caffe` finds another Caffe."""
 
 import importlib.util
-from pathlib import Path
-from typing import Any
+import os
 
 
-def load(name) -> Any:
-    path = Path(__file__).resolve().parent.parent / "caffe" / f"{name}.py"
-    spec: Any = importlib.util.spec_from_file_location(f"layers._{name}", path)
+def load(name):
+    caffe = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "caffe")
+    spec = importlib.util.spec_from_file_location(f"layers._{name}", os.path.join(caffe, f"{name}.py"))
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-program = load("program")
+program = load("program")  # the first: until a command is guarded by it, Ctrl-C shows a traceback
 revision = load("revision")
 whole = load("whole")
 wire_format = load("wire_format")

@@ -2,6 +2,7 @@
 
 `GAITNET_INTERRUPTS=100 pytest -m slow tests/test_ctrl_c.py` stops each command at so many random moments."""
 
+import contextlib
 import os
 import random
 import re
@@ -18,8 +19,12 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.eval.conftest import write_walk
 from tests.layers.trees import write_walkers
 from tests.test_odd_folders import NET
+from tests.tools.test_crop import write_folders
+from tests.tools.test_validate import NET as VALIDATED
+from tests.tools.test_validate import PATHS, snapshot
 
 ROOT = Path(__file__).resolve().parents[1]
 MOMENTS = int(os.environ.get("GAITNET_INTERRUPTS", 20))
@@ -78,13 +83,28 @@ COMMANDS = {
     "evaluation": [PYTHON, ROOT / "eval/eval-walkers.py", "--features", "features.npz", "--out", "out", "--report"],
     "python -m eval": [PYTHON, "-m", "eval", "walkers", "--features", "features.npz", "--out", "out"],
     "compare": [PYTHON, ROOT / "eval/compare.py", "walkers", "a=features.npz", "--out", "compared"],
+    "crop": [PYTHON, ROOT / "tools/crop.py", "szu", *"--frames frames --masks masks --out cropped --jobs 2".split()],
+    "validate": [PYTHON, ROOT / "tools/validate.py", "run", *"--steps seg --subjects 002 003 --out scored".split()],
+    "identify": [
+        PYTHON,
+        ROOT / "tools/identify.py",
+        *"enroll people.npz anna=CASIA-B/crop-im/001/nm-05/090 --weights w.caffemodel".split(),
+    ],
     "study": [PYTHON, ROOT / "tools/study.py", "--folder", "study", "--quick", "--people", "2", "--arms", "seg"],
 }
-BEFORE = {"convert_imageset": ["db"], "make_walkers": ["made"], "pack_frames": ["pack"], "evaluation": ["out"]}
+BEFORE = {
+    "convert_imageset": ["db"],
+    "make_walkers": ["made"],
+    "pack_frames": ["pack"],
+    "evaluation": ["out"],
+    "crop": ["cropped"],
+    "validate": ["scored"],
+    "identify": ["people.npz"],
+}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, weights):
     folder = tmp_path_factory.mktemp("ctrl-c")
     write_walkers(folder, subjects=2)
     (folder / "net.prototxt").write_text(NET)
@@ -97,7 +117,22 @@ def place(tmp_path_factory):
 
     caffe.Net(str(folder / "net.prototxt"), caffe.TRAIN).save(str(folder / "start.caffemodel"))
     write_features(folder / "features.npz")
+    write_folders(folder, "017/1")
+    shutil.copy(weights, folder / "w.caffemodel")
+    write_training(folder, weights)
     return folder
+
+
+def write_training(folder, weights):
+    """A run of which tools/validate.py has one snapshot to score."""
+    for subject in range(3):
+        for condition in ("nm-01", "nm-05"):
+            for view in ("000", "090"):
+                write_walk(folder / "CASIA-B", f"{subject + 1:03d}/{condition}/{view}", 11, subject, 9 * subject)
+    (folder / "run").mkdir()
+    (folder / "run/gaitnet-seg.prototxt").write_text(VALIDATED.format(train_num=1, paths=PATHS))
+    (folder / "run/solver-seg.prototxt").write_text("max_iter: 20\n")
+    snapshot(folder / "run", "seg_iter_7", weights)
 
 
 def write_features(path):
@@ -118,6 +153,8 @@ def write_features(path):
 def start(name, place):
     for path in BEFORE.get(name, ()):
         shutil.rmtree(place / path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (place / path).unlink()
     environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), MPLBACKEND="Agg")
     return subprocess.Popen(
         list(map(str, COMMANDS[name])),
@@ -177,7 +214,11 @@ def test_all_scripts_begin_and_end_in_the_same_way():
     for path in scripts:
         text = path.read_text()
         if path.name != "solver_facts.py":  # which has to do without the repository
-            assert "program.guard(__name__)" in text and "sys.exit(program.run(" in text, path
+            before, guard, _ = text.partition("program.guard(__name__)")
+            assert guard and "sys.exit(program.run(" in text, path
+            loads = re.findall(r"^(?:from \S+ )?import \w+", before, re.MULTILINE)
+            quick = {"import os", "import sys", "from layers.bundled import program"}
+            assert set(loads) <= quick, f"{path} spends time before it is guarded"
 
 
 @pytest.mark.medium
@@ -223,3 +264,23 @@ def test_ctrl_c_at_any_moment(place, name):
     seconds(name, place)  # the same command goes on to the end
     leftovers = [path.name for path in place.rglob("*.tmp*")]
     assert len(leftovers) <= 2, leftovers  # of those that were ended at once
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_ctrl_c_at_any_moment_of_the_demo(place):
+    """Which ends by nothing else: while it begins, or serves."""
+    pytest.importorskip("uvicorn")
+    words = [PYTHON, ROOT / "tools/demo.py", "--data", "CASIA-B", "--dataset", "casiab", "--weights", "w.caffemodel"]
+    COMMANDS["demo"] = [*words, "--features", "none", "--no-browser"]
+    began, job = time.monotonic(), start("demo", place)
+    first = job.stdout.readline()
+    whole, rng = time.monotonic() - began, random.Random("demo")
+    os.killpg(job.pid, signal.SIGINT)
+    said, _ = job.communicate(timeout=600)
+    assert first.startswith("http://"), first + said
+    ends: Counter = Counter()
+    for _ in range(MOMENTS):
+        after = rng.uniform(0, 1.2 * whole)
+        ends[assert_quiet(*stop("demo", place, after), after)] += 1
+    print(f"demo: {MOMENTS} moments of {1.2 * whole:.1f} s, {dict(ends)}")

@@ -14,20 +14,22 @@ first iteration), gpu (the published steps, where there is a GPU), caffe (`caffe
 points to).
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
 
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
 import argparse
 import importlib.util
 import json
-import os
 import platform
 import re
 import statistics

@@ -9,20 +9,22 @@ and cut out by tools/crop.py. --wait trains for some iterations, for the share o
 64x64, float32 in the blobs of the net. Prints JSON; "load" says how many processes wanted the cores beforehand.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
 
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
 import argparse
 import itertools
 import json
-import os
 import subprocess
 import tempfile
 import time

@@ -10,10 +10,10 @@ all threads, is given too, for it suffers less when other programs want the core
 against a loop over probes and gallery. Search: the ten nearest of a large gallery, with the memory it takes.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
@@ -21,7 +21,6 @@ program.guard(__name__)
 
 import argparse
 import json
-import os
 import resource
 import tempfile
 import time

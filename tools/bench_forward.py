@@ -11,19 +11,21 @@ seconds are medians, of wall time, or with one thread of CPU time, which neighbo
 the process (VmHWM); `grown` is the part of it that the net brought, above the libraries.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
 
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import tempfile

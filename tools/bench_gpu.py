@@ -9,16 +9,19 @@ Clips come from the walkers where they are made and packed, through the data lay
 from memory. With --device cpu and small numbers the same code runs without a GPU; that measures nothing of interest.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 from layers.bundled import program
 
 program.guard(__name__)
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 import argparse
 import json

@@ -7,15 +7,18 @@
 Both models get the same clips in turns, one thread; seconds are CPU time a clip. Rank-1 is over all pairs of views.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 import argparse
 import json

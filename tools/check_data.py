@@ -8,10 +8,10 @@
 Exit status 0: training can start. 1: it cannot, or would stop on the way. 2: wrong usage.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
@@ -19,7 +19,6 @@ program.guard(__name__)
 
 import argparse
 import json
-import os
 import statistics
 from collections import Counter
 

@@ -7,20 +7,22 @@
 A hop is a call of a function by one of another file; imports do not count.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
 
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
 import argparse
 import contextlib
 import io
-import os
 import tempfile
 import threading
 from collections import Counter

@@ -24,10 +24,10 @@ It also names, without a frame, walks that may show no whole person in any frame
 other walks of the camera: they are cropped; look at them.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
@@ -35,12 +35,12 @@ program.guard(__name__)
 
 import argparse
 import csv
-import os
 import shutil
 import statistics
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import cv2
 

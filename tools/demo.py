@@ -10,10 +10,10 @@ distance is calibrated beyond which the answer is "unknown". The server listens 
 machine, and an uploaded video is deleted as soon as it has been looked at.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
@@ -24,6 +24,7 @@ import signal
 import socket
 import threading
 import webbrowser
+from pathlib import Path
 
 import numpy as np
 

@@ -6,15 +6,18 @@
 Needs pydot, and Graphviz for all formats but .dot. `python -m caffe.draw` draws the prototxt alone.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 import argparse
 

@@ -10,18 +10,20 @@ compares the people that would train with those whom the weights lying there wer
 snapshots who trained them, where the Caffe of CAFFE_ROOT cannot.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
 
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
 import argparse
-import os
 import re
 from dataclasses import dataclass
 

@@ -6,19 +6,21 @@
 `caffe.to_onnx` writes the ONNX file and tells what it can be. `models/gaitnet_torch.py` loads the state dict.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
 
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
 import argparse
 import importlib
-import os
 import tempfile
 
 import torch

@@ -12,10 +12,10 @@ such walks in eval/feat/) how far apart walks of one person and of two are: this
 the distance beyond which the answer is "unknown", so that --false-alarms of strangers at most are taken for someone.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
@@ -24,6 +24,7 @@ program.guard(__name__)
 import argparse
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np

@@ -11,19 +11,21 @@ alone, which trains the recognition branch in step rec. A file that was edited b
 says so.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
 
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
 import argparse
 import hashlib
-import os
 import re
 import shlex
 

@@ -19,10 +19,10 @@ videos/<id>-<condition>-<view>.avi and silhouettes/<id>/<condition>/<view>/ for 
 for the others, and the person's box [left, top, width, height] in every frame in boxes/*.json.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
@@ -30,9 +30,9 @@ program.guard(__name__)
 
 import argparse
 import json
-import os
 import shutil
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np

@@ -7,15 +7,18 @@ An error is the largest difference of an array, over the largest value of what C
 much of the test's own tolerance the worst element uses up. Exits 1 when a comparison fails.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 import argparse
 import platform

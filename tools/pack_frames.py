@@ -8,10 +8,10 @@
 Killed at any time, it goes on where it was. Run again after the trees have changed, it decodes only what is new.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
@@ -20,7 +20,6 @@ program.guard(__name__)
 import argparse
 import ctypes
 import json
-import os
 import shutil
 import zlib
 

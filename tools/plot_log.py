@@ -7,15 +7,18 @@ Reads the logs of BVLC Caffe and of the one here. A run that was resumed may be 
 (first.log+second.log): one line from them all.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 import argparse
 from itertools import chain

@@ -8,15 +8,18 @@ Counted are the products with weights and the traffic of each layer, as `caffe.c
 takes at least the longer of both; a step takes the sum over its layers. Nothing is measured here.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 import argparse
 import json

@@ -14,20 +14,22 @@ of its threads stays within LIMITS. Memory is RssAnon; pages of the mapped pack 
 takes those back at will. DIR gets soak.csv, soak.png and soak.json; the exit status is 1 when something is not so.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
 
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
 import argparse
 import csv
 import json
-import os
 import re
 import signal
 import subprocess

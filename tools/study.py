@@ -13,19 +13,21 @@ Killed at any time, the same command goes on: finished results stay, training go
 docs/STUDY.md tells of arms, figures and what came out.
 """
 
+import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
 program.guard(__name__)
 
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
 import argparse
 import multiprocessing.connection
-import os
 import re
 import shlex
 import time

@@ -10,10 +10,10 @@ features: from what an evaluation leaves in eval/feat/. An .npz has embeddings (
 and views, as OpenGait's evaluation wants them, and ids; a .csv has id, condition, view and the 256 numbers in a row.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
@@ -22,6 +22,7 @@ program.guard(__name__)
 import argparse
 import csv
 import pickle
+from pathlib import Path
 
 import numpy as np
 

@@ -8,10 +8,10 @@ under a name that begins like that. They stay; those that were unpacked are not 
 are. train_net.sh runs this by itself.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 

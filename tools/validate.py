@@ -16,10 +16,10 @@ people must not be reported on them. Walkers have as many others as one likes: m
 renders them, and --data DIR scores all who are there.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from layers.bundled import program
 
@@ -28,10 +28,10 @@ program.guard(__name__)
 import argparse
 import hashlib
 import json
-import os
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np

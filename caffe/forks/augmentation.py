@@ -42,11 +42,8 @@ class Augmentation:
         if bool(p.crop_h) != bool(p.crop_w):
             fail(f"crop_h is {p.crop_h}, crop_w {p.crop_w}; wanted both, or crop_size, or none")
         if p.HasField("resize_param"):
-            if r.prob != 1 or r.height_scale or r.width_scale or r.resize_mode == R.FIT_SMALL_SIZE:
-                fail(
-                    "resize_param: prob, height_scale, width_scale and FIT_SMALL_SIZE are not here; "
-                    "wanted WARP or FIT_LARGE_SIZE_AND_PAD with height and width"
-                )
+            if r.prob != 1 or r.height_scale or r.width_scale:
+                fail("resize_param: prob, height_scale and width_scale are not here; give height and width alone")
             if not r.height or not r.width:
                 fail("resize_param: give height and width")
             if max(r.height, r.width) > LONGEST_SIDE:
@@ -127,18 +124,23 @@ class Augmentation:
         return moved[keep]
 
     def resized(self, image, boxes, rng):
-        """WARP: squeezed to height x width. FIT_LARGE_SIZE_AND_PAD: as large as fits in there, and padded."""
+        """WARP: squeezed to height x width. FIT_LARGE_SIZE_AND_PAD: as large as fits in there, and padded.
+        FIT_SMALL_SIZE: as small as covers it, and as long on the other side as the image is."""
         p = self.param.resize_param
         modes = list(p.interp_mode) or [R.LINEAR]
         mode = INTERPOLATION[modes[rng.integers(len(modes))]]
         if p.resize_mode == R.WARP:
             return _planes_kept(cv2.resize(image, (p.width, p.height), interpolation=mode)), boxes
         height, width = image.shape[:2]
-        tall, wide = p.height, p.width
-        if width / height > p.width / p.height:
+        tall, wide, longer = p.height, p.width, width / height > p.width / p.height
+        if longer == (p.resize_mode == R.FIT_LARGE_SIZE_AND_PAD):
             tall = max(int(p.width * height / width), 1)
         else:
             wide = max(int(p.height * width / height), 1)
+        if p.resize_mode == R.FIT_SMALL_SIZE:
+            if max(tall, wide) > LONGEST_SIDE:
+                self.fail(f"resize_param makes an image {tall} x {wide} large; wanted sides of at most {LONGEST_SIDE}")
+            return _planes_kept(cv2.resize(image, (wide, tall), interpolation=mode)), boxes
         top, left = (p.height - tall) // 2, (p.width - wide) // 2
         border = cv2.BORDER_REPLICATE if p.pad_mode == R.REPEAT_NEAREST else cv2.BORDER_CONSTANT
         value = [float(v) for v in p.pad_value] or [0.0]

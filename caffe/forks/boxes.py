@@ -27,15 +27,20 @@ def overlap(a, b, pixel=0):
     return np.divide(common, union, out=np.zeros_like(union), where=union > 0)
 
 
-def suppress(boxes, threshold, eta=1.0, pixel=0):
-    """Indices of the boxes that stay, of those in order of falling score: one that overlaps one before it by more than
-    `threshold` goes. With `eta` below 1 the threshold shrinks by it after each, down to 0.5."""
+def suppress(boxes, threshold, eta=1.0, pixel=0, most=None):
+    """Indices of the boxes that stay, of those in order of falling score, at most `most`: one that overlaps one before
+    it by more than `threshold` goes. With `eta` below 1 the threshold shrinks by it after each, down to 0.5."""
+    largest = np.full(len(boxes), -np.inf, np.float32)  # overlap of each with those that stay
     kept: list[int] = []
     for i in range(len(boxes)):
-        if not kept or overlap(boxes[i], boxes[kept], pixel).max() <= threshold:
-            kept.append(i)
-            if eta < 1 and threshold > 0.5:
-                threshold *= eta
+        if kept and not largest[i] <= threshold:
+            continue
+        kept.append(i)
+        if len(kept) == most:
+            break
+        np.maximum(largest[i + 1 :], overlap(boxes[i], boxes[i + 1 :], pixel), out=largest[i + 1 :])
+        if eta < 1 and threshold > 0.5:
+            threshold *= eta
     return kept
 
 

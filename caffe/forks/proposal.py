@@ -59,8 +59,7 @@ class Proposal(Rows):
         found, score = found[large], score[large]
         order = np.argsort(-score, kind="stable")
         order = order[: p.pre_nms_topn] if p.pre_nms_topn else order
-        kept = order[boxes.suppress(found[order], p.nms_thresh, pixel=1)]
-        kept = kept[: p.post_nms_topn] if p.post_nms_topn else kept
+        kept = order[boxes.suppress(found[order], p.nms_thresh, pixel=1, most=p.post_nms_topn or None)]
         rois = np.concatenate([np.zeros((len(kept), 1), np.float32), found[kept]], 1).astype(np.float32)
         return torch.from_numpy(rois), torch.from_numpy(score[kept, None].astype(np.float32))
 

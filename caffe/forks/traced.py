@@ -18,7 +18,7 @@ def suppressed(found: torch.Tensor, score: torch.Tensor, overlap: float, least: 
     keep = torch.zeros_like(score, dtype=torch.bool)
     for mask, place, own in zip(keep, found.numpy(), score):
         could = torch.nonzero(own > least)[:, 0]
-        mask[could[boxes.suppress(place[could], overlap)[:most]]] = True
+        mask[could[boxes.suppress(place[could], overlap, most=most)]] = True
     return keep
 
 

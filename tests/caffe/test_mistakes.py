@@ -51,6 +51,10 @@ def made(*args, **kwargs):
         (lambda net: net.forward_backward_all(), "wants an array for each input of the net: x, label"),
         (lambda net: net.blobs["x"].reshape((2, 3)), r"one by one: blob.reshape\(\*\(2, 3\)\)"),
         (lambda net: caffe.to_proto(L.Convolution(L.Input(), num_output=64 / 2)), "Parameter.num_output is 32.0"),
+        (
+            lambda net: caffe.to_proto(L.Convolution(L.Input(), weight_filler="xavier")),
+            "FillerParameter is 'xavier'; wanted a dict of its fields",
+        ),
         (lambda net: caffe.to_proto(L.Pooling(L.Input(), pool="MEAN")), "PoolingParameter.pool is 'MEAN'"),
     ],
 )

@@ -120,3 +120,18 @@ def test_python_layers_with_bottoms_are_refused(tmp_path, monkeypatch):
     )
     with pytest.raises(caffe.CaffeError, match=r"layer 'py' \(Python\): computes outside torch"):
         caffe.to_torch(build(text, tmp_path))
+
+
+def test_a_python_layer_that_a_type_replaces_is_told_so(tmp_path, monkeypatch):
+    (tmp_path / "rpn").mkdir()
+    (tmp_path / "rpn" / "proposal_layer.py").write_text(
+        "import caffe\nclass ProposalLayer(caffe.Layer):\n    def reshape(self, bottom, top): top[0].reshape(1, 5)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (
+        TWO
+        + """layer { name: "rois" type: "Python" bottom: "p" top: "q"
+      python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" } }"""
+    )
+    with pytest.raises(caffe.CaffeError, match="layer 'rois' .*outside torch.* write type: \"Proposal\" with"):
+        caffe.to_torch(build(text, tmp_path))

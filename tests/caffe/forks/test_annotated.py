@@ -114,6 +114,17 @@ def test_padding_keeps_proportions(source):
     np.testing.assert_allclose(net.blobs["label"].data[0, 0, 0, 3:7], [0.125, 0.375, 0.5, 0.625])
 
 
+@pytest.mark.parametrize("height, width, size", [(4, 4, (4, 8)), (3, 4, (3, 6)), (5, 11, (5, 11)), (3, 9, (4, 9))])
+def test_the_small_side_fits(height, width, size, source):
+    """The image of 8 x 16 covers height x width, no side longer than needed; boxes are parts of it as before."""
+    own = f"resize_param {{ resize_mode: FIT_SMALL_SIZE height: {height} width: {width} interp_mode: NEAREST }}"
+    net = net_of(source([record(IMAGES[0], BOXES[0], False)]), own, batch=1)
+    net.forward()
+    wanted = cv2.resize(IMAGES[0], size[::-1], interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(net.blobs["data"].data[0], wanted.transpose(2, 0, 1))
+    np.testing.assert_array_equal(net.blobs["label"].data[0, 0, 0, 3:7], [0.125, 0.25, 0.5, 0.75])
+
+
 def augmentation(text):
     transform, own = caffe_pb2.TransformationParameter(), caffe_pb2.AnnotatedDataParameter()
     before, _, after = text.partition("|")
@@ -228,7 +239,7 @@ def test_whole_of_ssd_learns_and_repeats(source):
 @pytest.mark.parametrize(
     "transform, own, words",
     [
-        ("resize_param { height: 4 width: 4 resize_mode: FIT_SMALL_SIZE }", "", "wanted WARP or FIT_LARGE"),
+        ("resize_param { height: 4 width: 4 height_scale: 4 width_scale: 4 }", "", "give height and width alone"),
         ("resize_param { height: 4 }", "", "give height and width"),
         ("resize_param { height: 4 width: 4 pad_mode: MIRRORED }", "", "MIRRORED is not here"),
         ("distort_param { hue_prob: 2 }", "", "hue_prob is 2; wanted at least 0, and at most 1"),

@@ -8,7 +8,7 @@ import torch
 
 import caffe
 from caffe import CaffeError
-from caffe.forks import traced
+from caffe.forks import boxes, traced
 from tests.caffe.ops.checks import backward, forward, layer_net
 
 RNG = np.random.default_rng(11)
@@ -115,6 +115,21 @@ def test_detections_as_they_are_exported(own):
     np.testing.assert_allclose(top.numpy(), forward(net, *given)[0], rtol=1e-5, atol=1e-6)  # exp of another library
 
 
+@pytest.mark.parametrize("threshold, eta, most", [(0.3, 1, None), (0.9, 0.8, None), (0.6, 1, 7), (0, 1, 99)])
+def test_suppression(threshold, eta, most):
+    """Beside a loop over pairs; a box that is no number overlaps none."""
+    rng = np.random.default_rng(6)
+    centre, size = rng.uniform(0, 1, (60, 2)), rng.uniform(0.1, 0.4, (60, 2))
+    given = np.concatenate([centre - size / 2, centre + size / 2], 1).astype(np.float32)
+    given[9, 0] = np.nan
+    kept, limit = [], threshold
+    for i, box in enumerate(given):
+        if i == 9 or all(k == 9 or iou(box, given[k]) <= limit for k in kept):
+            kept.append(i)
+            limit *= eta if eta < 1 and limit > 0.5 else 1
+    assert boxes.suppress(given, threshold, eta, most=most) == kept[:most] and 7 < len(kept) < len(given)
+
+
 TRUTH = np.array(
     [
         [0, 1, 0, 0.1, 0.1, 0.5, 0.5, 0],
@@ -189,7 +204,7 @@ def test_proposal():
         f'type: "Proposal" proposal_param {{ {own} }}', scores.shape, codes.shape, (1, 3), tops=2, phase=caffe.TEST
     )
     rois, kept_scores = forward(net, scores, codes, np.array([[48, 60, 0.5]]))
-    boxes = []
+    around = []
     for i, j in np.ndindex(h, w):
         for a, (r, s) in enumerate((r, s) for r in ratios for s in scales):
             aw = round(math.sqrt(256 / r))
@@ -200,9 +215,9 @@ def test_proposal():
             bw, bh = aw * math.exp(t[2]), ah * math.exp(t[3])
             box = np.clip([cx - bw / 2, cy - bh / 2, cx + bw / 2, cy + bh / 2], 0, [59, 47, 59, 47])
             if min(box[2] - box[0], box[3] - box[1]) + 1 >= 12:
-                boxes.append((scores[0, count + a, i, j], box))
+                around.append((scores[0, count + a, i, j], box))
     kept: list = []
-    for score, box in sorted(boxes, key=lambda b: -b[0])[:30]:
+    for score, box in sorted(around, key=lambda b: -b[0])[:30]:
         if all(iou(box, other, 1) <= 0.5 for _, other in kept):
             kept.append((score, box))
     kept = kept[:9]
