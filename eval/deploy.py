@@ -103,7 +103,8 @@ def build(caffe, net, weights):
     with as_file(net) as path:  # pycaffe builds nets from files only
         built = caffe.Net(path, caffe.TEST)
     weights.copy_to(built)
-    return caffe.optimize(built) if hasattr(caffe, "optimize") else built  # Caffe itself has no such thing
+    optimize = getattr(caffe, "optimize", None)  # Caffe itself has no such thing
+    return optimize(built) if optimize else built
 
 
 @contextlib.contextmanager

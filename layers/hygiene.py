@@ -60,7 +60,8 @@ def fit(frames, sequences, place, log=None):
 def require_masks(frames, paths, place):
     """DataError where masks are dim, such as those of 0 and 1, or most are inverted, or all are empty.
 
-    A few sequences, spread over all, are looked at."""
+    A few sequences, spread over all that have masks, are looked at."""
+    paths = [path for path in paths if frames.num_masks(path)]
     looked_at = [paths[i] for i in np.unique(np.linspace(0, max(len(paths) - 1, 0), LOOKED_AT).astype(int)) if paths]
     masks = {}
     for path in looked_at:

@@ -45,7 +45,7 @@ FLAGS = set("gpu solver model phase level stage snapshot weights iterations sigi
 NOT_IN_1_0 = {  # ours, and what came after the tag 1.0
     "NetParameter": {"checksum"},
     "SolverState": {"checksum", "random_seed", "weights_seal", "computed_by"},
-    "SolverParameter": {"weights"},
+    "SolverParameter": {"weights", "eval_type", "ap_version", "show_per_class_result"},
     "LayerParameter": {"clip_param", "swish_param"},
     "PoolingParameter": {"round_mode"},
 }

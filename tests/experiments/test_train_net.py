@@ -66,8 +66,9 @@ def test_ctrl_c_ends_it_when_what_is_at_work_has_ended(repository, at):
     (repository / ".venv/bin/python").write_text(python)
     (repository / "experiments/szu/train_net.sh").write_text(f"cd '{begun.parent}'\n{SAVES}")
     environment = {**os.environ, "NOTES": str(repository / "notes")}
-    with subprocess.Popen(["sh", str(repository / "train_net.sh"), "szu"], env=environment, start_new_session=True,
-                          stdout=subprocess.PIPE, text=True) as job:  # fmt: skip
+    command = ["sh", str(repository / "train_net.sh"), "szu"]
+    pipes = dict(stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as job:
         while not begun.exists():
             assert job.poll() is None
             time.sleep(0.01)
