@@ -13,7 +13,11 @@ def load(name):
     return module
 
 
-program = load("program")  # the first: until a command is guarded by it, Ctrl-C shows a traceback
-revision = load("revision")
-whole = load("whole")
-wire_format = load("wire_format")
+program = load("program")  # alone at first: until a command is guarded by it, Ctrl-C shows a traceback
+
+
+def __getattr__(name):
+    if name in ("revision", "whole", "wire_format"):
+        module = globals()[name] = load(name)
+        return module
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

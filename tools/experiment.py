@@ -171,9 +171,10 @@ def told(data):
 
 def require_fitting_weights(step, who):
     """ValueError: weights of this step lie there that other people trained, or that tell more or fewer apart."""
+    partition = step.data.partition if step.data else ""
     remedy = (
         f"sh train_net.sh {name_of(step.folder)} --fresh, in the repository's folder, moves what was trained aside and "
-        f"trains anew; or put {step.path.name} back as it was"
+        f"trains anew; or put {step.path.name}{partition and ' and ' + partition} back as it was"
     )
     for weights in step.snapshots()[:1]:
         known = people.read_or_none(weights) if weights.stat().st_size else None

@@ -38,7 +38,7 @@ def main(argv=None):
     parser.add_argument("--kills", type=int, default=100, metavar="N", help="at least so many (default %(default)s)")
     parser.add_argument("--ctrl-c", action="store_true", help="interrupt it in place of a kill")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=3600, help="begin no round after these (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3600, help="kill no more after these (default %(default)s)")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="kills-", ignore_cleanup_errors=True) as base:
         done = Kills(KILLED[args.command], Path(base).resolve(), random.Random(f"{args.command} {args.seed}"))
@@ -78,13 +78,15 @@ class Kills:
             self.seconds = time.monotonic() - began
 
     def until(self, kills, seconds):
+        """Rounds, each to the end of the command, until there were so many kills or so much time has passed."""
         end = time.monotonic() + seconds
-        while self.kills < kills and not self.wrong and time.monotonic() < end:
+        more = lambda: self.kills < kills and time.monotonic() < end  # noqa: E731
+        while more():
             folder = self.base / f"round-{self.rounds}"
             shutil.copytree(self.base / "start", folder)
             jobs = []
             try:
-                while (job := self.start(folder)) is not None:
+                while (job := self.start(folder, more())) is not None:
                     jobs.append(job)
             finally:
                 for job in jobs:
@@ -92,11 +94,12 @@ class Kills:
             self.rounds += 1
             shutil.rmtree(folder, ignore_errors=True)
 
-    def start(self, folder):
-        """Start the command once, and kill it; None: it finished."""
+    def start(self, folder, disturbed):
+        """Start the command once, and kill it if it is to be disturbed; None: it finished."""
         job = Job(self.scenario, folder, self.base / "said")
-        time.sleep(self.rng.uniform(0, self.seconds))
-        if job.ended() or not self.stop(job):
+        if disturbed:
+            time.sleep(self.rng.uniform(0, self.seconds))
+        if not disturbed or job.ended() or not self.stop(job):
             status = job.wait()
             assert status == 0, f"ended with {status} by itself: {job.said()}"
             os.chdir(folder)

@@ -42,7 +42,7 @@ TYPES = set(
 """.split()
 )
 FLAGS = set("gpu solver model phase level stage snapshot weights iterations sigint_effect sighup_effect".split())
-NOT_IN_1_0 = {  # ours, and what came after the tag 1.0
+NOT_IN_1_0 = {  # ours, what came after the tag 1.0, and SSD's
     "NetParameter": {"checksum"},
     "SolverState": {"checksum", "random_seed", "weights_seal", "computed_by"},
     "SolverParameter": {"weights", "eval_type", "ap_version", "show_per_class_result"},
