@@ -191,11 +191,11 @@ def of_pythons_own(said):
     """Whether it ended before it was guarded: while Python began, or in a script's first import, the guard's."""
     if OWN_START.search(said) and str(ROOT) not in said:
         return True
-    places = re.findall(r'File "([^"]+)", line', said)
+    places = re.findall(r'File "([^"]+)", line (\d+)', said)
     own = ("<frozen ", str(Path(PYTHON).parent), sysconfig.get_path("stdlib"))
-    script, *further = [place for place in places if not place.startswith(own)] or ["none"]
-    begins = script == "none" or "from layers.bundled import program" in said
-    guard = all(place.endswith(("/layers/__init__.py", "/layers/bundled.py", "/program.py")) for place in further)
+    script, *further = [(place, int(line)) for place, line in places if not place.startswith(own)] or [(None, 0)]
+    begins = script[1] == 0 or script[1] <= Path(script[0]).read_text().partition("program.guard")[0].count("\n")
+    guard = all(place.endswith(("/layers/__init__.py", "/layers/bundled.py", "/program.py")) for place, _ in further)
     ends = said.count("Traceback") == 1 and said.endswith("KeyboardInterrupt\n") and "site-packages" not in said
     return bool(places) and begins and guard and ends
 
