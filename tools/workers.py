@@ -25,19 +25,24 @@ def in_order(function, items, jobs, executor=ThreadPoolExecutor):
 
     Threads do for decoding: OpenCV does that without the GIL. `processes` is the executor for the rest.
     ChildProcessError: one of them was killed."""
-    with executor(jobs) as pool:
-        ahead: deque = deque()
-        for item in items:
-            with _death_told():
-                ahead.append(pool.submit(function, item))
-            if len(ahead) > 2 * jobs:
+    try:
+        with executor(jobs) as pool:
+            ahead: deque = deque()
+            for item in items:
+                with _death_told():
+                    ahead.append(pool.submit(function, item))
+                if len(ahead) > 2 * jobs:
+                    with _death_told():
+                        done = ahead.popleft().result()
+                    yield done
+            while ahead:
                 with _death_told():
                     done = ahead.popleft().result()
                 yield done
-        while ahead:
-            with _death_told():
-                done = ahead.popleft().result()
-            yield done
+    except BaseException:  # Ctrl-C while processes are being started: nobody would ever tell these to end
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
 
 
 @contextlib.contextmanager
@@ -51,11 +56,13 @@ def _death_told():
 
 def processes(jobs):
     """An executor of `jobs` processes that end with this one, even when it is killed."""
+    cv2.setNumThreads(1)  # before they are forked: in a fork OpenCV would wait for threads that are not there
     return ProcessPoolExecutor(jobs, initializer=_start_worker)
 
 
 def _start_worker():
-    cv2.setNumThreads(1)
+    if cv2.getNumThreads() != 1:  # a process that was not forked
+        cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to tell of
 
     parent = multiprocessing.parent_process()
