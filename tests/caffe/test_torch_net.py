@@ -1,5 +1,6 @@
 """`caffe.to_torch`: the module computes what the net computes, forward and backward, in every golden layer case."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,9 @@ def test_python_layers_with_bottoms_are_refused(tmp_path, monkeypatch):
         "    def forward(self, bottom, top): top[0].data[...] = bottom[0].data\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    for name in ("rpn", "rpn.proposal_layer"):  # no other test's, neither before nor after
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
     text = (
         TWO + 'layer { name: "py" type: "Python" bottom: "p" top: "q" python_param { module: "mine" layer: "Same" } }'
     )
@@ -128,6 +132,9 @@ def test_a_python_layer_that_a_type_replaces_is_told_so(tmp_path, monkeypatch):
         "import caffe\nclass ProposalLayer(caffe.Layer):\n    def reshape(self, bottom, top): top[0].reshape(1, 5)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    for name in ("rpn", "rpn.proposal_layer"):  # no other test's, neither before nor after
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
     text = (
         TWO
         + """layer { name: "rois" type: "Python" bottom: "p" top: "q"
