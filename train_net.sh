@@ -115,8 +115,10 @@ any_gpu() { # the first that torch finds, for the bundled Caffe
 
 trap 'exit 130' INT # when what is at work has ended: Caffe writes a snapshot first
 evaluates=$python # or the Python that goes with another Caffe
-[ -z "${CAFFE_ROOT:-}" ] || evaluates=${CAFFE_PYTHON:-$python}
-command -v "$evaluates" >/dev/null || fail "CAFFE_PYTHON is $evaluates, which is no command; wanted a Python"
+if [ -n "${CAFFE_ROOT:-}" ] && [ -n "${CAFFE_PYTHON:-}" ]; then
+    evaluates=$CAFFE_PYTHON
+    command -v "$evaluates" >/dev/null || fail "CAFFE_PYTHON is $evaluates, which is no command; wanted a Python"
+fi
 sh tools/setup.sh
 [ $fresh = no ] || set_aside
 facts=$(env -u CAFFE_ROOT $python tools/experiment.py show "$experiment")

@@ -36,6 +36,15 @@ def run(repository, *words, cwd="/", **variables):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
 
 
+def test_a_fresh_clone_has_no_python_of_its_own_before_the_set_up(repository):
+    (repository / ".venv").rename(repository / "made")
+    (repository / "tools/setup.sh").write_text("mv made .venv\n")
+    done = run(repository)
+    assert done.returncode == 0, done.stderr
+    done = run(repository, CAFFE_ROOT="/opt/caffe", CAFFE_PYTHON="/opt/none/python")
+    assert done.returncode == 1 and "CAFFE_PYTHON is /opt/none/python, which is no command" in done.stderr
+
+
 @pytest.mark.parametrize(
     "names", [["gaitnet-seg_iter_3.caffemodel"], ["gaitnet-seg_iter_3.caffemodel", "gaitnet-seg-1.log"]]
 )
