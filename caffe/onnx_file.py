@@ -61,7 +61,7 @@ def to_onnx(model, weights, path, outputs=None) -> float:
             worst = _written(param, weights, temporary, outputs, False)
         except CaffeError as e:
             raise CaffeError(f"{model}: {e}; nothing was written") from reason
-        log.warning("onnx_file.cpp:1", f"{path} takes inputs of the prototxt's sizes alone: {reason}")
+        log.warning(log.here(), f"{path} takes inputs of the prototxt's sizes alone: {reason}")
     return worst
 
 

@@ -11,32 +11,38 @@ import torch
 HAS_MKLDNN = torch.backends.mkldnn.is_available()
 
 
+def stamps_of(blobs):
+    """What `stand` takes; None where nobody can tell when the values of one of the blobs change."""
+    stamps = [(blob, blob.memory, blob.memory.stamp()) for blob in blobs]
+    return None if any(stamp is None for _, _, stamp in stamps) else stamps
+
+
+def stand(stamps) -> bool:
+    """Whether the blobs have surely the values that they had then."""
+    for blob, memory, stamp in stamps:
+        if blob.memory is not memory or not memory.stands(stamp):
+            return False
+    return True
+
+
 class Prepared:
     """Something made of blobs, kept while their values surely stay the same."""
 
     def __init__(self):
-        self._stamps: list[tuple] = []  # of the blobs' memories; none: nothing is kept
+        self._stamps: list[tuple] | None = None  # None: nothing is kept
         self._also: Any = None
         self.kept: Any = None
 
     def get(self, blobs, also, make):
         """What `make()` has given for these blobs, and for an equal `also`; made now where anything may differ."""
-        if not self._stands(blobs, also):
-            self._stamps, self.kept = [], None  # gone before there is another one
-            stamps = [(blob.memory, blob.memory.stamp()) for blob in blobs]
+        if not self._stamps or self._also != also or not stand(self._stamps):
+            self._stamps = self.kept = None  # gone before there is another one
+            stamps = stamps_of(blobs)
             made = make()
-            if any(stamp is None for _, stamp in stamps):
+            if stamps is None:
                 return made
             self._stamps, self._also, self.kept = stamps, also, made
         return self.kept
-
-    def _stands(self, blobs, also):
-        if not len(self._stamps) == len(blobs) > 0 or self._also != also:
-            return False
-        for blob, (memory, stamp) in zip(blobs, self._stamps):
-            if blob.memory is not memory or not memory.stands(stamp):
-                return False
-        return True
 
 
 def available(x) -> bool:

@@ -1,7 +1,7 @@
 """Replay: the forward pass of a net that only computes, as a flat list of calls.
 
 Between two passes over bottoms of the same shapes nothing changes but values, so what the executor and the layers ask
-of shapes, parameters and duties has the same answers. A net of many small layers spends a fifth of its time on it."""
+of shapes, parameters and duties has the same answers. MobileNet spends a seventh of its time on it."""
 
 import torch
 
@@ -9,17 +9,19 @@ from caffe import device
 from caffe.blob import Blob
 from caffe.errors import note_layer
 from caffe.layer import TEST
+from caffe.prepared import stamps_of, stand
+from caffe.torch_layer import several
 
 
 def record(executor, chained):
-    """The Replay of the pass that has just ended, over all layers of a net that does not train; None where the next
-    one may have to do otherwise.
-    `chained`: the numbers of nodes whose work a convolution has done, and those of such convolutions."""
+    """The Replay of the pass that has just ended, over all layers of a net that does not train; None where the next one
+    may have to do otherwise. `chained`: the nodes that a convolution has done the work of, by its number; none by
+    theirs."""
     nodes = executor.wiring.nodes
     if not device.shares_host or any(_varies(node) for node in nodes):
         return None
-    stamps = [(blob, blob.memory, blob.memory.stamp()) for node in nodes for blob in node.layer.blobs]
-    if any(stamp is None for _, _, stamp in stamps):
+    stamps = stamps_of([blob for node in nodes for blob in node.layer.blobs])
+    if stamps is None:
         return None
     steps: list[tuple] = []
     for node in nodes:
@@ -53,10 +55,7 @@ class Replay:
         chains, keep, reshapes = self._marks
         if executor.chains is not chains or executor.keep is not keep or Blob.reshapes != reshapes:
             return False
-        for blob, memory, stamp in self._stamps:
-            if blob.memory is not memory or not memory.stands(stamp):
-                return False
-        return device.shares_host
+        return device.shares_host and stand(self._stamps)
 
     def run(self):
         """Compute all blobs, from those of the net's inputs."""
@@ -67,7 +66,7 @@ class Replay:
                         node.layer.forward(node.bottoms, node.tops)
                     else:
                         found = again(*[blob.tensor() for blob in node.bottoms])
-                        for blob, value in zip(tops, found if isinstance(found, (tuple, list)) else (found,)):
+                        for blob, value in zip(tops, several(found)):
                             blob.memory.assign(value)
                 except Exception as e:
                     note_layer(e, node)

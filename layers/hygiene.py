@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -132,11 +133,16 @@ def partial(dataset, frames, paths):
 
 def copies(frames, paths):
     """Walks that have the same pictures, as "001/nm-01/090 = 001/nm-05/090"; a pack's checksums tell, trees do not."""
-    of: dict[tuple, list[str]] = {}
-    for path in paths if hasattr(frames, "sequences") else ():
-        entry = frames.sequences[path]
-        of.setdefault((entry["frames"], entry["crc32"]), []).append(path)
-    return [" = ".join(same) for same in of.values() if len(same) > 1]
+    entries = {path: frames.sequences[path] for path in paths if hasattr(frames, "sequences")}
+    return [" = ".join(same) for same in equal({path: (e["frames"], e["crc32"]) for path, e in entries.items()})]
+
+
+def equal(values):
+    """[[name, name, ..], ..] of those of a dict {name: value} that have one value together."""
+    names: dict[Any, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(value, []).append(name)
+    return [alike for alike in names.values() if len(alike) > 1]
 
 
 def _plain(path):

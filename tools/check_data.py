@@ -130,7 +130,7 @@ def summarise(dataset, subjects, split, sequences, all_found):
             "unknown": [path for path in paths if not dataset.knows(path)],
             "suspects": {found.path: jumps for found in all_found if (jumps := found.jumps())},
             "still": [found.path for found in all_found if found.stands_still],
-            "copies": copies(all_found),
+            "copies": hygiene.equal({found.path: found.pictures.digest() for found in all_found if found.sizes}),
             "partial": parts_of_people({found.path: found.shape for found in all_found}, dataset.tree),
         },
         "frames": {
@@ -151,15 +151,6 @@ def summarise(dataset, subjects, split, sequences, all_found):
         },
         "test": test_part(dataset, subjects, split, sequences, all_found),
     }
-
-
-def copies(all_found):
-    """Sequences that have the same pictures: [[path, path, ..], ..]."""
-    of: dict[bytes, list[str]] = {}
-    for found in all_found:
-        if found.sizes:
-            of.setdefault(found.pictures.digest(), []).append(found.path)
-    return [paths for paths in of.values() if len(paths) > 1]
 
 
 def test_part(dataset, subjects, split, sequences, all_found):

@@ -64,12 +64,16 @@ def _start_worker():
     if cv2.getNumThreads() != 1:  # a process that was not forked
         cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to tell of
+    follow_parent()
 
-    parent = multiprocessing.parent_process()
 
-    def follow():  # a parent killed outright cannot tell its workers to end
-        if parent:
-            parent.join()
-            os._exit(1)
+def follow_parent(last=lambda: None):
+    """End this process, after `last()`, when its parent has ended: killed outright, that cannot tell it to."""
 
-    threading.Thread(target=follow, daemon=True).start()
+    def follow(parent):
+        parent.join()
+        last()
+        os._exit(1)
+
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=follow, args=(parent,), daemon=True).start()

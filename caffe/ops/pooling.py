@@ -69,7 +69,7 @@ class Windows:
         return all(2 * p <= k for p, k in zip(self.pad, self.kernel))
 
 
-def _channels_last(x, least):
+def _as_pooled_fast(x, least):
     """x (N, C, H, W) in the layout that torch pools several times as fast on the CPU, from so many channels on."""
     fast = x.device.type == "cpu" and x.shape[1] >= least
     return x.contiguous(memory_format=torch.channels_last) if fast else x
@@ -79,7 +79,7 @@ def max_pool(x, windows, with_index=False, above_lowest=False):
     """Largest element of each window, the first in row order among equals; with its index h W + w if wanted. A window
     outside of x gives -FLT_MAX and -1; with `above_lowest` so does one without an element above -FLT_MAX, where a NaN
     is none."""
-    w, x = windows, _channels_last(x, least=4)
+    w, x = windows, _as_pooled_fast(x, least=4)
     if above_lowest:
         x = torch.where(x > LOWEST, x, -math.inf)
     if w.fused:
@@ -100,9 +100,9 @@ def max_pool(x, windows, with_index=False, above_lowest=False):
 
 def ave_pool(x, windows):
     """Sum of each window over its area, clipped to the padded input: padding counts as zeros."""
-    w, several = windows, max(windows.out) > 1
-    if several and not torch.is_grad_enabled():  # a gradient would have to come back in the other layout
-        x = _channels_last(x, least=16)
+    w = windows
+    if max(w.out) > 1 and not torch.is_grad_enabled():  # a gradient would have to come back in the other layout
+        x = _as_pooled_fast(x, least=16)
     if w.fused:
         top = F.avg_pool2d(x, w.kernel, w.stride, w.pad, ceil_mode=w.round_up)
         return top if w.within == w.out else w.completed(top, 0.0) + w.empty_means(x.device)

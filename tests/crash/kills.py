@@ -24,6 +24,7 @@ import traceback
 from pathlib import Path
 
 from caffe import program
+from tests.crash.child import end_with, say_into
 from tests.crash.longer import LONGER
 from tests.crash.scenarios import SCENARIOS
 
@@ -138,30 +139,24 @@ class Job:
 
     def __init__(self, scenario, folder, log):
         self.log, self.status = log, None
-        number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        open(log, "w").close()  # also where the process is killed before it says anything
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until it can hear it
         self.number = os.fork()
         if not self.number:
-            status = 1
-            try:
-                os.setsid()
-                for stream in (1, 2):
-                    os.dup2(number, stream)
-                os.chdir(folder)
-                signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started this process
-                program.guard()
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-                status = program.run(scenario.run)
-            except SystemExit as e:
-                status = e.code if isinstance(e.code, int) else 1
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(status)
+            end_with(lambda: self._work(scenario, folder))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        os.close(number)
+
+    def _work(self, scenario, folder):
+        os.setsid()
+        say_into(self.log)
+        os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started this process
+        program.guard()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        try:
+            return program.run(scenario.run)
+        except SystemExit as e:
+            return e.code if isinstance(e.code, int) else 1
 
     def ended(self):
         if self.status is None:

@@ -11,12 +11,13 @@ import importlib
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 
 from tests.crash import disk, trace
+from tests.crash.child import end_with, say_into
 from tests.crash.scenarios import SCENARIOS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,25 +85,20 @@ def again(scenario, folder, whole, said, log):
         if not status:
             return ""
         return f"status {os.waitstatus_to_exitcode(status)}: {log.read_text(errors='replace')[-1500:]}"
-    status = 1
-    try:
-        import signal
+    end_with(lambda: go_on(scenario, folder, whole, said, log))
+    return None
 
-        signal.alarm(SECONDS)
-        number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(number, stream)
-        os.chdir(folder)
-        scenario.after_cut(whole, said)
-        if scenario.run() == 0:
-            scenario.at_end(whole)
-            status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+
+def go_on(scenario, folder, whole, said, log):
+    """The command on what the cut has left, and whether its end is right; the exit status."""
+    signal.alarm(SECONDS)
+    say_into(log)
+    os.chdir(folder)
+    scenario.after_cut(whole, said)
+    if scenario.run() != 0:
+        return 1
+    scenario.at_end(whole)
+    return 0
 
 
 if __name__ == "__main__":

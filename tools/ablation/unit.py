@@ -13,7 +13,6 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass, replace
-from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from layers.frames import DataError
 from tools.ablation import nets, people
 from tools.ablation.plan import ARMS, REPORTED, VALIDATION, Size
 from tools.ablation.scoring import Scorer, energies
+from tools.workers import follow_parent
 
 RESULT, LOG, SECONDS, MASKS, PLANES = "result.json", "log.txt", "seconds.json", "masks.npy", "people.npy"
 STOPPED = 130  # exit status of one that was told to stop
@@ -71,7 +71,7 @@ def read(file):
 
 def run(unit):
     """Train and score, from where it was left; the process's exit status."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    follow_parent(people.end_tools)
     whole.make_folder(unit.folder)
     with open(unit.folder / LOG, "a") as log:
         for stream in (sys.stdout, sys.stderr):
@@ -89,14 +89,6 @@ def run(unit):
     except Exception:
         traceback.print_exc()
         sys.exit(1)
-
-
-def end_with_parent():
-    """A study that is killed outright cannot tell what it started to end."""
-    if parent := parent_process():
-        parent.join()
-        people.end_tools()
-        os._exit(1)
 
 
 def finish(unit):
