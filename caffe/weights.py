@@ -13,6 +13,7 @@ from caffe.errors import CaffeError
 from caffe.files import atomic_path, write_sealed
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_binary
+from caffe.regular import open_file
 
 # ---- one blob
 
@@ -94,7 +95,7 @@ def save(net, path, write_diff=False):
 def copy_from(net, path):
     """Copy the weights of the layers that `net` has; others in the file are ignored (and logged). The layers' names."""
     # Caffe, too, takes a missing file for HDF5.
-    if not os.path.exists(path) or (os.path.isfile(path) and h5py.is_hdf5(path)):
+    if not os.path.exists(path) or is_hdf5(path):
         return copy_from_hdf5(net, path)
     source = read_net_binary(path)
     wanted, found = any(node.layer.blobs for node in net.nodes), any(saved.blobs for saved in source.layer)
@@ -198,13 +199,20 @@ def hdf5_values(dataset):
     return np.asarray(dataset, np.float32)
 
 
+def is_hdf5(path):
+    """Whether the file begins as HDF5 does. Not so what is no regular file, or cannot be read: its reader tells why."""
+    with contextlib.suppress(OSError):
+        return os.path.isfile(path) and h5py.is_hdf5(path)
+    return False
+
+
 @contextlib.contextmanager
 def open_hdf5(path, what):
     """The HDF5 file `path`, which should hold Caffe `what`; whatever goes wrong in reading it is one CaffeError."""
     if not os.path.exists(path):
         raise CaffeError(f"Couldn't open {path} (no such file)")
     try:
-        with h5py.File(path, "r") as f:
+        with open_file(path), h5py.File(path, "r") as f:  # the first opens no pipe or device
             yield f
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as e:
         raise CaffeError(f"{path}: not a file of Caffe {what}, or damaged ({' '.join(str(e).split())})") from e

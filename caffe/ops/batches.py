@@ -9,8 +9,8 @@ from caffe.blob import Blob, require_memory
 from caffe.builtin_layer import BuiltinLayer
 from caffe.data_transformer import Transformer
 from caffe.errors import CaffeError
-from caffe.files import open_file
 from caffe.ranks import solver_count, solver_rank
+from caffe.regular import open_file
 
 MOST_ITEMS = 2**20  # of a batch: they are read one by one
 MOST_LIST_BYTES, MOST_IMAGE_BYTES = 2**30, 2**28

@@ -14,9 +14,9 @@ import cv2
 
 from caffe import glog, program
 from caffe.errors import CaffeError
-from caffe.files import open_file
 from caffe.io import array_to_datum, decode
 from caffe.proto import caffe_pb2
+from caffe.regular import open_file
 from caffe.tools import command
 
 

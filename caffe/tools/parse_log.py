@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from caffe import program
 from caffe.errors import CaffeError
-from caffe.files import atomic_path, open_file
+from caffe.files import atomic_path
+from caffe.regular import open_file
 
 NUMBER = r"([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))"
 TIME = re.compile(r"[IWEF](?:\d{4})?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{6})")
