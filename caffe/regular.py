@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 
-MOST_TEXT = 2**26  # bytes of a record or table that is read as a whole
+MOST_TEXT, MOST_LIST, MOST_IMAGE = 2**26, 2**30, 2**28  # bytes of a record, a list or a log, an image
 
 
 def open_file(path, most=sys.maxsize):

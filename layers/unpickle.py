@@ -59,7 +59,7 @@ def array_like(path):
 def _one_array(path, opened):
     if not os.path.isfile(path):
         raise UnsafePickleError(f"{path}: is no regular file")
-    with open(path, "rb") as file:
+    with regular.open_file(path) as file:
         try:
             size = os.fstat(file.fileno()).st_size
             if size > MOST_BYTES:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from caffe import program
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
-from caffe.regular import open_file
+from caffe.regular import MOST_LIST, open_file
 
 NUMBER = r"([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))"
 TIME = re.compile(r"[IWEF](?:\d{4})?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{6})")
@@ -94,7 +94,7 @@ def table(told, phase):
 def read(path) -> Iterator[Told]:
     """What the lines of the log file `path` tell, in their order."""
     try:
-        with open_file(path) as f:
+        with open_file(path, MOST_LIST) as f:
             lines = f.read().decode(errors="replace").splitlines()
     except OSError as e:
         raise CaffeError(f"{path}: {e.strerror}; wanted the log of a Caffe training") from e
