@@ -12,11 +12,6 @@ def learning_rate(param, iteration, current_step):
     multistep passes at most one boundary a query, as in Caffe."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # infinite or NaN then, as in C++
         rate, current_step = _rate(param, param.lr_policy, np.float64(param.gamma), iteration, current_step)
-    if not np.isfinite(rate):
-        raise CaffeError(
-            f"Iteration {iteration}: the learning rate of lr_policy {param.lr_policy} is {rate:g}; check base_lr, "
-            "gamma and power, and max_iter, above which poly has none"
-        )
     return float(rate), current_step
 
 
