@@ -13,7 +13,8 @@ from caffe.prepared import stamps_of, stand
 from caffe.process import tune_allocator
 from caffe.torch_layer import several
 
-LARGE, LARGEST = 32 << 20, 1 << 30  # bytes: an array that glibc gives back to the system unless told; one that it should
+# Bytes: an array that glibc gives back to the system unless told, and one that it should.
+LARGE, LARGEST = 32 << 20, 1 << 30
 
 
 def record(executor, chained):
