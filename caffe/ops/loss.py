@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from caffe import bvlc
-from caffe.binaryproto import read_array
 from caffe.layer import Count, register
 from caffe.ops.axes import warn_of_axes
 from caffe.ops.labels import NO_ONNX, class_index, predictions
 from caffe.torch_layer import TorchLayer
+from caffe.weights import read_array
 
 FLT_MIN = torch.finfo(torch.float32).tiny  # SoftmaxWithLoss takes no probability for smaller
 LOG_THRESHOLD = 1e-20  # nor do the other losses on probabilities
@@ -51,8 +51,7 @@ class _Clamp(torch.autograd.Function):
         return grad, None
 
 
-def _clamped(x, least):
-    return _Clamp.apply(x, least)
+_clamped = _Clamp.apply
 
 
 @register("EuclideanLoss")

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from caffe import bvlc
 from caffe.layer import register
 from caffe.ops.axes import legacy_shape, require_planes
-from caffe.proto import caffe_pb2
 from caffe.torch_layer import TorchLayer
 
 
@@ -32,7 +31,7 @@ class BatchNorm(TorchLayer):
         if len(bottom[0].shape) == 1:
             bvlc.refuses(self, "BatchNorm of a blob with one axis")
         for shape in ((self.channels,), (self.channels,), (1,)):
-            self.add_blob(shape, caffe_pb2.FillerParameter(value=0))
+            self.add_blob(shape)
         for i in range(3):  # statistics are not learned
             if i == len(self.param.param):
                 self.param.param.add(lr_mult=0)
