@@ -204,6 +204,11 @@ class Solver(NotPickled):
     def apply_update(self):
         """Update the parameters from their diffs; afterwards a diff holds what was subtracted. Counts `iter` up."""
         rate, param = self.lr, self.param
+        if not math.isfinite(rate):
+            raise CaffeError(
+                f"Iteration {self.iter}: the learning rate of lr_policy {param.lr_policy} is {rate:g}; check base_lr, "
+                "gamma and power, and max_iter, above which poly has none"
+            )
         if param.display and self.iter % param.display == 0:
             for observer in self._observers:
                 observer.on_rate(self, rate)

@@ -89,10 +89,19 @@ def save(net, path, write_diff=False):
 
 
 def copy_from(net, path):
-    """Copy the weights of the layers that `net` has; others in the file are ignored (and logged). The layers' names."""
+    """Copy the weights of the layers that `net` has; others in the file are ignored (and logged). The layers' names.
+
+    A warning where the file has no layer that the net could learn: it is of another net, or names were changed."""
     # Caffe, too, takes a missing file for HDF5.
-    if not os.path.exists(path) or (os.path.isfile(path) and h5py.is_hdf5(path)):
-        return copy_from_hdf5(net, path)
+    hdf5 = not os.path.exists(path) or (os.path.isfile(path) and h5py.is_hdf5(path))
+    copied = copy_from_hdf5(net, path) if hdf5 else _copy_from_binary(net, path)
+    wanted = [node.name for node in net.nodes if node.layer.blobs]
+    if wanted and not copied & set(wanted):
+        log.warning(log.here(), f"{path}: has weights for none of the net's layers, such as {wanted[0]}")
+    return copied
+
+
+def _copy_from_binary(net, path):
     source = read_net_binary(path)
     wanted, found = any(node.layer.blobs for node in net.nodes), any(saved.blobs for saved in source.layer)
     if wanted and not found and not source.HasField("checksum"):

@@ -219,7 +219,7 @@ DATASETS = {
             ),
             source="direct download: "
             "https://drive.google.com/drive/folders/1XRWq40G3Zk03YaELywxuVKNodul4TziG?usp=sharing or "
-            " https://pan.baidu.com/s/1oW6u9olOZtQTYOW_8wgLow (extract code tjw0)",
+            "https://pan.baidu.com/s/1oW6u9olOZtQTYOW_8wgLow (extract code tjw0)",
         ),
         Dataset(
             name="szu",

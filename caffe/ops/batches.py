@@ -84,7 +84,7 @@ class BatchLayer(BuiltinLayer):
         """The lines of the text file `path` that are not empty; at least one."""
         try:
             with open_file(path, MOST_LIST_BYTES) as f:
-                text = io.TextIOWrapper(f, encoding="utf-8", errors="surrogateescape")
+                text = io.TextIOWrapper(f, encoding="utf-8-sig", errors="surrogateescape")
                 lines = [line.rstrip("\n") for line in text if line.strip()]
         except OSError as e:
             self.fail(f"cannot read source {path!r}: {e.strerror}")

@@ -102,7 +102,7 @@ def show(names, scores, labels):
     words = [f"class {k}" for k in range(scores.shape[1])]
     if labels is not None:
         try:
-            with open(labels, encoding="utf-8", errors="replace") as f:
+            with open(labels, encoding="utf-8-sig", errors="replace") as f:
                 words = f.read().splitlines()
         except OSError as e:
             raise CaffeError(f"cannot read {labels}: {e.strerror}") from e

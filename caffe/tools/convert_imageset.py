@@ -74,7 +74,7 @@ def read_list(path):
     items = []
     try:
         with open_file(path) as f:
-            lines = f.read().decode(errors="surrogateescape").splitlines()
+            lines = f.read().decode("utf-8-sig", "surrogateescape").splitlines()
     except OSError as e:
         raise CaffeError(f"cannot read {path}: {e.strerror or e}") from e
     for number, line in enumerate(lines, 1):
