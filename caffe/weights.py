@@ -9,17 +9,18 @@ import torch
 
 from caffe import glog as log
 from caffe import packed
+from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.files import atomic_path, write_sealed
 from caffe.proto import caffe_pb2
-from caffe.read import read_net_binary
+from caffe.read import read_binary, read_net_binary
 
 # ---- one blob
 
 
 def blob_from_proto(blob, proto, where, reshape=False):
     """Copy BlobProto `proto` into `blob`; a shape mismatch is an error told with `where` unless `reshape`."""
-    shape = proto_shape(proto)
+    shape = packed.shape(proto)
     if reshape:
         blob.reshape(*shape)
     elif not _same_shape(blob.shape, proto, shape):
@@ -33,19 +34,8 @@ def blob_from_proto(blob, proto, where, reshape=False):
         blob.grad.assign(torch.from_numpy(diff.reshape(blob.shape)))
 
 
-def proto_shape(proto):
-    """Shape of a BlobProto, in the new layout or in the old one (num, channels, height, width)."""
-    if _is_old(proto):
-        return (proto.num, proto.channels, proto.height, proto.width)
-    return tuple(proto.shape.dim)
-
-
-def _is_old(proto):
-    return any(proto.HasField(f) for f in ("num", "channels", "height", "width"))
-
-
 def _same_shape(own, proto, shape):
-    if _is_old(proto):
+    if packed.is_old(proto):
         return len(own) <= 4 and (1,) * (4 - len(own)) + tuple(own) == tuple(shape)  # old files pad in front
     return tuple(own) == tuple(shape)
 
@@ -68,6 +58,13 @@ def blob_to_proto(blob, proto, write_diff=False):
     packed.write(proto, "data", blob.tensor().detach().to("cpu").numpy())
     if write_diff:
         packed.write(proto, "diff", blob.grad.tensor().detach().to("cpu").numpy())
+
+
+def read_array(path) -> np.ndarray:
+    """The float32 array in the BlobProto file `path`, usually named .binaryproto (mean images, infogain matrices)."""
+    blob = Blob()
+    blob_from_proto(blob, read_binary(path, caffe_pb2.BlobProto), str(path), reshape=True)
+    return blob.data
 
 
 # ---- a net
@@ -113,7 +110,7 @@ def _copy_from_binary(net, path):
 
 
 def copy_from_proto(net, source, path):
-    layers = _by_name(net)
+    layers = net.wiring.by_name()
     for saved in source.layer:
         if saved.name not in layers:
             log.info("net.cpp:744", f"Ignoring source layer {saved.name}")
@@ -127,11 +124,6 @@ def copy_from_proto(net, source, path):
         for i, (blob, proto) in enumerate(zip(own.blobs, saved.blobs)):
             blob_from_proto(blob, proto, f"{path}: Cannot copy param {i} weights from layer '{saved.name}';")
     return layers.keys() & {saved.name for saved in source.layer}
-
-
-def _by_name(net):
-    """Nodes by name; of several with one name the first, as in Caffe."""
-    return {node.name: node for node in reversed(net.nodes)}
 
 
 # ---- HDF5: group `data/<layer>/<i>`, and `diff/...` when asked
@@ -173,7 +165,7 @@ def copy_from_hdf5(net, path):
     with open_hdf5(path, "weights") as f:
         if "data" not in f:
             raise CaffeError(f"{path}: not a Caffe weights file (it has no group 'data')")
-        nodes = _by_name(net)
+        nodes = net.wiring.by_name()
         for name, group in f["data"].items():
             if name in nodes:
                 _copy_group(net, nodes[name], group, path)

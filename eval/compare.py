@@ -28,11 +28,11 @@ from pathlib import Path
 import numpy as np
 
 from eval import metrics, papers, tables
+from eval.baseline import flat
 from eval.cli import read_features, training_of
 from eval.ending import exit_status
 from eval.features import Features, is_embeddings, read_embeddings, training_told
 from eval.protocol import Trials
-from eval.references import flat
 from eval.score import SIMILARITIES, parts
 from eval.seen import LEAKED, UNSEEN, unknown
 from layers.datasets import DATASETS
@@ -128,7 +128,7 @@ def subjects_of(dataset, features: Features):
 
 def compare(dataset, runs, seed):
     """The papers.Table of runs {name: [Scored, one a training]}."""
-    groups, views = dataset.protocol.groups, "view" in dataset.tree
+    groups, views = dataset.protocol.groups, dataset.kind == "view"
     kinds = list(dict.fromkeys(kind for scored in runs.values() for one in scored for kind in one.cells))
     left_out = ", identical view left out" if views else ""
     table = papers.Table(f"{dataset.title}: rank-1 (%){left_out}", "", papers.columns_of(groups, views))

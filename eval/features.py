@@ -13,7 +13,6 @@ from layers.bundled import whole
 from layers.datasets import Sequence
 from layers.unpickle import UnsafePickleError, load_arrays
 
-FEATURE_DIM = 256
 TRAINING = ("training", "training_told", "training_leaked")  # what a cache's key says of it, see eval.seen
 MOST_BYTES = 2**30  # of a cache, unpacked; that of all of CASIA-B takes a tenth
 # What a cache holds: kind and axes of each array (N sequences, of which K are shown), as eval.extract explains them.

@@ -72,6 +72,11 @@ class Dataset:
     source: str  # where to get it
     wanted: tuple[str, ...] = ()  # the sequences that owners hand out of each subject, {id}; none: as rendered
 
+    @property
+    def kind(self):
+        """What the rows and columns of its tables are: "view" or "condition"."""
+        return "view" if "view" in self.tree else "condition"
+
     def subjects(self, root):
         """Sorted ids found in `root`: the folder of a tree, or what `layers.sources.open_frames` gives."""
         return _folders(root)

@@ -45,7 +45,6 @@ class BatchLayer(BuiltinLayer):
         raise NotImplementedError
 
     def seek(self, batch):
-        """Let the next forward give batch number `batch`, from 0."""
         self.position = batch * self.batch_size
 
     def forward(self, bottom, top):

@@ -87,7 +87,7 @@ def read_images(path, ext):
 
 def read_mean(path):
     """The mean in a file, (channels,) or (channels, height, width), as Transformer.set_mean takes it."""
-    from caffe.binaryproto import read_array
+    from caffe.weights import read_array
 
     mean = _load(path) if path.endswith(".npy") else read_array(path)
     mean = mean[0] if mean.ndim == 4 else mean

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from caffe import CaffeError, read
-from caffe.binaryproto import read_array
 from caffe.proto import caffe_pb2
 from caffe.read import parse_text, read_binary, read_net_binary, read_net_file, read_solver_file
 from caffe.text import message_to_text
+from caffe.weights import read_array
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "files"
 
