@@ -32,6 +32,7 @@ def read_solver_file(path) -> caffe_pb2.SolverParameter:
     """The solver of a prototxt, upgraded; `snapshot_prefix` is completed when it is absent or names a folder."""
     solver = read_text(path, caffe_pb2.SolverParameter)
     upgrade_solver(solver, path)
+    _require_nets_from_here(solver, path)
     _complete_snapshot_prefix(solver, path)
     return solver
 
@@ -233,6 +234,17 @@ def _bad_string(message):
                 if problem := _bad_string(inner):
                     return problem
     return ""
+
+
+def _require_nets_from_here(solver, path):
+    """CaffeError where a net lies as its path says, but from the solver's folder instead of from the current one."""
+    folder = os.path.dirname(path)
+    for net in (solver.net, solver.train_net, *solver.test_net):
+        if net and folder and not os.path.exists(net) and os.path.exists(os.path.join(folder, net)):
+            raise CaffeError(
+                f"{path}: there is no {net} here, but {os.path.join(folder, net)}; paths in a solver begin at the "
+                f"current folder, {os.getcwd()}: start in {folder}, or write the path as it is from here"
+            )
 
 
 def _complete_snapshot_prefix(solver, path):

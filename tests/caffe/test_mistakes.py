@@ -142,7 +142,9 @@ def test_a_rate_that_is_no_number(rate, iteration, told):
 @pytest.mark.parametrize(
     "code, told",
     [
-        ("import cPickle", r"\(No module named 'cPickle'\); install cPickle, or leave it out there"),
+        ("import cPickle", r"\(No module named 'cPickle'\); that name is of Python 2: write pickle"),
+        ("import fast_rcnn.config", r"\(No module named 'fast_rcnn'\); install it, put its folder into PYTHONPATH, or"),
+        ("raise ImportError('no', name='yaml')", r"\(no\); pip install PyYAML, or leave it out there"),
         ('print "loaded"', "'their_layers' is no Python 3 .*for Python 2 code see docs/FROM_BVLC.md"),
         (None, r"\(No module named 'their_layers'\); is its folder in PYTHONPATH"),
     ],

@@ -129,6 +129,19 @@ def test_endless_file_is_refused(tmp_path, kind):
         read_array(path)
 
 
+def test_a_net_beside_the_solver_is_no_path_from_here(tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/net.prototxt").touch()
+    (tmp_path / "project/solver.prototxt").write_text('train_net: "net.prototxt" test_net: "none.prototxt"')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        CaffeError, match="there is no net.prototxt here, but project/net.prototxt; .* start in project"
+    ):
+        read_solver_file("project/solver.prototxt")
+    monkeypatch.chdir("project")
+    assert read_solver_file("solver.prototxt").train_net == "net.prototxt"
+
+
 def test_snapshot_prefix_is_completed(tmp_path):
     path = tmp_path / "my.solver.prototxt"
     path.write_text("base_lr: 1")
