@@ -81,6 +81,23 @@ class BuiltinLayer(Layer):
                 wish = f"{self.type} Layer {verb} {text} {what} blob(s) as {role}"
                 raise CaffeError(f"{wish}; layer '{self.name}' has {found}.")
 
+    def canonical_axis(self, axis, shape, what="axis"):
+        """`axis` as an index 0 .. len(shape) - 1, counted from the end where negative; fails where there is none."""
+        if not -len(shape) <= axis < len(shape):
+            self.fail(f"{what} {axis} out of range for a {len(shape)}-D blob with shape {tuple(shape)}")
+        return axis % len(shape)
+
+    def require_planes(self, shape):
+        """Fail unless a bottom of this shape is (N, C, H, W)."""
+        if len(shape) != 4:
+            self.fail(f"Input must have 4 axes, corresponding to (num, channels, height, width); its shape is {shape}")
+
+    def legacy_shape(self, shape):
+        """`shape` as (num, channels, height, width), with ones for missing axes (Caffe: blob.hpp)."""
+        if len(shape) > 4:
+            self.fail(f"Cannot use legacy accessors on Blobs with > 4 axes (shape {tuple(shape)})")
+        return (*shape, *(1,) * (4 - len(shape)))
+
     def error(self, text) -> CaffeError:
         """The error `text`, naming this layer."""
         return CaffeError(f"layer '{self.name}' ({self.type}): {text}")

@@ -12,6 +12,12 @@ def refuses(layer, what) -> None:
     tell(layer, f"BVLC Caffe refuses this: {what}")
 
 
+def refuses_axes(layer, shape) -> None:
+    """Warn where the layer type uses (num, channels, height, width) in BVLC Caffe and `shape` has more axes."""
+    if len(shape) > 4:
+        refuses(layer, f"more than 4 axes; a bottom has shape {tuple(shape)}")
+
+
 def tell(layer, text) -> None:
     """Warn of `layer`, an object or its LayerParameter."""
     glog.warning(glog.here(), f"layer '{layer.name}' ({layer.type}): {text}")

@@ -35,9 +35,12 @@ def _run(argv):
     if given.pop("version"):
         print(f"caffe version {caffe.__version__}")
         return 0
-    if given.pop("help") or (len(words) != 1 and words[:1] != ["check"]):
+    if given.pop("help") or not words:
         print(flags.usage(), end="")
         return 0
+    if len(words) > 1 and words[0] != "check":
+        print(f"ERROR: {flags.surplus(words)}", file=sys.stderr)
+        return 1
     log.init_log()
     command = COMMANDS.get(words[0])
     try:

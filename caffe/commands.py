@@ -12,6 +12,7 @@ from caffe.errors import CaffeError
 from caffe.flags import gpu_numbers
 from caffe.process import denormals_flushed, tune_allocator
 from caffe.signals import Signals
+from caffe.timer import synchronize
 
 
 def train(
@@ -96,7 +97,7 @@ def test(model, weights, gpu, precision, deterministic, iterations, level, stage
     from caffe.layer import TEST
     from caffe.net import Net
     from caffe.provenance import log_header
-    from caffe.solver import outputs, weighted
+    from caffe.solver import Means, weighted
 
     _choose_device(gpu_numbers(gpu), precision, deterministic, None, "caffe.cpp:275")
     log_header(typed)
@@ -105,17 +106,13 @@ def test(model, weights, gpu, precision, deterministic, iterations, level, stage
         net.copy_from(path)
     net.frugal(backward=False)
     log.info("caffe.cpp:281", f"Running for {iterations} iterations.")
-    sums: list[float] = []
-    total = 0.0
+    measured, total = Means(), 0.0
     for i in range(iterations):
         total += float(net.executor.forward())
-        values = [(name, weight, v) for name, weight, blob in outputs(net) for v in blob]
-        for name, _, v in values:
-            log.info("caffe.cpp:304", f"Batch {i}, {name} = {log.number(v)}")
-        sums = [v for *_, v in values] if not sums else [a + v for a, (*_, v) in zip(sums, values)]
+        for name, value in measured.add(net):
+            log.info("caffe.cpp:304", f"Batch {i}, {name} = {log.number(value)}")
     log.info("caffe.cpp:309", f"Loss: {log.number(total / max(iterations, 1))}")
-    for (name, weight, _), value in zip(values if iterations > 0 else [], sums):
-        mean = value / iterations
+    for name, weight, mean in measured.means():
         log.info("caffe.cpp:321", f"{name} = {log.number(mean)}{weighted(weight, mean)}")
     return 0
 
@@ -145,7 +142,7 @@ def time_net(model, gpu, precision, deterministic, iterations, level, stage, pha
         start = time.perf_counter()
         net.executor.forward()
         net.executor.backward(at_once=True)
-        clock.synchronize()
+        synchronize()
         log.info(
             "caffe.cpp:394",
             f"Iteration: {i + 1} forward-backward time: {log.number(1e3 * (time.perf_counter() - start))} ms.",
@@ -286,18 +283,10 @@ class _LayerClock:
                     traffic = f"{cost.bytes / 1e6:.3g} MB at {cost.bytes / seconds / 1e9:.3g} GB/s"
                     yield f"{node.name:>10}\t{way}: {flop}{traffic}"
 
-    def synchronize(self):
-        from caffe import device
-
-        if device.current.type == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
-
     def _start(self, _):
-        self.synchronize()
+        synchronize()
         self._begin = time.perf_counter()
 
     def _stop(self, table, i):
-        self.synchronize()
+        synchronize()
         table[i] += 1e3 * (time.perf_counter() - self._begin)

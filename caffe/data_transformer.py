@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from caffe.binaryproto import read_array
+from caffe.weights import read_array
 
 OF_BOXES = ("resize_param", "emit_constraint", "crop_h", "crop_w", "distort_param", "expand_param")  # SSD's
 
@@ -76,11 +76,6 @@ class Transformer:
                 "Specify either 1 mean_value or as many as channels: "
                 f"{len(self.param.mean_value)} values, {channels} channels"
             )
-
-
-def planes(image) -> np.ndarray:
-    """An image as cv2 gives it, (H, W) or (H, W, C), as (C, H, W)."""
-    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
 
 
 def _told(crop):

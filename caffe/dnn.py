@@ -139,9 +139,7 @@ class Net:
         name = self._input(name)
         value = np.asarray(blob, np.float32)
         if np.any(mean):
-            means = np.zeros(value.shape[1], np.float32)
-            means[: len(np.ravel(mean))] = np.ravel(mean)[: value.shape[1]]
-            value = value - means.reshape(1, -1, *(1,) * (value.ndim - 2))
+            value = value - _means(mean, value.shape[1]).reshape(1, -1, *(1,) * (value.ndim - 2))
         value = value * np.float32(scalefactor)
         if value.ndim != len(net.blobs[name].shape) and value.size == net.blobs[name].count:
             value = value.reshape(net.blobs[name].shape)  # an image without its batch, im_info without its item
@@ -418,15 +416,17 @@ def blobFromImages(images, scalefactor=1.0, size=(0, 0), mean=(0, 0, 0, 0), swap
             if image.dtype != np.uint8 or scalefactor != 1 or np.any(mean):
                 raise CaffeError("a blob of CV_8U takes uint8 images, scalefactor 1 and no mean")
         else:
-            means = np.zeros(image.shape[2], np.float32)
-            given = np.ravel(mean)[: image.shape[2]]
-            means[: len(given)] = given
-            image = (image.astype(np.float32) - means) * np.float32(scalefactor)
+            image = (image.astype(np.float32) - _means(mean, image.shape[2])) * np.float32(scalefactor)
         made.append(image.transpose(2, 0, 1))
     if len({image.shape for image in made}) != 1:
         told = ", ".join(str(image.shape) for image in made) or "no images"
         raise CaffeError(f"a blob is made of images of one shape (C, H, W); found {told}")
     return np.ascontiguousarray(np.stack(made))
+
+
+def _means(given, channels):
+    """A mean for each channel, 0 where none is given."""
+    return np.pad(np.ravel(given)[:channels].astype(np.float32), (0, max(0, channels - np.size(given))))
 
 
 def imagesFromBlob(blob_):

@@ -15,6 +15,8 @@ def fill(blob, filler, generator):
     kind = FILLERS.get(filler.type)
     if kind is None:
         raise CaffeError(f"Unknown filler name: {filler.type} (known: {', '.join(sorted(FILLERS))})")
+    if filler.sparse != -1 and (filler.type != "gaussian" or filler.sparse < -1):
+        raise CaffeError(f"filler {filler.type}: sparse is {filler.sparse}; gaussian alone knows it, from 0 on")
     if blob.count:
         value = new_tensor(blob.shape, torch.device("cpu"), torch.empty)
         kind(value if value.dim() else value.view(1), filler, generator)

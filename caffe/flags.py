@@ -103,6 +103,13 @@ def parse(argv):
     return flags, words
 
 
+def surplus(words):
+    """A sentence on words beyond the command, which is what a file without its flag is."""
+    flag = {"train": "solver", "test": "model", "time": "model"}.get(words[0])
+    hint = f"; a file comes with its flag, as in {words[0]} --{flag}={words[1]}" if flag else ""
+    return f"caffe takes one command and flags, not '{' '.join(words)}'{hint}"
+
+
 def usage():
     """The text that gflags prints: one entry a flag, wrapped at 79 columns, `type: T` and `default: D` unbroken."""
     text = USAGE

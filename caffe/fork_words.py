@@ -45,6 +45,9 @@ MARGIN = ("SphereFace", f"a deploy net does without; to train, {OWN_TYPE}")
 SEG_ACCURACY = ("DeepLab", "leave it out, or see Accuracy, with ignore_label in accuracy_param")
 MAT_FILES = ("DeepLab", "leave it out, and write the blob's array from a script")
 
+FLOWNET = ("FlowNet", OWN_TYPE)
+CPM_DATA = ("OpenPose", SEGNET_DATA[1])
+
 # (message, field): the fork that it comes from, what to do.
 FIELDS = {
     ("PoolingParameter", "ceil_mode"): ("OpenCV and others", "ceil_mode: true is round_mode: CEIL, false is FLOOR"),
@@ -71,6 +74,11 @@ FIELDS = {
     ("ImageDataParameter", "label_type"): DEEPLAB_DATA,
     ("LayerParameter", "region_param"): YOLO_REGION,
     ("LayerParameter", "multi_stage_meanfield_param"): MEANFIELD,
+    **{
+        ("LayerParameter", f"{name}_param"): FLOWNET
+        for name in ("correlation", "resample", "l1_loss", "augmentation", "coeff_schedule")
+    },
+    **{("LayerParameter", name): CPM_DATA for name in ("cpmdata_param", "cpm_transform_param")},
     ("LayerParameter", "margin_inner_product_param"): MARGIN,
     **{
         (message, f"{name}_param"): advice
@@ -100,6 +108,9 @@ TYPES = {
     "SegAccuracy": SEG_ACCURACY,
     **dict.fromkeys(("MatRead", "MatWrite"), MAT_FILES),
     "MultiStageMeanfield": MEANFIELD,
+    **dict.fromkeys(("Correlation", "FlowWarp", "Resample", "L1Loss", "ChannelNorm", "Downsample"), FLOWNET),
+    **dict.fromkeys(("DataAugmentation", "FlowAugmentation", "GenerateAugmentationParameters", "CustomData"), FLOWNET),
+    "CPMData": CPM_DATA,
     "MarginInnerProduct": MARGIN,
 }
 # module of a Python layer: what to write where it cannot be had

@@ -30,10 +30,7 @@ def blobproto_to_array(blob, return_diff=False):
     values = np.array(double, np.float64) if len(double) else np.array(single, np.float32)
     if blob.raw_data and not return_diff:
         values = packed.read_values(blob)
-    old = ("num", "channels", "height", "width")
-    if any(blob.HasField(axis) for axis in old):
-        return values.reshape([getattr(blob, axis) for axis in old])
-    return values.reshape(tuple(blob.shape.dim))
+    return values.reshape(packed.shape(blob))
 
 
 def array_to_blobproto(arr, diff=None):
@@ -78,7 +75,7 @@ def datum_to_array(datum):
         pixels = decode(datum.data, cv2.IMREAD_UNCHANGED)
         if pixels is None:
             raise ValueError("Could not decode the image in a Datum.")
-        return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
+        return np.ascontiguousarray(planes(pixels))
     shape = (datum.channels, datum.height, datum.width)
     if datum.data:
         return np.frombuffer(datum.data, np.uint8).reshape(shape).copy()
@@ -101,6 +98,11 @@ def decode(data, flag):
         return cv2.imdecode(np.frombuffer(data, np.uint8), flag) if len(data) else None
     except cv2.error:
         return None
+
+
+def planes(image) -> np.ndarray:
+    """An image as cv2 gives it, (H, W) or (H, W, C), as (C, H, W)."""
+    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
 
 
 def load_image(filename, color=True):

@@ -9,8 +9,6 @@ solver.add_callback(nccl)
 solver.step(100)
 """
 
-import socket
-
 import torch
 
 from caffe import parallel, ranks
@@ -27,9 +25,7 @@ class NCCL:
     @staticmethod
     def new_uid() -> bytes:
         """Where the processes of one job on this machine meet; bytes, as pycaffe has it on Python 3."""
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            return f"tcp://127.0.0.1:{s.getsockname()[1]}".encode()
+        return f"tcp://127.0.0.1:{parallel.free_port()}".encode()
 
     def __init__(self, solver, uid):
         parallel.join(uid.decode() if isinstance(uid, bytes) else uid)

@@ -262,7 +262,7 @@ class Net(NotPickled):
         """Use the parameters of the layers of the same names in `other` (the same memory)."""
         if not isinstance(other, Net):
             raise TypeError(f"share_with wants a caffe.Net, not {other!r}")
-        own = {node.name: node for node in reversed(self.nodes)}
+        own = self.wiring.by_name()
         for theirs in other.nodes:
             if theirs.name not in own:
                 log.info("net.cpp:684", f"Ignoring source layer {theirs.name}")

@@ -239,7 +239,7 @@ def _force_backward(nodes):
         ):
             bvlc.refuses(node.param, f"force_backward in a net with {node.type}")
         node.duty.backward = True
-        node.duty.bottoms = [p or i not in node.builtin.no_gradient for i, p in enumerate(node.duty.bottoms)]
+        node.duty.bottoms = [p or i not in kind.no_gradient for i, p in enumerate(node.duty.bottoms)]
         node.duty.params = [True] * len(node.layer.blobs)
 
 

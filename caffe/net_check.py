@@ -2,23 +2,18 @@
 
 import difflib
 import os
-import re
 from dataclasses import dataclass
 
-from caffe import fork_words, options, words
+from caffe import fork_words, options, upgrade_v0, words
 from caffe import glog as log
 from caffe.errors import CaffeError
 from caffe.net import Net
 from caffe.net_build import layer_type_list
 from caffe.net_state import filter_net
 from caffe.proto import caffe_pb2
-from caffe.read import parse_text, read_file
+from caffe.read import holds_solver, parse_text, read_file
 from caffe.solver import test_sources, train_source
-from caffe.upgrade import upgrade_net
-
-SOLVER = re.compile(
-    r"^\s*(net|net_param|train_net|train_net_param|base_lr|max_iter|solver_mode|lr_policy)\s*[:{]", re.M
-)
+from caffe.upgrade import V1, upgrade_net, v1_type_name
 
 TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
 NAMES: dict[int, str] = {TRAIN: "TRAIN", TEST: "TEST"}
@@ -56,7 +51,7 @@ def check(path, phase=None, level=0, stages=()) -> list[Finding]:
     path, phases = str(path), (TRAIN, TEST) if phase is None else (phase,)
     states = [caffe_pb2.NetState(phase=each, level=level, stage=stages) for each in phases]
     text = _text(path)
-    if not SOLVER.search(text) or re.search(r"^\s*layers?\s*\{", text, re.M):
+    if not holds_solver(text):
         return _of_file(path, states, phase is None)
     found = _unknown(path, text, caffe_pb2.SolverParameter)
     if not all(finding.taken for finding in found):
@@ -146,7 +141,12 @@ def _unknown(path, text, message_type):
     for word in types:
         if word.message == "LayerParameter" and word.value not in known:
             fork, advice = fork_words.TYPES.get(word.value, ("", fork_words.OWN_TYPE))
-            close = difflib.get_close_matches((word.value or "").lower(), [name.lower() for name in known], 1, 0.8)
+            older = _older_names().get(_one_word(word.value))
+            close = (
+                [older.lower()]
+                if older
+                else difflib.get_close_matches((word.value or "").lower(), [name.lower() for name in known], 1, 0.8)
+            )
             if close and not fork:
                 advice = f"is it {next(name for name in known if name.lower() == close[0])}? Else {advice}"
             found.append(Finding(path, word.line, f"layer type {word.value} is not known", fork, advice))
@@ -175,6 +175,12 @@ def _old_type(word):
     if (word.message, word.field) != ("V1LayerParameter", "type"):
         return "", ""
     return {name.lower(): said for name, said in fork_words.TYPES.items()}.get(_one_word(word.value), ("", ""))
+
+
+def _older_names():
+    """{a layer type's name of 2013 or 2014, in small letters without _: its name now}."""
+    numbers = dict(V1.LayerType.items()) | {name: number for name, (number, _) in upgrade_v0.TYPES.items()}
+    return {_one_word(name): v1_type_name(number) for name, number in numbers.items() if number != V1.NONE}
 
 
 def _one_word(value):

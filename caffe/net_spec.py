@@ -135,12 +135,18 @@ class Function:
         return names[thing]
 
     def _message_with(self, layer, key):
+        """The message that option `key` belongs to: the layer's own options, before all unless it is such a message
+        itself (transform_param); or the LayerParameter."""
         own, declared = _param_names.get(self.type_name), options.of_type.get(self.type_name)
-        if (own or declared) and not key.endswith("param"):
-            message = layer.Extensions[options.extension(declared)] if declared else getattr(layer, f"{own}_param")
-            if key in message.DESCRIPTOR.fields_by_name or _in_our_words(message, key, self.params[key]) is not None:
-                return message
-        return layer
+        if not (own or declared):
+            return layer
+        options_of = layer.Extensions[options.extension(declared)] if declared else getattr(layer, f"{own}_param")
+        if not key.endswith("param") and self._has(options_of, key):
+            return options_of
+        return layer if self._has(layer, key) or options.extension(key) else options_of
+
+    def _has(self, message, key):
+        return key in message.DESCRIPTOR.fields_by_name or _in_our_words(message, key, self.params[key]) is not None
 
 
 class NetSpec:

@@ -122,6 +122,10 @@ class Wiring:
         for learned in self.learned:
             learned.blob.grad.zero()
 
+    def by_name(self) -> dict[str, Node]:
+        """The nodes by the names of their layers; of several with one name the first, as in Caffe."""
+        return {node.name: node for node in reversed(self.nodes)}
+
     def add_blob(self, name) -> int:
         """Make an empty blob; its number."""
         self.ids[name] = len(self.blobs)

@@ -23,6 +23,19 @@ RAW: dict[int, np.dtype] = {
 }
 
 
+_OLD = ("num", "channels", "height", "width")
+
+
+def is_old(proto) -> bool:
+    """Whether BlobProto `proto` tells its shape as Caffe did at first, by (num, channels, height, width)."""
+    return any(proto.HasField(axis) for axis in _OLD)
+
+
+def shape(proto) -> tuple:
+    """The shape that BlobProto `proto` tells, in either way."""
+    return tuple(getattr(proto, axis) for axis in _OLD) if is_old(proto) else tuple(proto.shape.dim)
+
+
 def write(proto, field, values) -> None:
     """Append array `values` to the packed field ("data", "diff") of BlobProto `proto`."""
     payload = np.ascontiguousarray(values, "<f4").tobytes()

@@ -28,10 +28,7 @@ def launch(ordinals, arguments) -> int:
     """Run `caffe <arguments>` once for each GPU in `ordinals`; the exit status of the first that fails, else 0.
 
     When one ends with an error the others are stopped; SIGINT, SIGHUP and SIGTERM are passed on to all."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    children = []
+    port, children = free_port(), []
     for rank in range(len(ordinals)):
         environment = dict(
             os.environ,
@@ -70,6 +67,13 @@ def launch(ordinals, arguments) -> int:
         if all(s == 0 for s in states):
             return 0
         time.sleep(0.1)
+
+
+def free_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def follow(launcher):

@@ -39,6 +39,21 @@ def make_python_layer(param):
     return cls(param)
 
 
+# packages whose names are not those of their modules, and modules of Python 2 with their names now
+PACKAGES = {"yaml": "PyYAML", "PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+OF_PYTHON_2 = {"cPickle": "pickle", "Queue": "queue", "StringIO": "io", "cStringIO": "io", "urllib2": "urllib.request"}
+OF_PYTHON_2 |= {"ConfigParser": "configparser", "Tkinter": "tkinter", "__builtin__": "builtins", "Image": "PIL.Image"}
+
+
+def _where_to_get(module):
+    """What to do about a module that a user's module imports and that is not there."""
+    if module in OF_PYTHON_2:
+        return f"that name is of Python 2: write {OF_PYTHON_2[module]}, see docs/FROM_BVLC.md."
+    if module in PACKAGES:
+        return f"pip install {PACKAGES[module]}, or leave it out there."
+    return "install it, put its folder into PYTHONPATH, or leave it out there."
+
+
 def import_module(name, where, instead=""):
     """The module `name` of a user's, which may lie in the current folder; errors begin with `where`, and tell of what
     can be done `instead`."""
@@ -50,7 +65,7 @@ def import_module(name, where, instead=""):
         return importlib.import_module(name)
     except ImportError as e:
         own = e.name is None or f"{name}.".startswith(f"{e.name}.")  # not one that it imports in turn
-        advice = "is its folder in PYTHONPATH?" if own else f"install {e.name}, or leave it out there."
+        advice = "is its folder in PYTHONPATH?" if own else _where_to_get(e.name)
         told = f"{where}cannot import Python module '{name}' ({e}); {advice}"
         raise PythonLayerError(told + (f" Or {instead}" if instead else "")) from e
     except SyntaxError as e:

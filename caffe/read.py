@@ -1,6 +1,7 @@
 """Reading prototxt, caffemodel and solverstate files: any failure is one CaffeError; old files are upgraded."""
 
 import os
+import re
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
@@ -32,6 +33,7 @@ def read_solver_file(path) -> caffe_pb2.SolverParameter:
     """The solver of a prototxt, upgraded; `snapshot_prefix` is completed when it is absent or names a folder."""
     solver = read_text(path, caffe_pb2.SolverParameter)
     upgrade_solver(solver, path)
+    _require_nets_from_here(solver, path)
     _complete_snapshot_prefix(solver, path)
     return solver
 
@@ -64,6 +66,8 @@ def parse_text(text: bytes, message_type, name):
             problem = _all_unknown(unknown)
         elif ours != decoded:
             message, problem = _parsed(ours, message_type)
+    if problem and (other := _other_kind(decoded, message_type)):
+        problem = other
     if problem:
         problem += " (the file is binary; wanted text, a prototxt)" if b"\0" in text else ""
         raise CaffeError(
@@ -71,6 +75,38 @@ def parse_text(text: bytes, message_type, name):
             f"Error parsing text-format {message_type.DESCRIPTOR.full_name}: {problem}"
         )
     return message
+
+
+OF_SOLVERS = {"net", "net_param", "train_net", "train_net_param", "base_lr", "max_iter", "solver_mode", "lr_policy"}
+_QUOTED = re.compile(r"""#.*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""")
+_TOKEN = re.compile(r"[{}]|[A-Za-z_]\w*(?=\s*[:{])")
+
+
+def holds_solver(text):
+    """Is the text of a prototxt that of a solver, and not of a net?"""
+    return bool(OF_SOLVERS & _top_fields(text))
+
+
+def _other_kind(text, message_type):
+    """A sentence where the text is a net and a solver is wanted, or the other way round; else ""."""
+    fields = _top_fields(text)
+    net, solver = bool({"layer", "layers"} & fields), bool(OF_SOLVERS & fields)
+    if message_type is caffe_pb2.SolverParameter and net and not solver:
+        return "it is a net; wanted a solver, which names a net in its field net"
+    if message_type is caffe_pb2.NetParameter and solver and not net:
+        return "it is a solver; wanted a net, such as the one that its field net names"
+    return ""
+
+
+def _top_fields(text):
+    """The names of the fields that are in no other, as far as they can be told."""
+    depth, fields = 0, set()
+    for token in _TOKEN.findall(_QUOTED.sub('""', text)):
+        if token in "{}":
+            depth += 1 if token == "{" else -1
+        elif depth == 0:
+            fields.add(token)
+    return fields
 
 
 def in_our_words(text, descriptor):
@@ -132,9 +168,20 @@ def read_binary(source, message_type):
         begin = data[:60].strip()
         if begin and begin.isascii() and b"\0" not in begin:  # a page of a web site, a pointer of git-lfs, a prototxt
             problem = f"it is text that begins {begin.decode().splitlines()[0]!r}; wanted a binary file"
+        elif message_type is caffe_pb2.NetParameter and _is_solver_state(data):
+            problem = "it is a solver state; wanted weights, whose file lies beside it (to go on with it: --snapshot)"
     if problem:
         raise CaffeError(f"Failed to parse {message_type.DESCRIPTOR.name} file: {_name_of(source)}: {problem}")
     return message
+
+
+def _is_solver_state(data):
+    state = caffe_pb2.SolverState()
+    try:
+        state.ParseFromString(data)
+    except DecodeError:
+        return False
+    return state.HasField("iter") and state.HasField("learned_net")
 
 
 def read_file(path, most=MAX_TEXT_BYTES) -> bytes:
@@ -188,6 +235,17 @@ def _bad_string(message):
                 if problem := _bad_string(inner):
                     return problem
     return ""
+
+
+def _require_nets_from_here(solver, path):
+    """CaffeError where a net lies as its path says, but from the solver's folder instead of from the current one."""
+    folder = os.path.dirname(path)
+    for net in (solver.net, solver.train_net, *solver.test_net):
+        if net and folder and not os.path.exists(net) and os.path.exists(os.path.join(folder, net)):
+            raise CaffeError(
+                f"{path}: there is no {net} here, but {os.path.join(folder, net)}; paths in a solver begin at the "
+                f"current folder, {os.getcwd()}: start in {folder}, or write the path as it is from here"
+            )
 
 
 def _complete_snapshot_prefix(solver, path):

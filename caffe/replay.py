@@ -10,7 +10,11 @@ from caffe.blob import Blob
 from caffe.errors import note_layer
 from caffe.layer import TEST
 from caffe.prepared import stamps_of, stand
+from caffe.process import tune_allocator
 from caffe.torch_layer import several
+
+# Bytes: an array that glibc gives back to the system unless told, and one that it should.
+LARGE, LARGEST = 32 << 20, 1 << 30
 
 
 def record(executor, chained):
@@ -33,6 +37,8 @@ def record(executor, chained):
             steps.append((node, again, followers[-1].tops, []))
         if steps and not executor.keep:
             steps[-1][-1].extend(node.last_reads)
+    if any(4 * blob.count > LARGE for _, _, tops, _ in steps for blob in tops):
+        tune_allocator(LARGEST, LARGEST)
     return Replay(executor, steps, stamps)
 
 
@@ -62,11 +68,14 @@ class Replay:
         with torch.no_grad():
             for node, again, tops, released in self._steps:
                 try:
+                    bottoms = [blob.tensor() for blob in node.bottoms]
+                    for blob in tops:  # the new values then take the memory of the old
+                        if not any(blob.memory is bottom.memory for bottom in node.bottoms):
+                            blob.memory.release()
                     if again is None:
                         node.layer.forward(node.bottoms, node.tops)
                     else:
-                        found = again(*[blob.tensor() for blob in node.bottoms])
-                        for blob, value in zip(tops, several(found)):
+                        for blob, value in zip(tops, several(again(*bottoms))):
                             blob.memory.assign(value)
                 except Exception as e:
                     note_layer(e, node)

@@ -148,7 +148,7 @@ def _read_state(solver, path):
         state = read_binary(path, caffe_pb2.SolverState)
     except CaffeError as e:
         raise CaffeError(f"{path}: cannot read the solver state: {e}") from e
-    shapes = [weights.proto_shape(proto) for proto in state.history]
+    shapes = [packed.shape(proto) for proto in state.history]
     _check_history(solver, path, shapes)
     history = []
     for i, (proto, shape) in enumerate(zip(state.history, shapes)):

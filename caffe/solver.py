@@ -204,6 +204,11 @@ class Solver(NotPickled):
     def apply_update(self):
         """Update the parameters from their diffs; afterwards a diff holds what was subtracted. Counts `iter` up."""
         rate, param = self.lr, self.param
+        if not math.isfinite(rate):
+            raise CaffeError(
+                f"Iteration {self.iter}: the learning rate of lr_policy {param.lr_policy} is {rate:g}; check base_lr, "
+                "gamma and power, and max_iter, above which poly has none"
+            )
         if param.display and self.iter % param.display == 0:
             for observer in self._observers:
                 observer.on_rate(self, rate)
@@ -231,7 +236,7 @@ class Solver(NotPickled):
         net, passes = self.test_nets[index], self.param.test_iter[index]
         net.share_with(self.net)
         net.executor.seeds.pass_index = self._tests_before(self.iter) * passes
-        loss, measured = 0.0, MeanPrecision(self.param) if self.param.eval_type == "detection" else _Means()
+        loss, measured = 0.0, MeanPrecision(self.param) if self.param.eval_type == "detection" else Means()
         for _ in range(passes):
             request = self.action_function() if solver_count() == 1 else NONE  # ranks agree after iterations only
             if request == SNAPSHOT:
@@ -328,17 +333,19 @@ class Solver(NotPickled):
             )
 
 
-class _Means:
-    """The means of a test net's outputs, element by element, over the passes of a test."""
+class Means:
+    """The means of a net's outputs, element by element, over the passes of a test."""
 
     def __init__(self):
         self.named, self.sums, self.count = [], [], 0
 
     def add(self, net):
-        self.named = [(name, weight) for name, weight, blob in outputs(net) for _ in blob]
-        values = [v for _, _, blob in outputs(net) for v in blob]
+        """Count the pass that the net has made; [(name, value)] of it."""
+        now = [(name, weight, value) for name, weight, values in outputs(net) for value in values]
+        self.named, values = [(name, weight) for name, weight, _ in now], [value for *_, value in now]
         self.sums = [a + b for a, b in zip(self.sums, values)] if self.count else values
         self.count += 1
+        return [(name, value) for name, _, value in now]
 
     def means(self):
         """[(name, loss weight, mean)] of all elements."""
@@ -352,7 +359,7 @@ class _Callback:
 
 SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver = (
     type(f"{rule}Solver", (Solver,), {"type": rule, "__module__": __name__, "__doc__": f"A solver of the rule {rule}."})
-    for rule in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+    for rule in RULES
 )
 
 

@@ -11,12 +11,12 @@ class Timer:
         self._begin = self._lapse = None
 
     def start(self) -> None:
-        _synchronize()
+        synchronize()
         self._begin, self._lapse = time.perf_counter(), None
 
     def stop(self) -> None:
         if self._begin is not None and self._lapse is None:
-            _synchronize()
+            synchronize()
             self._lapse = time.perf_counter() - self._begin
 
     @property
@@ -26,7 +26,8 @@ class Timer:
         return 1e3 * (self._lapse or 0.0)
 
 
-def _synchronize():
+def synchronize() -> None:
+    """Wait for what was queued on the GPU, where there is one at work."""
     torch = sys.modules.get("torch")  # without it nothing can be queued
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -13,7 +13,7 @@ from caffe import fork_words
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.net_build import make_layer
-from caffe.torch_layer import TorchLayer
+from caffe.torch_layer import TorchLayer, several
 
 INSTEAD = "feed its tops as inputs, or replace it by layers of a built-in type"
 
@@ -125,7 +125,7 @@ def _same_layer(node):
     bottoms = [Blob(b.shape) for b in node.bottoms]
     tops = [bottoms[node.bottom_ids.index(t)] if t in node.bottom_ids else Blob() for t in node.top_ids]
     blobs = same.blobs
-    same.add_blob = lambda shape, filler: blobs.append(Blob(shape))  # values come from `params`
+    same.add_blob = lambda shape, filler=None: blobs.append(Blob(shape))  # values come from `params`
     same.setup(bottoms, tops)
     same.reshape(bottoms, tops)
     same.seen = [b.shape for b in bottoms]
@@ -133,7 +133,7 @@ def _same_layer(node):
 
 
 def _compute(layer, bottoms, count):
-    """The tops of `layer`, as a list of `count` tensors."""
+    """The tops of `layer`, `count` tensors."""
     told = layer.param.propagate_down or [True] * len(bottoms)
     passes = [layer.differentiable and told[i] and i not in layer.no_gradient for i in range(len(bottoms))]
     bottoms = [x if p else x.detach() for x, p in zip(bottoms, passes)]
@@ -148,8 +148,7 @@ def _compute(layer, bottoms, count):
             layer.weights = weights
     if layer.type == "Slice" and not layer.param.slice_param.slice_point:
         return bottoms[0].unflatten(layer.axis, (count, -1)).unbind(layer.axis)  # for a batch of any size
-    tops = layer.compute(*bottoms)
-    return tops if isinstance(tops, (tuple, list)) else [tops]
+    return several(layer.compute(*bottoms))
 
 
 def _filter(layer, bottoms, count):

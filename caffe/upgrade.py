@@ -174,8 +174,8 @@ def _inputs_to_layer(net, name):
     if sizes:
         if len(sizes) < len(net.input) or (net.input_dim and not net.input_shape and len(net.input_dim) % 4):
             raise CaffeError(
-                f"{name}: {len(net.input)} inputs, but shapes for {len(sizes)} ({len(net.input_dim)} "
-                "input_dim); give each input one input_shape, or four input_dim"
+                f"{name}: {len(net.input)} inputs, {len(net.input_shape)} input_shape and {len(net.input_dim)} "
+                "input_dim; give each input one input_shape, or four input_dim"
             )
         layer = caffe_pb2.LayerParameter(name="input", type="Input", top=net.input)
         for size in sizes[: len(net.input)]:

@@ -1,15 +1,15 @@
 """The commands upgrade_net_proto_text, upgrade_net_proto_binary, upgrade_solver_proto_text: old file to new file."""
 
 import argparse
-import sys
 
 from caffe import program
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
-from caffe.glog import info, init_log
+from caffe.glog import info
 from caffe.proto import caffe_pb2
 from caffe.read import read_binary, read_text
 from caffe.text import message_to_text
+from caffe.tools import command
 from caffe.upgrade import upgrade_net, upgrade_solver
 
 
@@ -38,29 +38,25 @@ def _bytes(message, binary):
     return message.SerializeToString()
 
 
-def _run(command, message_type, upgrade, argv, binary=False):
+def _run(name, message_type, upgrade, argv, binary=False):
     kind, suffix = message_type.DESCRIPTOR.name, "caffemodel" if binary else "prototxt"
     parser = argparse.ArgumentParser(
-        prog=command,
-        description=f"Write a {kind} file in today's format. Example: {command} old.{suffix} new.{suffix}",
+        prog=name,
+        description=f"Write a {kind} file in today's format. Example: {name} old.{suffix} new.{suffix}",
     )
     parser.add_argument("input", help="the old file")
     parser.add_argument("output", help="where to write the new one; may be the same name")
-    args = parser.parse_args(argv)
-    init_log()
-    try:
+
+    def run(args):
         message = (read_binary if binary else read_text)(args.input, message_type)
         before = message.SerializeToString(deterministic=True)
         complete = upgrade(message, args.input)
         if message.SerializeToString(deterministic=True) == before:
-            info(f"{command}.cpp:48", f"File already in latest proto format: {args.input}")
+            info(f"{name}.cpp:48", f"File already in latest proto format: {args.input}")
         with atomic_path(args.output) as temporary, open(temporary, "wb") as f:
             f.write(_bytes(message, binary))
-    except CaffeError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    info(f"{command}.cpp:54", f"Wrote upgraded {kind} to {args.output}")
-    if complete is False:
-        print(f"error: {args.input}: something in it has no place in the new format; see above", file=sys.stderr)
-        return 1
-    return 0
+        info(f"{name}.cpp:54", f"Wrote upgraded {kind} to {args.output}")
+        if complete is False:
+            raise CaffeError(f"{args.input}: something in it has no place in the new format; see above")
+
+    return command.run(run, parser.parse_args(argv))

@@ -9,10 +9,11 @@ import torch
 
 from caffe import glog as log
 from caffe import packed
+from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.files import atomic_path, write_sealed
 from caffe.proto import caffe_pb2
-from caffe.read import read_net_binary
+from caffe.read import read_binary, read_net_binary
 from caffe.regular import open_file
 
 # ---- one blob
@@ -20,7 +21,7 @@ from caffe.regular import open_file
 
 def blob_from_proto(blob, proto, where, reshape=False):
     """Copy BlobProto `proto` into `blob`; a shape mismatch is an error told with `where` unless `reshape`."""
-    shape = proto_shape(proto)
+    shape = packed.shape(proto)
     if reshape:
         blob.reshape(*shape)
     elif not _same_shape(blob.shape, proto, shape):
@@ -34,19 +35,8 @@ def blob_from_proto(blob, proto, where, reshape=False):
         blob.grad.assign(torch.from_numpy(diff.reshape(blob.shape)))
 
 
-def proto_shape(proto):
-    """Shape of a BlobProto, in the new layout or in the old one (num, channels, height, width)."""
-    if _is_old(proto):
-        return (proto.num, proto.channels, proto.height, proto.width)
-    return tuple(proto.shape.dim)
-
-
-def _is_old(proto):
-    return any(proto.HasField(f) for f in ("num", "channels", "height", "width"))
-
-
 def _same_shape(own, proto, shape):
-    if _is_old(proto):
+    if packed.is_old(proto):
         return len(own) <= 4 and (1,) * (4 - len(own)) + tuple(own) == tuple(shape)  # old files pad in front
     return tuple(own) == tuple(shape)
 
@@ -71,6 +61,13 @@ def blob_to_proto(blob, proto, write_diff=False):
         packed.write(proto, "diff", blob.grad.tensor().detach().to("cpu").numpy())
 
 
+def read_array(path) -> np.ndarray:
+    """The float32 array in the BlobProto file `path`, usually named .binaryproto (mean images, infogain matrices)."""
+    blob = Blob()
+    blob_from_proto(blob, read_binary(path, caffe_pb2.BlobProto), str(path), reshape=True)
+    return blob.data
+
+
 # ---- a net
 
 
@@ -93,10 +90,19 @@ def save(net, path, write_diff=False):
 
 
 def copy_from(net, path):
-    """Copy the weights of the layers that `net` has; others in the file are ignored (and logged). The layers' names."""
+    """Copy the weights of the layers that `net` has; others in the file are ignored (and logged). The layers' names.
+
+    A warning where the file has no layer that the net could learn: it is of another net, or names were changed."""
     # Caffe, too, takes a missing file for HDF5.
-    if not os.path.exists(path) or is_hdf5(path):
-        return copy_from_hdf5(net, path)
+    hdf5 = not os.path.exists(path) or is_hdf5(path)
+    copied = copy_from_hdf5(net, path) if hdf5 else _copy_from_binary(net, path)
+    wanted = [node.name for node in net.nodes if node.layer.blobs]
+    if wanted and not copied & set(wanted):
+        log.warning(log.here(), f"{path}: has weights for none of the net's layers, such as {wanted[0]}")
+    return copied
+
+
+def _copy_from_binary(net, path):
     source = read_net_binary(path)
     wanted, found = any(node.layer.blobs for node in net.nodes), any(saved.blobs for saved in source.layer)
     if wanted and not found and not source.HasField("checksum"):
@@ -105,7 +111,7 @@ def copy_from(net, path):
 
 
 def copy_from_proto(net, source, path):
-    layers = _by_name(net)
+    layers = net.wiring.by_name()
     for saved in source.layer:
         if saved.name not in layers:
             log.info("net.cpp:744", f"Ignoring source layer {saved.name}")
@@ -119,11 +125,6 @@ def copy_from_proto(net, source, path):
         for i, (blob, proto) in enumerate(zip(own.blobs, saved.blobs)):
             blob_from_proto(blob, proto, f"{path}: Cannot copy param {i} weights from layer '{saved.name}';")
     return layers.keys() & {saved.name for saved in source.layer}
-
-
-def _by_name(net):
-    """Nodes by name; of several with one name the first, as in Caffe."""
-    return {node.name: node for node in reversed(net.nodes)}
 
 
 # ---- HDF5: group `data/<layer>/<i>`, and `diff/...` when asked
@@ -165,7 +166,7 @@ def copy_from_hdf5(net, path):
     with open_hdf5(path, "weights") as f:
         if "data" not in f:
             raise CaffeError(f"{path}: not a Caffe weights file (it has no group 'data')")
-        nodes = _by_name(net)
+        nodes = net.wiring.by_name()
         for name, group in f["data"].items():
             if name in nodes:
                 _copy_group(net, nodes[name], group, path)

@@ -6,6 +6,8 @@ Han and Bhanu, Individual Recognition Using Gait Energy Image, TPAMI 28(2), 2006
 import numpy as np
 from scipy.linalg import eigh
 
+from eval.protocol import identify
+
 COMPONENTS = 200  # kept by the principal component analysis, or fewer where there are few training walks
 RIDGE = 1e-6  # of the mean within-class variance: keeps directions without variance from dividing by zero
 
@@ -13,6 +15,29 @@ RIDGE = 1e-6  # of the mean within-class variance: keeps directions without vari
 def energy_image(silhouettes):
     """Gait energy image (64, 64), the mean of the silhouettes (n, 64, 64) of one walk; float16, 0..1."""
     return silhouettes.mean(axis=0, dtype=np.float32).astype(np.float16)  # half the cache, exact enough
+
+
+def baselines(features, extras, origin, groups, seed, training=None):
+    """{"baselines": ...}: nearest neighbours of gait energy images; with the features and extras of the walks that
+    train, whose masks are predicted by the same net, after PCA and LDA learned from them as well.
+
+    From predicted masks and, where there is ground truth, from true masks. {} where extras hold no energy images."""
+    if "energy" not in extras:
+        return {}
+    rows = {}
+    for name, energy in [("predicted", "energy")] + ([("true", "true_energy")] if origin.get("ground_truth") else []):
+        described = {f"GEI, {name} masks": flat(extras[energy])}
+        if training:
+            walks, their_extras = training
+            project = LinearDiscriminants(flat(their_extras[energy]), walks.labels)
+            described[f"GEI+PCA+LDA, {name} masks"] = project(flat(extras[energy]))
+        for row, vectors in described.items():
+            rows[row] = identify(features.with_vectors(vectors), groups, seed)
+    return {"baselines": rows}
+
+
+def flat(images):
+    return images.reshape(len(images), -1).astype(np.float32)
 
 
 class LinearDiscriminants:

@@ -45,7 +45,7 @@ def write_card(weights, dataset, result=None):
 
 def card_path(weights):
     """models/a.caffemodel, models/a.caffemodel.h5 -> models/a.md"""
-    return Path(str(weights).removesuffix(".h5").removesuffix(".caffemodel") + ".md")
+    return people.beside(weights, ".md")
 
 
 def card(weights, dataset, result=None):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eval import plots, provenance, tables
+from eval.baseline import baselines
 from eval.card import write_card
 from eval.deploy import PROTOTXT
 from eval.ending import exit_status
@@ -25,11 +26,11 @@ from eval.features import (
 )
 from eval.papers import FORMATS, LABELS, by_probe_views, of_result, terminal
 from eval.protocol import evaluate
-from eval.references import baselines, segmentation
 from eval.report import write_report
 from eval.runtime import BUNDLED, import_caffe, which_caffe
 from eval.score import SIMILARITIES
 from eval.seen import LEAKED, UNKNOWN, UNSEEN, require_unseen, unknown
+from eval.segmentation import over_all_frames
 from eval.walks import CLIPS, Source, features_of
 from layers.archives import settle
 from layers.bundled import whole
@@ -72,9 +73,9 @@ def run(dataset, args, typed):
         features, extras, origin = features_of(source)
     result = evaluate(features, dataset.protocol.groups, args.similarity, args.seed)
     result |= {"training": training_of(origin), "by_probe": by_probe_views(result)}
-    result |= segmentation(extras, origin) | baselines(
-        features, extras, origin, result, args.seed, source if args.baselines else None
-    )
+    training = features_of(source, "train")[:2] if args.baselines else None
+    result |= over_all_frames(extras, origin)
+    result |= baselines(features, extras, origin, result["groups"], args.seed, training)
     train_num = origin.setdefault("train_num", args.train_num)  # a feature file of ours knows it
     result["provenance"] = {
         **origin,
@@ -225,7 +226,7 @@ def write_outputs(dataset, train_num, result, out):
     tables.write_text(out / tables.result_file(dataset.name, train_num), tables.original_text(groups, table))
     tables.write_text(out / "metrics.csv", tables.csv_text(result))
     tables.write_text(out / "metrics.json", tables.json_text(result))
-    paper = of_result(result, dataset.title, kind_of_group(dataset) == "view")
+    paper = of_result(result, dataset.title, dataset.kind == "view")
     for ending, text in FORMATS.items():
         tables.write_text(out / f"table.{ending}", text(paper))
     plots.write_png(out / "rank1.png", plots.heat_map(groups, table, f"{dataset.title}, rank-1 (%)"))
@@ -233,11 +234,11 @@ def write_outputs(dataset, train_num, result, out):
         if name != "NM":  # which is the first
             title = f"{dataset.title}, {LABELS.get(name, name)}, rank-1 (%)"
             plots.write_png(out / f"rank1-{name.lower()}.png", plots.heat_map(groups, part["rank1_table"], title))
-    plots.write_png(out / "curves.png", plots.curves(result, kind_of_group(dataset)))
+    plots.write_png(out / "curves.png", plots.curves(result, dataset.kind))
 
 
 def show(dataset, result, out):
-    kind = kind_of_group(dataset)
+    kind = dataset.kind
     if result["training"]["verdict"] != UNSEEN:
         print(f"test people: {result['training']['told']}")
     print(tables.terminal_text(result["groups"], result["identification"]["rank1_table"], kind))
@@ -250,10 +251,6 @@ def show(dataset, result, out):
         print(line)
     print(f"tables and pictures: {out}")
     print(tables.closing_line(result, kind))
-
-
-def kind_of_group(dataset):
-    return "view" if "view" in dataset.tree else "condition"
 
 
 def options(args):

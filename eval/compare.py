@@ -28,11 +28,11 @@ from pathlib import Path
 import numpy as np
 
 from eval import metrics, papers, tables
+from eval.baseline import flat
 from eval.cli import read_features, training_of
 from eval.ending import exit_status
 from eval.features import Features, is_embeddings, read_embeddings, training_told
 from eval.protocol import Trials
-from eval.references import flat
 from eval.score import SIMILARITIES, parts
 from eval.seen import LEAKED, UNSEEN, unknown
 from layers.datasets import DATASETS
@@ -128,7 +128,7 @@ def subjects_of(dataset, features: Features):
 
 def compare(dataset, runs, seed):
     """The papers.Table of runs {name: [Scored, one a training]}."""
-    groups, views = dataset.protocol.groups, "view" in dataset.tree
+    groups, views = dataset.protocol.groups, dataset.kind == "view"
     kinds = list(dict.fromkeys(kind for scored in runs.values() for one in scored for kind in one.cells))
     left_out = ", identical view left out" if views else ""
     table = papers.Table(f"{dataset.title}: rank-1 (%){left_out}", "", papers.columns_of(groups, views))
@@ -177,7 +177,7 @@ def spread(some, columns):
 
 def difference(kind, first, other, num_groups, seed):
     """ "+3.2 (95% interval 1.0 .. 5.4)" of the mean, without identical groups where there are more than one; "" where
-    one of them lacks these probes."""
+    one of them lacks these probes, or has no mean."""
     sides = [[one.cells[kind] for one in scored if kind in one.cells] for scored in (first, other)]
     if not all(sides):
         return ""
@@ -186,6 +186,8 @@ def difference(kind, first, other, num_groups, seed):
         np.mean([metrics.overall(metrics.cell_means(h, g, num_groups), identical) for h, g, _ in side])
         for side in sides
     ]
+    if not np.isfinite(means).all():  # no cell has both gallery and probes
+        return ""
     told = f"{100 * (means[1] - means[0]):+.1f}"
     people = [np.unique(subjects) for side in sides for _, _, subjects in side]
     if any(not np.array_equal(people[0], some) for some in people[1:]):

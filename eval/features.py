@@ -5,16 +5,17 @@ import json
 import os
 import reprlib
 import zipfile
+from collections import Counter
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 from layers.bundled import regular, whole
 from layers.datasets import Sequence
+from layers.names import some
 from layers.unpickle import MOST_BYTES as MOST_PICKLED
 from layers.unpickle import UnsafePickleError, load_arrays
 
-FEATURE_DIM = 256
 TRAINING = ("training", "training_told", "training_leaked")  # what a cache's key says of it, see eval.seen
 MOST_BYTES = 2**30  # of a cache, unpacked; that of all of CASIA-B takes a tenth
 # What a cache holds: kind and axes of each array (N sequences, of which K are shown), as eval.extract explains them.
@@ -189,6 +190,8 @@ def read_embeddings(path, dataset):
             f"{path}: none of its {len(paths)} walks, such as {paths[0] if paths else ''}, takes part as gallery, or "
             f"none as probe, in the protocol of {dataset.title}"
         )
+    if twice := [name for name, times in Counter(row[-1] for row in rows).items() if times > 1]:
+        raise FeatureFileError(f"{path}: {len(twice)} walks are there twice: {some(twice)}; leave one of each")
     which, *columns = map(np.array, zip(*rows))
     flat = vectors.reshape(len(vectors), -1) if vectors.ndim == 2 or vectors.shape[2] == 1 else vectors
     return Features(flat[which], *columns)

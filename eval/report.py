@@ -49,10 +49,10 @@ pre { background: var(--soft); border: 1px solid var(--line); padding: .6rem; fo
 def write_report(path, dataset, result, features, extras):
     """Write report.html: tables, curves, masks over frames, retrievals, errors by subject, provenance.
 
-    result: from eval.protocol.evaluate and eval.references. extras: see eval.walks.features_of; {} leaves out what
+    result: from eval.protocol.evaluate and what eval.cli adds. extras: see eval.walks.features_of; {} leaves out what
     needs frames.
     """
-    kind = "view" if "view" in dataset.tree else "condition"
+    kind = dataset.kind
     parts = [headline(dataset, result, kind), rank1(result, kind), comparison(result, kind), curves(result, kind)]
     if "shown" in extras:
         parts += [masks(result, features, extras), gallery(features, extras, result, kind)]

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from layers import people
+from layers.names import some
 
 UNSEEN, UNKNOWN, LEAKED = "unseen", "unknown", "leaked"
-SHOWN = 5  # ids named in a sentence
 
 
 def judge(weights, dataset, subjects, ids):
@@ -23,7 +23,7 @@ def judge(weights, dataset, subjects, ids):
     if leaked:
         return {
             "verdict": LEAKED,
-            "told": f"LEAKED: {len(leaked)} of {len(ids)} test people were trained on ({listed(leaked)})",
+            "told": f"LEAKED: {len(leaked)} of {len(ids)} test people were trained on ({some(leaked)})",
             "leaked": leaked,
             "remedy": remedy(known.all[dataset.name], subjects),
         }
@@ -40,10 +40,6 @@ def remedy(trained, subjects):
     """What to say instead, where those who trained are the first of the subjects."""
     first = sorted(subjects)[: len(trained)]
     return f"say --train-num {len(trained)} to test others" if first == sorted(trained) else "test others"
-
-
-def listed(ids):
-    return ", ".join(ids[:SHOWN]) + (" ..." if len(ids) > SHOWN else "")
 
 
 def require_unseen(training, what):

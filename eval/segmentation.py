@@ -23,6 +23,16 @@ def agreement(predicted, truth):
     return np.stack([iou, accuracy, [boundary_f(p, t) for p, t in zip(predicted, truth)]], axis=1)
 
 
+def over_all_frames(extras, origin):
+    """{"segmentation": means of the MEASURES over all frames of all walks}; {} without ground truth.
+
+    extras, origin: what eval.walks.features_of gives beside the features."""
+    if not origin.get("ground_truth"):
+        return {}
+    means = np.average(extras["agreement"], axis=0, weights=extras["frames"])
+    return {"segmentation": {**dict(zip(MEASURES, means.tolist())), "frames": int(extras["frames"].sum())}}
+
+
 def boundary_f(predicted, truth):
     """F measure of the outlines of two masks (H, W), matched within 0.8% of the diagonal.
 

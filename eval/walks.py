@@ -20,7 +20,7 @@ from layers.datasets import MIN_FRAMES
 from layers.digest import sha256
 from layers.names import some
 from layers.sources import open_frames
-from layers.split import split_of
+from layers.split import IDLE, split_of
 
 SHOWN = 12  # walks of which the cache keeps a frame and its mask
 VERSION = 2  # of what the cache holds: raise it when extraction changes
@@ -136,6 +136,7 @@ def choose(source, frames, part):
         walks = [walk for walk in split.sequences(dataset, frames, split.training) if dataset.trains(walk)]
     else:
         tell_who_is_missing(source, split)
+        tell(split.idle(frames), IDLE)
         found = split.sequences(dataset, frames, split.test)
         walks = [walk for walk in found if used(dataset.protocol, walk)]
         tell(

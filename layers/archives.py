@@ -8,12 +8,14 @@ parts count: tree, ids and file. What is there stays as it is, and archives that
 import contextlib
 import itertools
 import json
+import lzma
 import os
 import re
 import shutil
 import tarfile
 import time
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,8 +25,12 @@ from layers.datasets import data_root
 from layers.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, DataError
 from layers.names import folders, some
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-UNREADABLE = (".rar", ".7z", ".001", ".part")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+UNREADABLE = (".rar", ".7z", ".001", ".part", ".crdownload", ".zst", ".gz", ".xz", ".bz2")
+BROKEN = (  # what reading one may raise
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(EOFError, RuntimeError, NotImplementedError, OSError),
+)
 STAGING, INNER = ".unpacking", ".archives"  # the second in the first: archives out of archives
 RECORD = ".unpacked.json"  # in data/<folder>: {archive: [size, time of change]} of those that are done with
 DEEPEST = 4  # folders above the trees
@@ -111,8 +117,8 @@ def trees_of(dataset):
 
 
 def tree_named(name, dataset):
-    """The tree that a folder is by its name, where crop_im is crop-im; or None."""
-    return next((tree for tree in trees_of(dataset) if name.replace("_", "-") == tree), None)
+    """The tree that a folder is by its name, where crop_im and Crop-IM are crop-im; or None."""
+    return next((tree for tree in trees_of(dataset) if name.replace("_", "-").lower() == tree), None)
 
 
 def at(home, tree):
@@ -295,7 +301,7 @@ def unpack(archive, place, tell, path=None, called=None, deep=0):
         for name, path in inside.items():
             unpack(staging / INNER / path, place, tell, path, f"{called}: {name}", deep + 1)
             (staging / INNER / path).unlink()
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError, OSError) as e:
+    except BROKEN as e:
         raise DataError(
             f"{called}: cannot be unpacked ({' '.join(str(e).split())}); is the download complete? Fetch it again, or "
             f"unpack it yourself into {place.home}"

@@ -25,7 +25,7 @@ from layers.params import parse
 from layers.prefetch import Prefetcher
 from layers.sampling import ClipSampler, PairSampler, ScatteredSampler
 from layers.sources import open_frames
-from layers.split import split_of
+from layers.split import IDLE, split_of
 
 IMAGES = tuple(f"im{k}" for k in range(NUM_FRAMES))
 MASKS = tuple(f"gt{k}" for k in range(NUM_FRAMES))
@@ -193,6 +193,8 @@ def training_sequences(params, frames):
         raise DataError(f"{place}: {e}") from e
     if split.absent:
         hygiene.warn(f"{place}: {params.partition} names ids that are not there: {some(split.absent)}")
+    if idle := split.idle(frames):
+        hygiene.warn(f"{place}: {params.excluded}: {len(idle)} {IDLE}: {some(idle)}")
     if found and (most := max(seq.label for seq in found)) >= split.num_labels:
         hygiene.warn(
             f"{place}: the largest label of a training subject is {most}, but {split.num_labels} subjects train and "

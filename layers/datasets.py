@@ -72,6 +72,11 @@ class Dataset:
     source: str  # where to get it
     wanted: tuple[str, ...] = ()  # the sequences that owners hand out of each subject, {id}; none: as rendered
 
+    @property
+    def kind(self):
+        """What the rows and columns of its tables are: "view" or "condition"."""
+        return "view" if "view" in self.tree else "condition"
+
     def subjects(self, root):
         """Sorted ids found in `root`: the folder of a tree, or what `layers.sources.open_frames` gives."""
         return _folders(root)
@@ -214,7 +219,7 @@ DATASETS = {
             ),
             source="direct download: "
             "https://drive.google.com/drive/folders/1XRWq40G3Zk03YaELywxuVKNodul4TziG?usp=sharing or "
-            " https://pan.baidu.com/s/1oW6u9olOZtQTYOW_8wgLow (extract code tjw0)",
+            "https://pan.baidu.com/s/1oW6u9olOZtQTYOW_8wgLow (extract code tjw0)",
         ),
         Dataset(
             name="szu",

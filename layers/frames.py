@@ -120,7 +120,7 @@ class Tree(Folders):
 
     def _read_mask(self, path, shape, planes):
         try:
-            mask = read_image(path, cv2.IMREAD_GRAYSCALE)
+            mask = read_mask(path)
         except MissingImage:
             if not os.path.isdir(os.path.dirname(path)):
                 raise DataError(f"{os.path.dirname(path)}: the folder of masks is gone") from None
@@ -191,6 +191,21 @@ def read_image(path, flags):
             "restore it, or remove it together with its frame or mask"
         )
     return image
+
+
+def read_mask(path):
+    """The mask at `path`, uint8 (height, width). Raises as `read_image`, also where the person is in the transparency
+    alone, which decoding to gray would drop: such a mask would be white or black all over."""
+    mask = read_image(path, cv2.IMREAD_GRAYSCALE)
+    if mask.min() == mask.max():
+        whole = read_image(path, cv2.IMREAD_UNCHANGED)
+        alpha = whole[..., -1] if whole.ndim == 3 and whole.shape[2] in (2, 4) else whole[:1, :1]
+        if alpha.min() != alpha.max():
+            raise DataError(
+                f"{path}: the person is in the transparency (alpha) of this mask, and its colour is one; "
+                "save it as a gray picture, 255 where the person is"
+            )
+    return mask
 
 
 def read_video(path):

@@ -80,6 +80,8 @@ class Pickles(Folders):
         )
 
     def _full_range(self, masks):
+        if not len(masks):
+            return masks
         return full_range(masks.reshape(len(masks), -1), self.mask_max).reshape(masks.shape)
 
     def _numbers(self, seq_path):

@@ -30,7 +30,7 @@ import zlib
 import numpy as np
 
 from layers.datasets import DATASETS
-from layers.frames import PLANES, DataError, Frames
+from layers.frames import PLANES, DataError, Frames, require_length
 
 FORMAT = 3
 FOLDER, FILE = "pack", "data.mdb"  # the folder lies beside the trees that it was made from
@@ -181,11 +181,7 @@ class Pack(Frames):
 
     def read(self, seq_path, start, planes):
         """Fill `planes` (n, 4, 64, 64) with n frames from `start` on, and return it."""
-        if start + len(planes) > self.length(seq_path):
-            raise DataError(
-                f"{self.folder}: {seq_path} holds {self.length(seq_path)} frames, "
-                f"wanted {start}..{start + len(planes) - 1}"
-            )
+        require_length(f"{self.folder}: {seq_path}", self.length(seq_path), start, len(planes))
         read_planes(self._fd, self._entry(seq_path), planes, start, self.folder)
         return planes
 

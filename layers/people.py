@@ -36,8 +36,12 @@ class People:
 
 def record_path(weights):
     """models/a.caffemodel, models/a.caffemodel.h5 -> models/a.people.json"""
-    stem = str(weights).removesuffix(".h5").removesuffix(".caffemodel")
-    return Path(stem + ENDING)
+    return beside(weights, ENDING)
+
+
+def beside(weights, ending):
+    """The path of a file that goes with weights: their name with another ending."""
+    return Path(str(weights).removesuffix(".h5").removesuffix(".caffemodel") + ending)
 
 
 def read(weights, digest=None):

@@ -35,6 +35,10 @@ class Split:
     def excludes(self, path):
         return any(path == out or path.startswith(out + "/") for out in self.excluded)
 
+    def idle(self, frames):
+        """Excluded paths at which `frames` has nothing, such as misspelt ones: they leave nothing out."""
+        return [path for path in self.excluded if not _is_there(frames, path)]
+
 
 def split_of(dataset, subjects, train_num=None, partition="", excluded=""):
     """The Split of the `subjects` that are there. `partition`, `excluded`: files, "" for none.
@@ -54,6 +58,17 @@ def split_of(dataset, subjects, train_num=None, partition="", excluded=""):
         )
     labels = {subject: i for i, subject in enumerate([*sorted(named[0]), *sorted(named[1])])}
     return Split(training, test, labels, len(named[0]), tuple(sorted((named[0] | named[1]) - set(subjects))), left_out)
+
+
+IDLE = "excluded walks are not there under such a name, as in 079/cl-02/090, and leave nothing out"
+
+
+def _is_there(frames, path):
+    above, _, name = path.rpartition("/")
+    try:
+        return name in frames.folders(above)
+    except (OSError, KeyError):  # of a tree, of a pack
+        return False
 
 
 def require_distinct(subjects):

@@ -40,8 +40,7 @@ def load_arrays(path):
             raise UnsafePickleError(f"it holds a {type(value).__name__}, not a dict of arrays")
         return {str(name): as_array(name, item) for name, item in value.items()}
     except Exception as e:  # a damaged pickle raises nearly any exception
-        reason = " ".join(str(e).split())[:300]
-        raise UnsafePickleError(f"{path}: not a feature file that may be read: {reason}") from e
+        raise UnsafePickleError(f"{path}: not a feature file that may be read: {_reason(e)}") from e
 
 
 def load_array(path):
@@ -66,8 +65,13 @@ def _one_array(path, opened):
                 raise UnsafePickleError(f"it has {size} bytes, wanted {MOST_BYTES} at most")
             return as_array("", ArrayUnpickler(opened(file, size), encoding="latin1").load(), "it")
         except Exception as e:  # a damaged pickle raises nearly any exception
-            reason = " ".join(str(e).split())[:300]
-            raise UnsafePickleError(f"{path}: not a pickle of one array of numbers: {reason}") from e
+            raise UnsafePickleError(f"{path}: not a pickle of one array of numbers: {_reason(e)}") from e
+
+
+def _reason(error):
+    if isinstance(error, KeyError) and isinstance(error.args[0], int):  # pickle's table of what a byte means
+        return f"byte {error.args[0]:#04x} begins nothing in a pickle; is it compressed, or something else?"
+    return " ".join(str(error).split())[:300]
 
 
 class File:

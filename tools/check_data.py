@@ -30,7 +30,7 @@ from layers.datasets import DATASETS, MIN_FRAMES
 from layers.names import some
 from layers.shape import parts_of_people
 from layers.sources import open_trees
-from layers.split import split_of
+from layers.split import IDLE, split_of
 from tools.look import Found, look_into
 from tools.trees import add_trees, trees_of
 from tools.workers import in_order, workers
@@ -80,6 +80,7 @@ def check(dataset, source, args):
         sequences = split.sequences(dataset, source, [s for s in subjects if s in split.labels])
     except ValueError as e:
         return {**where, "stops": [str(e)], "warnings": [], "can_train": False}
+    idle = split.idle(source)
 
     def look(seq):
         return look_into(Found(seq.path, seq.subject in split.training and dataset.trains(seq)), source, args.quick)
@@ -91,6 +92,7 @@ def check(dataset, source, args):
             progress.update()
     report = summarise(dataset, subjects, split, sequences, all_found)
     stops, warnings = judge(dataset, report, split, sequences, all_found, args)
+    warnings += [f"{args.excluded}: {len(idle)} {IDLE}: {some(idle)}"] if idle else []
     return {
         **where,
         "decoded": not args.quick,

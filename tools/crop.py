@@ -49,7 +49,7 @@ from eval.progress import Progress
 from layers import hygiene, shape
 from layers.bundled import whole
 from layers.datasets import DATASETS, MIN_FRAMES, data_root
-from layers.frames import DataError, full_range, image_names, read_image, read_video
+from layers.frames import DataError, full_range, image_names, read_image, read_mask, read_video
 from layers.names import is_noise, some
 from tools.one_run import only_run
 from tools.person import cut_pair, follow, numbers_of
@@ -78,6 +78,9 @@ def crop(args):
     with only_run(out):
         outcomes = crop_all(walks, trees, Told(args.mask_max or 255, args.numbered_from), args.jobs)
         failures = [outcome for outcome in outcomes if outcome.failure]
+        for outcome in failures:  # only now: a folder that one process removes, another may be about to fill
+            for folder in trees.folders(outcome.path):
+                remove_empty(folder.parent, len(Path(outcome.path).parts))
         left_out, doubtful = gather(dataset, trees.main, failures, out / "left-out.csv")
     for outcome in failures[:SHOWN]:
         print(f"error: {outcome.failure}", file=sys.stderr)
@@ -186,7 +189,6 @@ def crop_walk(walk, trees, told):
         outcome.failure = str(e)
         for folder in unfinished:
             shutil.rmtree(folder)
-            remove_empty(folder.parent, len(Path(walk.path).parts))
         return outcome
     for folder, name in zip(unfinished, folders):  # frames last: a sequence is there when its frames are
         whole.put(folder, name)
@@ -205,22 +207,24 @@ def remove_empty(folder, levels):
 def crop_frames(walk, told, folders, outcome):
     """Write every usable frame and its mask into the `folders`; tell the outcome what was there and what not."""
     masks = mask_files(walk)
-    placed = place(masks, told.mask_max)
+    placed, sizes = place(masks, told.mask_max)
     outcome.masks = len(masks)
     seen = set()
     for name, frame in read_frames(walk, masks, told.first):
         outcome.frames += 1
         seen.add(name.casefold())
         part, reason = placed.get(name.casefold(), (None, "no mask"))
+        size = sizes.get(name.casefold())
+        wanted = frame.shape[:2] if frame is not None else next(iter(sizes.values()))
+        if size and size != wanted:
+            of = "its frame" if frame is not None else "the first of the walk"
+            raise DataError(f"{masks[name.casefold()]}: the mask is {size}, {of} {wanted}, wanted the same")
         if part is None:
             outcome.left_out.append((walk.path, name, reason))
             continue
         if frame is None:
             pictures = [cut_pair(part.mask(), part)[1]]
         else:
-            if part.shape != frame.shape[:2]:
-                file = masks[name.casefold()]
-                raise DataError(f"{file}: the mask is {part.shape}, its frame {frame.shape[:2]}, wanted the same")
             pictures = list(cut_pair(frame, part)[::-1])
         for folder, picture in zip(folders, pictures):
             _write_image(folder / f"{name}.png", picture)
@@ -239,13 +243,14 @@ def mask_files(walk):
 
 
 def place(masks, mask_max):
-    """{name: (part of the mask that is the person, None) or (None, why there is none)}."""
-    brightest, rims = 0, []
+    """{name: (part of the mask that is the person, None) or (None, why there is none)}, {name: (height, width)}."""
+    brightest, rims, sizes = 0, [], {}
 
     def read():
         nonlocal brightest
-        for file in masks.values():
-            mask = full_range(read_image(file, cv2.IMREAD_GRAYSCALE), mask_max)
+        for name, file in masks.items():
+            mask = full_range(read_mask(file), mask_max)
+            sizes[name] = mask.shape
             brightest = max(brightest, int(mask.max()))
             rims.append(hygiene.rim(mask))
             yield mask
@@ -258,7 +263,7 @@ def place(masks, mask_max):
         )
     if rims and statistics.median(rims) > hygiene.RIM:
         raise DataError(f"{next(iter(masks.values())).parent}: {hygiene.INVERTED}")
-    return placed
+    return placed, sizes
 
 
 def read_frames(walk, masks, first):

@@ -59,12 +59,14 @@ class Step:
 
     def snapshots(self):
         """Weights that lie there, up to max_iter, newest first."""
-        found = {}
-        for file in self.folder.iterdir():
-            match = re.fullmatch(rf"gaitnet-{self.name}_iter_(\d{{1,9}})\.caffemodel(\.h5)?", file.name)
-            if match and int(match[1]) <= self.max_iter:
-                found[int(match[1])] = file
-        return [found[n] for n in sorted(found, reverse=True)]
+        found = snapshots_of(self.folder, self.name)
+        return [found[n] for n in sorted(found, reverse=True) if n <= self.max_iter]
+
+
+def snapshots_of(folder, step):
+    """{iteration: file of weights} of a step's snapshots in a folder."""
+    name = re.compile(rf"gaitnet-{step}_iter_(\d{{1,9}})\.caffemodel(\.h5)?")
+    return {int(match[1]): file for file in folder.iterdir() if (match := name.fullmatch(file.name))}
 
 
 def main(argv=None):

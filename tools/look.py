@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 
 from layers import hygiene
-from layers.frames import DataError, full_range, image_names, read_image
+from layers.frames import DataError, full_range, image_names, read_image, read_mask
 from layers.opengait import Pickles
 from layers.shape import FILE, read_shape, shape_of, shape_of_walk, strange_frames
 from tools.crop import RECORD
@@ -104,12 +105,12 @@ def look_into_folders(found, source, quick):
     found.without_mask, found.without_frame = sorted(set(names) - set(masks)), sorted(set(masks) - set(names))
     for name in () if quick else names:
         frame = (
-            _decode(os.path.join(source.im_path, found.path, name), cv2.IMREAD_COLOR, found)
+            _decode(partial(read_image, flags=cv2.IMREAD_COLOR), os.path.join(source.im_path, found.path, name), found)
             if source.has_frames
             else None
         )
         file = os.path.join(source.gt_path, found.path, name)
-        mask = None if name in found.without_mask else _decode(file, cv2.IMREAD_GRAYSCALE, found)
+        mask = None if name in found.without_mask else _decode(read_mask, file, found)
         shown = mask if not source.has_frames else frame
         if shown is not None:
             look_at_picture(found, shown)
@@ -157,9 +158,9 @@ def _names(root, found):
         return []
 
 
-def _decode(path, flags, found):
+def _decode(read, path, found):
     try:
-        return read_image(path, flags)
+        return read(path)
     except DataError as e:
         found.broken.append(str(e))
         return None

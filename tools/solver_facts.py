@@ -50,13 +50,7 @@ def load_message():
     for file in files:
         try:
             return runpy.run_path(str(file))["SolverParameter"]
-        except (
-            ImportError,
-            OSError,
-            TypeError,
-            AttributeError,
-            RuntimeError,
-        ) as e:  # no protobuf, or too old
+        except (ImportError, OSError, TypeError, AttributeError, RuntimeError) as e:  # no protobuf, or too old
             problems.append(f"{file}: {' '.join(str(e).split())}")
     sys.exit(f"error: {'; '.join(problems)}; name a Python that has protobuf: CAFFE_PYTHON=/path/to/python3")
 

@@ -3,9 +3,9 @@
 
     python tools/unpack.py outdoor
 
-Archives (.zip, .tar, .tar.gz) lie in data/Outdoor-Gait/, also one for each person in its im/ and seg/, or in data/
-under a name that begins like that. They stay; those that were unpacked are not looked at again, others that come later
-are. train_net.sh runs this by itself.
+Archives (.zip, .tar, .tar.gz, .tar.xz, .tar.bz2) lie in data/Outdoor-Gait/, also one for each person in its im/ and
+seg/, or in data/ under a name that begins like that. They stay; those that were unpacked are not looked at again,
+others that come later are. train_net.sh runs this by itself.
 """
 
 import os

@@ -28,7 +28,6 @@ program.guard(__name__)
 import argparse
 import hashlib
 import json
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +55,7 @@ from layers.frames import expand
 from layers.params import parse
 from layers.sources import open_frames
 from models.gaitnet import STEPS
+from tools.experiment import snapshots_of
 from tools.one_run import only_run
 
 RECORD, PICTURE = "validation.json", "validation.png"
@@ -213,13 +213,12 @@ def ids_of(word, everybody):
 
 def snapshots(run, steps):
     """[(step, iteration, file)] of all that are whole, in the order of training."""
-    found = {}
-    for step in steps:
-        for file in run.glob(f"gaitnet-{step}_iter_*.caffemodel*"):
-            told = re.fullmatch(rf"gaitnet-{step}_iter_(\d+)\.caffemodel(\.h5)?", file.name)
-            if told and whole(file):
-                found[STEPS.index(step), int(told[1])] = file
-    return [(STEPS[step], iteration, file) for (step, iteration), file in sorted(found.items())]
+    return [
+        (step, iteration, file)
+        for step in sorted(set(steps), key=STEPS.index)
+        for iteration, file in sorted(snapshots_of(run, step).items())
+        if whole(file)
+    ]
 
 
 def whole(file):

@@ -7,9 +7,7 @@ import torch
 
 from caffe.proto import caffe_pb2
 
-CORNER, CENTER_SIZE, CORNER_SIZE = (
-    caffe_pb2.PriorBoxParameter.CodeType.Value(name) for name in ("CORNER", "CENTER_SIZE", "CORNER_SIZE")
-)
+CORNER, CORNER_SIZE = caffe_pb2.PriorBoxParameter.CORNER, caffe_pb2.PriorBoxParameter.CORNER_SIZE  # or CENTER_SIZE
 
 
 def area(boxes, pixel=0):

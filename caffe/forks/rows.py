@@ -1,6 +1,6 @@
 """Layers whose tops have as many rows as their values say: known only when they were computed."""
 
-from caffe.torch_layer import TorchLayer
+from caffe.torch_layer import TorchLayer, several
 
 
 class Rows(TorchLayer):
@@ -10,8 +10,7 @@ class Rows(TorchLayer):
     capturable = False
 
     def forward(self, bottom, top):
-        tops = self.compute(*(b.tensor() for b in bottom))
-        for blob, value in zip(top, tops if isinstance(tops, tuple) else (tops,)):
+        for blob, value in zip(top, several(self.compute(*(b.tensor() for b in bottom)))):
             blob.reshape(*value.shape)
             blob.memory.assign(value.to(bottom[0].tensor().device))
 

@@ -1,7 +1,6 @@
 """Elements in another order: Permute (SSD), Transpose and Reverse (CTPN), ShuffleChannel (ShuffleNet), Reorg (YOLO)."""
 
 from caffe.layer import register
-from caffe.ops.axes import canonical_axis
 from caffe.torch_layer import TorchLayer
 
 
@@ -44,7 +43,7 @@ class Reverse(_Moved):
     """The bottom with its elements along `axis` (0) in reverse order. CTPN: reverse_layer.cpp."""
 
     def top_shapes(self, shape):
-        self.axes = [canonical_axis(self, axis, shape) for axis in self.param.reverse_param.axis or [0]]
+        self.axes = [self.canonical_axis(axis, shape) for axis in self.param.reverse_param.axis or [0]]
         return [shape]
 
     def compute(self, x):

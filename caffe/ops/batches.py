@@ -44,7 +44,6 @@ class BatchLayer(BuiltinLayer):
         raise NotImplementedError
 
     def seek(self, batch):
-        """Let the next forward give batch number `batch`, from 0."""
         self.position = batch * self.batch_size
 
     def forward(self, bottom, top):
@@ -84,7 +83,7 @@ class BatchLayer(BuiltinLayer):
         """The lines of the text file `path` that are not empty; at least one."""
         try:
             with open_file(path, MOST_LIST) as f:
-                text = io.TextIOWrapper(f, encoding="utf-8", errors="surrogateescape")
+                text = io.TextIOWrapper(f, encoding="utf-8-sig", errors="surrogateescape")
                 lines = [line.rstrip("\n") for line in text if line.strip()]
         except OSError as e:
             self.fail(f"cannot read source {path!r}: {e.strerror}")

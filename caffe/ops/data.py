@@ -5,9 +5,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from caffe import glog
-from caffe.data_transformer import planes
 from caffe.errors import CaffeError
-from caffe.io import decode
+from caffe.io import decode, planes
 from caffe.layer import register
 from caffe.ops.batches import BatchLayer
 from caffe.ops.records import Records

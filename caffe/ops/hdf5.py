@@ -9,7 +9,6 @@ import numpy as np
 
 from caffe.builtin_layer import BuiltinLayer
 from caffe.layer import register
-from caffe.ops.axes import legacy_shape
 from caffe.ops.batches import BatchLayer, Order
 from caffe.regular import open_file
 
@@ -110,7 +109,7 @@ class HDF5Output(BuiltinLayer):
     def forward(self, bottom, top):
         def append(f):
             for name, blob in zip(("data", "label"), bottom):
-                shape = legacy_shape(self, blob.shape)
+                shape = self.legacy_shape(blob.shape)
                 if name not in f:
                     f.create_dataset(name, (0, *shape[1:]), "f4", maxshape=(None, *shape[1:]))
                 rows = f[name]

@@ -5,8 +5,7 @@ import os
 import cv2
 import numpy as np
 
-from caffe.data_transformer import planes
-from caffe.io import decode
+from caffe.io import decode, planes
 from caffe.layer import register
 from caffe.ops.batches import BatchLayer, Order
 

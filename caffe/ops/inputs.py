@@ -114,7 +114,6 @@ class MemoryData(BuiltinLayer):
         self.data, self.labels, self.position = data, labels.reshape(-1, 1, 1, 1), 0
 
     def seek(self, batch):
-        """Let the next forward give batch number `batch`, from 0."""
         self.position = batch * self.shape[0]
 
     def forward(self, bottom, top):

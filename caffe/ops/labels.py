@@ -4,14 +4,12 @@ import math
 
 import torch
 
-from caffe.ops.axes import canonical_axis
-
 NO_ONNX = "it looks at labels, which are there in training and tests alone"
 
 
 def predictions(layer, shape, label_shape, axis):
     """Axis of the classes in scores of this shape; fails unless there is one label for every other position."""
-    axis = canonical_axis(layer, axis, shape)
+    axis = layer.canonical_axis(axis, shape)
     wanted = math.prod(shape[:axis]) * math.prod(shape[axis + 1 :])
     if math.prod(label_shape) != wanted:
         layer.fail(

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 
 from caffe import bvlc, precision, prepared
 from caffe.layer import register
-from caffe.ops.axes import canonical_axis
 from caffe.ops.labels import class_index
 from caffe.proto import caffe_pb2
 from caffe.torch_layer import TorchLayer
@@ -27,7 +26,7 @@ class InnerProduct(TorchLayer):
         if p.num_output < 1:
             self.fail("num_output must be at least 1")
         shape = bottom[0].shape
-        self.axis = canonical_axis(self, p.axis, shape)
+        self.axis = self.canonical_axis(p.axis, shape)
         self.inputs = math.prod(shape[self.axis :])
         self.add_blob((self.inputs, p.num_output) if p.transpose else (p.num_output, self.inputs), p.weight_filler)
         if p.bias_term:
@@ -98,7 +97,7 @@ class _Spread(TorchLayer):
         p = self.options
         if p.num_axes < -1:
             self.fail(f"num_axes is {p.num_axes}; it must be non-negative, or -1 to extend to the end of bottom[0]")
-        axis = canonical_axis(self, p.axis, shape)
+        axis = self.canonical_axis(p.axis, shape)
         end = len(shape) if p.num_axes == -1 else axis + p.num_axes
         if end > len(shape):
             self.fail(f"axis {axis} and num_axes {p.num_axes} extend past bottom[0]'s shape {tuple(shape)}")
@@ -106,7 +105,7 @@ class _Spread(TorchLayer):
 
     def top_shapes(self, shape, operand=None):
         operand = tuple(self.blobs[0].shape if operand is None else operand)
-        self.axis = canonical_axis(self, self.options.axis, shape) if operand else 0
+        self.axis = self.canonical_axis(self.options.axis, shape) if operand else 0
         found = tuple(shape[self.axis : self.axis + len(operand)])
         if found != operand:
             self.fail(

@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from caffe import bvlc
-from caffe.binaryproto import read_array
 from caffe.layer import Count, register
-from caffe.ops.axes import warn_of_axes
 from caffe.ops.labels import NO_ONNX, class_index, predictions
 from caffe.torch_layer import TorchLayer
+from caffe.weights import read_array
 
 FLT_MIN = torch.finfo(torch.float32).tiny  # SoftmaxWithLoss takes no probability for smaller
 LOG_THRESHOLD = 1e-20  # nor do the other losses on probabilities
@@ -51,8 +50,7 @@ class _Clamp(torch.autograd.Function):
         return grad, None
 
 
-def _clamped(x, least):
-    return _Clamp.apply(x, least)
+_clamped = _Clamp.apply
 
 
 @register("EuclideanLoss")
@@ -65,7 +63,7 @@ class EuclideanLoss(_Loss):
     def check(self, a, b):
         if math.prod(a) != math.prod(b):
             self.fail(f"Inputs must have the same dimension. bottom[0] has shape {tuple(a)}, bottom[1] {tuple(b)}")
-        warn_of_axes(self, a)
+        bvlc.refuses_axes(self, a)
 
     def compute(self, a, b):
         return F.mse_loss(a, b.reshape(a.shape), reduction="sum") / (2 * a.shape[0])
@@ -104,7 +102,7 @@ class ContrastiveLoss(_Loss):
     gradient_checked = False
 
     def check(self, a, b, similar):
-        warn_of_axes(self, max(a, b, similar, key=len))
+        bvlc.refuses_axes(self, max(a, b, similar, key=len))
         if math.prod(a) != a[0] * (a[1] if len(a) > 1 else 1) or math.prod(b) != math.prod(a):
             self.fail(
                 f"bottom[0] and bottom[1] have shapes {tuple(a)} and {tuple(b)}; wanted the same (N, C) or (N, C, 1, 1)"
@@ -271,7 +269,7 @@ class _LabelOfItem(_Loss):
     no_onnx = NO_ONNX
 
     def check(self, values, labels):
-        warn_of_axes(self, values)
+        bvlc.refuses_axes(self, values)
         if math.prod(labels) != values[0]:
             self.fail(f"bottom[1] has shape {tuple(labels)}; wanted one label for each of the {values[0]} items")
 

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from caffe import bvlc
 from caffe.layer import register
-from caffe.ops.axes import warn_of_axes
 from caffe.proto import caffe_pb2
 from caffe.torch_layer import TorchLayer
 
@@ -125,7 +124,7 @@ class PReLU(Neuron):
     def top_shapes(self, shape):
         if self.blobs[0].shape not in ((), shape[1:2]):
             self.fail(f"bottom has shape {shape}; wanted {self.blobs[0].shape[0]} channels on axis 1")
-        warn_of_axes(self, shape)
+        bvlc.refuses_axes(self, shape)
         return [shape]
 
     def compute(self, x):

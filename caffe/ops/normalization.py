@@ -5,8 +5,6 @@ import torch.nn.functional as F
 
 from caffe import bvlc
 from caffe.layer import register
-from caffe.ops.axes import legacy_shape, require_planes
-from caffe.proto import caffe_pb2
 from caffe.torch_layer import TorchLayer
 
 
@@ -32,7 +30,7 @@ class BatchNorm(TorchLayer):
         if len(bottom[0].shape) == 1:
             bvlc.refuses(self, "BatchNorm of a blob with one axis")
         for shape in ((self.channels,), (self.channels,), (1,)):
-            self.add_blob(shape, caffe_pb2.FillerParameter(value=0))
+            self.add_blob(shape)
         for i in range(3):  # statistics are not learned
             if i == len(self.param.param):
                 self.param.param.add(lr_mult=0)
@@ -122,7 +120,7 @@ class LRN(TorchLayer):
             self.fail(f"LRN only supports odd values for local_size, not {p.local_size}")
 
     def top_shapes(self, shape):
-        require_planes(self, shape)
+        self.require_planes(shape)
         return [shape]
 
     def compute(self, x):
@@ -177,11 +175,11 @@ class MVN(TorchLayer):
     spoils_diff = property(lambda self: "here the gradient is right" if self.reads_top else "")
 
     def top_shapes(self, shape):
-        return [legacy_shape(self, shape)]
+        return [self.legacy_shape(shape)]
 
     def compute(self, x):
         p = self.param.mvn_param
-        x = x.reshape(legacy_shape(self, x.shape))
+        x = x.reshape(self.legacy_shape(x.shape))
         axes = self._axes()
         centred = x - x.mean(axes, keepdim=True)
         if not p.normalize_variance:

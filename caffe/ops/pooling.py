@@ -7,7 +7,6 @@ import torch.nn.functional as F
 
 from caffe import bvlc, device
 from caffe.layer import TRAIN, register
-from caffe.ops.axes import require_planes
 from caffe.torch_layer import TorchLayer
 
 MAX, AVE, STOCHASTIC = 0, 1, 2  # PoolingParameter.PoolMethod, and SPPParameter's
@@ -205,7 +204,7 @@ class Pooling(_Pools):
         return getattr(p, one), getattr(p, one)
 
     def top_shapes(self, shape):
-        require_planes(self, shape)
+        self.require_planes(shape)
         self.windows = Windows(self, shape[2:], self.kernel or shape[2:], self.stride, self.pad, self.round_up)
         return [(*shape[:2], *self.windows.out)] * 2
 
@@ -234,7 +233,7 @@ class SPP(_Pools):
         self.choose(self.param.spp_param.pool)
 
     def top_shapes(self, shape):
-        require_planes(self, shape)
+        self.require_planes(shape)
         self.windows = [self._windows(shape[2:], 2**i) for i in range(self.levels)]
         counts = [shape[1] * math.prod(w.out) for w in self.windows]
         return [(shape[0], sum(counts)) if self.levels > 1 else (*shape[:2], 1, 1)]

@@ -14,7 +14,6 @@ import torch
 from caffe import bvlc
 from caffe.blob import Blob
 from caffe.layer import register
-from caffe.proto import caffe_pb2
 from caffe.torch_layer import TorchLayer
 
 
@@ -63,8 +62,7 @@ class _Recurrent(TorchLayer):
         self.steps, self.inputs = shapes[0][0], math.prod(shapes[0][2:])
         self.static_inputs = math.prod(shapes[2][1:]) if self.has_static else 0
         for shape in self.blob_shapes():
-            kind = "weight_filler" if len(shape) == 2 else "bias_filler"
-            self.add_blob(shape, getattr(p, kind) if p.HasField(kind) else caffe_pb2.FillerParameter())
+            self.add_blob(shape, p.weight_filler if len(shape) == 2 else p.bias_filler)
         self.state = [Blob() for _ in range(self.states)]
 
     def top_shapes(self, x, cont, *others):

@@ -5,7 +5,6 @@ import math
 import torch
 
 from caffe.layer import register
-from caffe.ops.axes import canonical_axis
 from caffe.ops.labels import NO_ONNX, class_index, predictions
 from caffe.torch_layer import TorchLayer
 
@@ -18,7 +17,7 @@ class Softmax(TorchLayer):
     reads_top = True
 
     def top_shapes(self, shape):
-        self.axis = canonical_axis(self, self.param.softmax_param.axis, shape)
+        self.axis = self.canonical_axis(self.param.softmax_param.axis, shape)
         return [shape]
 
     def compute(self, x):
@@ -81,7 +80,7 @@ class ArgMax(TorchLayer):
         p = self.param.argmax_param
         if not shape:
             self.fail("bottom has shape (); wanted at least one axis")
-        axis = canonical_axis(self, p.axis, shape) if p.HasField("axis") else None
+        axis = self.canonical_axis(p.axis, shape) if p.HasField("axis") else None
         size = math.prod(shape[1:]) if axis is None else shape[axis]
         self.axis = axis
         if not 1 <= p.top_k <= size:
@@ -115,7 +114,7 @@ class Reduction(TorchLayer):
     saves_output = False
 
     def top_shapes(self, shape):
-        self.axis = canonical_axis(self, self.param.reduction_param.axis, shape)
+        self.axis = self.canonical_axis(self.param.reduction_param.axis, shape)
         return [shape[: self.axis]]
 
     def compute(self, x):

@@ -6,7 +6,6 @@ import torch
 
 from caffe.builtin_layer import BuiltinLayer
 from caffe.layer import register
-from caffe.ops.axes import canonical_axis
 from caffe.torch_layer import TorchLayer
 
 
@@ -60,7 +59,7 @@ class Concat(TorchLayer):
             self.fail("Either axis or concat_dim should be specified; not both")
 
     def top_shapes(self, *shapes):
-        self.axis = canonical_axis(self, _axis(self.param.concat_param, "concat_dim"), shapes[0])
+        self.axis = self.canonical_axis(_axis(self.param.concat_param, "concat_dim"), shapes[0])
         for i, shape in enumerate(shapes):
             if len(shape) != len(shapes[0]) or any(
                 a != b for k, (a, b) in enumerate(zip(shape, shapes[0])) if k != self.axis
@@ -94,7 +93,7 @@ class Slice(TorchLayer):
 
     def top_shapes(self, shape):
         points = list(self.param.slice_param.slice_point)
-        self.axis = canonical_axis(self, _axis(self.param.slice_param, "slice_dim"), shape)
+        self.axis = self.canonical_axis(_axis(self.param.slice_param, "slice_dim"), shape)
         length = shape[self.axis]
         if not points:
             if length % self.count:
@@ -141,7 +140,7 @@ class Flatten(_SameValues):
 
     def top_shapes(self, shape):
         p = self.param.flatten_param
-        start, end = canonical_axis(self, p.axis, shape), canonical_axis(self, p.end_axis, shape, "end_axis")
+        start, end = self.canonical_axis(p.axis, shape), self.canonical_axis(p.end_axis, shape, "end_axis")
         if end < start:
             self.fail(f"end_axis {p.end_axis} comes before axis {p.axis} (bottom shape {shape})")
         return [(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])]
@@ -194,7 +193,7 @@ class Tile(TorchLayer):
     def compute(self, x):
         p = self.param.tile_param
         repeats = [1] * x.dim()
-        repeats[canonical_axis(self, p.axis, x.shape)] = p.tiles
+        repeats[self.canonical_axis(p.axis, x.shape)] = p.tiles
         return x.repeat(repeats)
 
 

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from caffe import bvlc, precision, prepared
 from caffe.errors import CaffeError
 from caffe.layer import Count, register
-from caffe.ops.axes import canonical_axis
 from caffe.torch_layer import TorchLayer
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}  # by the number of spatial axes
@@ -26,7 +25,7 @@ class _Windows(TorchLayer):
     def configure(self, bottom):
         p = self.param.convolution_param
         shape = bottom[0].shape
-        self.axis = canonical_axis(self, p.axis, shape)
+        self.axis = self.canonical_axis(p.axis, shape)
         self.channels = shape[self.axis]
         self.axes = len(shape) - self.axis - 1
         self.kernel = self._sizes("kernel_size", p.kernel_size, None, ("kernel_h", "kernel_w"))
@@ -330,7 +329,7 @@ class Crop(TorchLayer):
 
     def top_shapes(self, shape, reference):
         p = self.param.crop_param
-        start = canonical_axis(self, p.axis, shape)
+        start = self.canonical_axis(p.axis, shape)
         cropped = len(shape) - start
         if len(reference) < len(shape):
             self.fail(f"bottom[1] has shape {reference}; wanted at least the {len(shape)} axes of bottom[0], {shape}")

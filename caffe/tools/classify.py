@@ -88,7 +88,7 @@ def read_images(path, ext):
 
 def read_mean(path):
     """The mean in a file, (channels,) or (channels, height, width), as Transformer.set_mean takes it."""
-    from caffe.binaryproto import read_array
+    from caffe.weights import read_array
 
     mean = _load(path) if path.endswith(".npy") else read_array(path)
     mean = mean[0] if mean.ndim == 4 else mean
@@ -103,7 +103,7 @@ def show(names, scores, labels):
     words = [f"class {k}" for k in range(scores.shape[1])]
     if labels is not None:
         try:
-            words = read_text(labels, MOST_LIST, errors="replace").splitlines()
+            words = read_text(labels, MOST_LIST, "utf-8-sig", "replace").splitlines()
         except OSError as e:
             raise CaffeError(f"cannot read {labels}: {e.strerror}") from e
         if len(words) != scores.shape[1]:

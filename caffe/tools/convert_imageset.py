@@ -14,7 +14,7 @@ import cv2
 
 from caffe import glog, program
 from caffe.errors import CaffeError
-from caffe.io import array_to_datum, decode
+from caffe.io import array_to_datum, decode, planes
 from caffe.proto import caffe_pb2
 from caffe.regular import MOST_IMAGE, MOST_LIST, open_file
 from caffe.tools import command
@@ -74,7 +74,7 @@ def read_list(path):
     items = []
     try:
         with open_file(path, MOST_LIST) as f:
-            lines = f.read().decode(errors="surrogateescape").splitlines()
+            lines = f.read().decode("utf-8-sig", "surrogateescape").splitlines()
     except OSError as e:
         raise CaffeError(f"cannot read {path}: {e.strerror or e}") from e
     for number, line in enumerate(lines, 1):
@@ -111,8 +111,7 @@ def to_datum(args, name, label):
     if resized:
         image = cv2.resize(image, (args.resize_width, args.resize_height))
     if not encoded:
-        planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-        return array_to_datum(planes, label)
+        return array_to_datum(planes(image), label)
     try:
         good, content = cv2.imencode(f".{args.encode_type or suffix}", image)
     except cv2.error:

@@ -19,6 +19,7 @@ from caffe import program
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
 from caffe.regular import MOST_LIST, open_file
+from caffe.tools import command
 
 NUMBER = r"([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))"
 TIME = re.compile(r"[IWEF](?:\d{4})?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{6})")
@@ -45,26 +46,24 @@ def main(argv=None) -> int:
     parser.add_argument("output_dir", help="folder for NAME.train and NAME.test")
     parser.add_argument("--delimiter", default=",", help="between columns (default: %(default)r)")
     parser.add_argument("--verbose", action="store_true", help="say what was written")
-    args = parser.parse_args(argv)
-    try:
-        if len(args.delimiter) != 1:
-            raise CaffeError(f"--delimiter is {args.delimiter!r}; wanted one character")
-        told = list(read(args.logfile_path))
-        if not told:
-            raise CaffeError(f"{args.logfile_path}: no line tells of an iteration; wanted the log of a Caffe training")
-        for phase in ("train", "test"):
-            path = os.path.join(args.output_dir, f"{os.path.basename(args.logfile_path)}.{phase}")
-            columns, rows = table(told, phase)
-            with atomic_path(path) as temporary, open(temporary, "w", newline="") as f:
-                writer = csv.DictWriter(f, columns, delimiter=args.delimiter, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
-            if args.verbose:
-                print(f"Wrote {path}: {len(rows)} rows")
-    except CaffeError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    return 0
+    return command.run(write_tables, parser.parse_args(argv))
+
+
+def write_tables(args):
+    if len(args.delimiter) != 1:
+        raise CaffeError(f"--delimiter is {args.delimiter!r}; wanted one character")
+    told = list(read(args.logfile_path))
+    if not told:
+        raise CaffeError(f"{args.logfile_path}: no line tells of an iteration; wanted the log of a Caffe training")
+    for phase in ("train", "test"):
+        path = os.path.join(args.output_dir, f"{os.path.basename(args.logfile_path)}.{phase}")
+        columns, rows = table(told, phase)
+        with atomic_path(path) as temporary, open(temporary, "w", newline="") as f:
+            writer = csv.DictWriter(f, columns, delimiter=args.delimiter, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        if args.verbose:
+            print(f"Wrote {path}: {len(rows)} rows")
 
 
 def table(told, phase):

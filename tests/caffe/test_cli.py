@@ -175,7 +175,20 @@ def test_wrong_flags_exit_1(words, told, capfd):
     assert status == 1 and len(log) == 1 and log[0].startswith(told)
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["train", "test"], ["-h", "train"]])
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["train", "solver.prototxt"], "not 'train solver.prototxt'; .* as in train --solver=solver.prototxt"),
+        (["time", "net.prototxt", "-iterations", "2"], "not 'time net.prototxt'; .* as in time --model=net.prototxt"),
+        (["device_query", "0"], "caffe takes one command and flags, not 'device_query 0'$"),
+    ],
+)
+def test_a_file_without_its_flag(words, told, capfd):
+    status, out, log = run(capfd, *words)
+    assert status == 1 and not out and re.search(told, *log)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h", "train"]])
 def test_usage(words, capfd):
     status, out, log = run(capfd, *words)
     assert status == 0 and not log

@@ -4,8 +4,9 @@ import pytest
 from google.protobuf import text_format
 
 import caffe
-from caffe.data_transformer import Transformer, planes
+from caffe.data_transformer import Transformer
 from caffe.errors import CaffeError
+from caffe.io import planes
 from caffe.proto import caffe_pb2
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (3, 6, 7), dtype=np.uint8)

@@ -77,7 +77,7 @@ def test_weights_and_bias_are_drawn_apart():
 def test_a_blob_without_axes_is_filled(kind):
     """PReLU with channel_shared and Scale with num_axes 0 have such parameters."""
     blob = Blob(())
-    fill(blob, caffe_pb2.FillerParameter(type=kind, sparse=1), torch.Generator().manual_seed(5))
+    fill(blob, caffe_pb2.FillerParameter(type=kind), torch.Generator().manual_seed(5))
     assert blob.shape == () and blob.data != 0
 
 
@@ -89,6 +89,9 @@ def test_a_blob_without_axes_is_filled(kind):
         ('type: "bilinear"', (2, 3, 3, 4), r"square kernel, not \(2, 3, 3, 4\)"),
         ('type: "gaussian" std: -1', (2, 3), "std is -1; wanted a number that is not negative"),
         ('type: "gaussian" std: nan', (2, 3), "std is nan"),
+        ('type: "xavier" sparse: 15', (2, 3), "filler xavier: sparse is 15; gaussian alone knows it"),
+        ("sparse: 2", (2, 3), "filler constant: sparse is 2"),
+        ('type: "gaussian" sparse: -2', (2, 3), "filler gaussian: sparse is -2; gaussian alone knows it, from 0 on"),
         ('type: "uniform" min: 2', (2, 3), "min is 2 and max is 1; wanted min <= max"),
         ('type: "uniform" max: 1e39', (2, 3), "max is inf"),
     ],

@@ -91,10 +91,60 @@ def test_a_file_that_a_layer_lacks_is_told_with_the_layer(layer):
         caffe.Net("net.prototxt", caffe.TEST)
 
 
+def test_a_file_of_another_kind():
+    mine = solver('snapshot_prefix: "mine"')
+    mine.step(1)
+    mine.snapshot()
+    for mistake, told in (
+        (lambda: caffe.get_solver("net.prototxt"), "net.prototxt: .*: it is a net; wanted a solver"),
+        (lambda: caffe.Net("solver.prototxt", caffe.TEST), "solver.prototxt: .*: it is a solver; wanted a net"),
+        (lambda: mine.net.copy_from("mine_iter_1.solverstate"), "it is a solver state; wanted weights"),
+        (lambda: mine.restore("mine_iter_1.caffemodel"), "weights alone are no state to go on from"),
+    ):
+        with pytest.raises(caffe.CaffeError, match=told) as error:
+            mistake()
+        assert "has no field" not in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["net", "h5"])
+def test_weights_of_another_net_are_told_of(form, capfd):
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    net.save("w.net")
+    net.save_hdf5("w.h5")
+    Path("other.prototxt").write_text(NET.replace('"ip"', '"fc"'))
+    other = caffe.Net("other.prototxt", caffe.TEST)
+    kept = other.params["fc"][0].data.copy()
+    other.copy_from(f"w.{form}")
+    assert f"w.{form}: has weights for none of the net's layers, such as fc" in capfd.readouterr().err
+    assert np.array_equal(other.params["fc"][0].data, kept)
+    net.copy_from(f"w.{form}")
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "rate, iteration, told",
+    [
+        ('lr_policy: "poly" power: 1', 0, "poly is nan"),  # of max_iter 0
+        ('lr_policy: "poly" power: 1.5 max_iter: 1', 2, "poly is nan"),
+        ('lr_policy: "inv" gamma: -1 power: 0.5', 1, "inv is inf"),
+        ('lr_policy: "exp" gamma: 1e300', 1, "exp is inf"),
+    ],
+)
+def test_a_rate_that_is_no_number(rate, iteration, told):
+    param = SOLVER.replace('lr_policy: "fixed" max_iter: 2', rate)
+    Path("solver.prototxt").write_text(param)
+    mine = caffe.get_solver("solver.prototxt")
+    with pytest.raises(caffe.CaffeError, match=f"Iteration {iteration}: the learning rate of lr_policy {told}; check"):
+        mine.step(4)
+    assert mine.iter == iteration and np.isfinite(mine.net.params["ip"][0].data).all()
+
+
 @pytest.mark.parametrize(
     "code, told",
     [
-        ("import cPickle", r"\(No module named 'cPickle'\); install cPickle, or leave it out there"),
+        ("import cPickle", r"\(No module named 'cPickle'\); that name is of Python 2: write pickle"),
+        ("import fast_rcnn.config", r"\(No module named 'fast_rcnn'\); install it, put its folder into PYTHONPATH, or"),
+        ("raise ImportError('no', name='yaml')", r"\(no\); pip install PyYAML, or leave it out there"),
         ('print "loaded"', "'their_layers' is no Python 3 .*for Python 2 code see docs/FROM_BVLC.md"),
         (None, r"\(No module named 'their_layers'\); is its folder in PYTHONPATH"),
     ],

@@ -72,6 +72,28 @@ layer { name: "f" type: "ReLU" bottom: "c" top: "f" forward_type: FLOAT16 color:
     assert forward.fork == "NVIDIA Caffe" and "@caffe.layer" not in forward.advice + color.advice
 
 
+@pytest.mark.parametrize(
+    "kind, field, told",
+    [
+        ("Correlation", "correlation_param { pad: 20 }", ("FlowNet", "@caffe.layer")),
+        ("CPMData", "cpm_transform_param { stride: 8 }", ("OpenPose", "write Input layers")),
+        ("conv", "", ("", "is it Convolution?")),
+        ("innerproduct", "", ("", "is it InnerProduct?")),
+        ("softmax_loss", "", ("", "is it SoftmaxWithLoss?")),
+        ("INNER_PRODUCT", "", ("", "is it InnerProduct?")),
+    ],
+)
+def test_advice_about_types(tmp_path, kind, field, told):
+    findings = found(tmp_path, f'layer {{ name: "a" type: "{kind}" bottom: "x" top: "a" {field} }}')
+    assert len(findings) == 1 + bool(field)
+    assert all(f.fork == told[0] and told[1] in f.advice and "Else" not in f.advice[:5] for f in findings)
+
+
+def test_a_solver_whose_net_is_in_it(tmp_path):
+    inline = "net_param {\n" + GOOD + "\n}\nbase_lr: 0.1 # layer {\nlr_policy: 'fixed'"
+    assert [f.what for f in found(tmp_path, inline)] == ["PoolingParameter has no field ceil_mode"]
+
+
 def test_old_layers_with_types_of_forks(tmp_path):
     old = """layers { name: "b" type: BN bottom: "x" top: "b" bn_param { bn_mode: INFERENCE } }
 layers { name: "r" type: ROI_POOLING bottom: "x" top: "r" }

@@ -116,7 +116,7 @@ def test_mistakes_are_named():
     n = NetSpec()
     n.data = L.Input(shape=dict(dim=[1, 3]))
     n.fc = L.InnerProduct(n.data, num_outputs=3)
-    with pytest.raises(AttributeError, match="no field 'num_outputs'"):
+    with pytest.raises(AttributeError, match=r"^InnerProductParameter has no field 'num_outputs' \(known: num_out"):
         n.to_proto()
     with pytest.raises(AttributeError, match="no top 'fc2'"):
         n.fc2  # noqa: B018
@@ -135,6 +135,9 @@ def test_words_of_forks():
     pool, also, _, perm, prior, py = list(n.to_proto().layer)[1:]
     assert pool.pooling_param.round_mode == P.Pooling.FLOOR and also.pooling_param.round_mode == P.Pooling.CEIL
     assert list(perm.permute_param.order) == [0, 2, 3, 1] and list(prior.prior_box_param.min_size) == [8]
+    n.out = L.DetectionOutput(n.norm, n.norm, n.prior, num_classes=2, nms_param=dict(top_k=7), include=dict(phase=1))
+    out = n.to_proto().layer[-1]
+    assert out.detection_output_param.nms_param.top_k == 7 and out.include[0].phase == caffe_pb2.TEST
     assert py.python_param.param_str == "{'a': 1}" and P.PriorBox.CENTER_SIZE == 2
     with pytest.raises(AttributeError, match="no field 'ceil_mode'"):
         L.ReLU(n.data, ceil_mode=True).to_proto()

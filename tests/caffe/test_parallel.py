@@ -46,7 +46,7 @@ class Part(caffe.Layer):
     def backward(self, top, propagate_down, bottom):
         pass
 
-    def seek(self, batch):
+    def __caffe_seek__(self, batch):
         self.batch = batch
 '''
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from caffe import CaffeError, read
-from caffe.binaryproto import read_array
 from caffe.proto import caffe_pb2
 from caffe.read import parse_text, read_binary, read_net_binary, read_net_file, read_solver_file
 from caffe.text import message_to_text
+from caffe.weights import read_array
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "files"
 
@@ -127,6 +127,19 @@ def test_endless_file_is_refused(tmp_path, kind):
         read_net_file(path)
     with pytest.raises(CaffeError, match=f"Cannot read {path}: it is "):
         read_array(path)
+
+
+def test_a_net_beside_the_solver_is_no_path_from_here(tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/net.prototxt").touch()
+    (tmp_path / "project/solver.prototxt").write_text('train_net: "net.prototxt" test_net: "none.prototxt"')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        CaffeError, match="there is no net.prototxt here, but project/net.prototxt; .* start in project"
+    ):
+        read_solver_file("project/solver.prototxt")
+    monkeypatch.chdir("project")
+    assert read_solver_file("solver.prototxt").train_net == "net.prototxt"
 
 
 def test_snapshot_prefix_is_completed(tmp_path):

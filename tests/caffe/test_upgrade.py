@@ -224,7 +224,7 @@ def test_inputs_without_shapes_are_dropped():
 
 @pytest.mark.parametrize("dims", ["input_dim: 1", "input_dim: [1, 2, 3, 4]", "input_shape { dim: 1 }"])
 def test_too_few_input_shapes(dims):
-    with pytest.raises(CaffeError, match="^old.prototxt: 2 inputs, but shapes for 1"):
+    with pytest.raises(CaffeError, match="^old.prototxt: 2 inputs, [01] input_shape and [014] input_dim; give each"):
         upgraded(f'input: "a" input: "b" {dims}')
 
 

@@ -91,6 +91,24 @@ def test_goes_to_torch(my_module):
     np.testing.assert_allclose(tops["y"].detach().numpy(), net.forward()["y"], rtol=1e-5, atol=1e-6)
 
 
+def test_parameters_without_a_filler_go_to_torch():
+    @caffe.layer("TestOffset")
+    class Offset:
+        def configure(self, bottom):
+            self.add_blob(bottom[0].shape[1:])
+
+        def compute(self, x):
+            return x + self.weights[0]
+
+    try:
+        net = layer_net('type: "TestOffset"', X.shape)
+        net.params["layer"][0].data[...] = 3
+        (top,) = caffe.to_torch(net)(torch.from_numpy(X)).values()
+        np.testing.assert_array_equal(top.detach().numpy(), X + 3)
+    finally:
+        del REGISTRY["TestOffset"]
+
+
 @pytest.mark.medium
 def test_command_and_export_take_the_module(my_module, tmp_path):
     net = caffe.Net(str(my_module / "net.prototxt"), caffe.TEST)

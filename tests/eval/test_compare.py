@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -233,6 +234,7 @@ def test_leaked_runs_are_marked_and_energy_images_are_a_baseline(tmp_path, capsy
         ({"views": None}, "has no views"),
         ({"labels": ["075"]}, "wanted embeddings"),
         ({"types": ["xx-01"] * 72}, "none of its 72 walks"),
+        ({"views": ["000"] * 72}, "24 walks are there twice: 075/nm-01/000, .* and 19 more; leave one of each"),
         ({"embeddings": np.full((72, 2, 1), np.nan, np.float32)}, "not finite"),
     ],
 )
@@ -241,6 +243,17 @@ def test_files_that_do_not_fit(tmp_path, change, told):
     np.savez(tmp_path / "a.npz", **data)
     with pytest.raises(FeatureFileError, match=told):
         read_embeddings(tmp_path / "a.npz", CASIAB)
+
+
+def test_runs_without_a_cell_have_no_difference(tmp_path, capsys):
+    """Of one view alone nothing is left without the identical one."""
+    data = opengait(1)
+    np.savez(tmp_path / "all.npz", **data)
+    one = np.array(data["views"]) == "018"
+    np.savez(tmp_path / "one.npz", **{name: np.array(value)[one] for name, value in data.items()})
+    assert compare.main(["casiab", f"all={tmp_path}/all.npz", f"one={tmp_path}/one.npz"]) == 0
+    told = capsys.readouterr().out
+    assert "nan" not in told and "one minus all" not in told and re.search("NM#5-6 one( +-){12}\n", told)
 
 
 def test_wrong_usage_is_one_sentence(tmp_path, capsys):

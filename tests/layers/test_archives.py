@@ -62,16 +62,43 @@ def test_one_archive(data, above, place):
     assert not said  # nothing to do
 
 
-def test_several_archives_and_a_tar(data):
+@pytest.mark.parametrize("suffix, mode", [("tar.gz", "w:gz"), ("tar.xz", "w:xz"), ("TBZ2", "w:bz2")])
+def test_several_archives_and_a_tar(data, suffix, mode):
     half = len(WHOLE) // 2 - 1
     make_zip(data / "Outdoor-Gait/a-001.zip", WHOLE[:half])
-    with tarfile.open(data / "Outdoor-Gait/a-002.tar.gz", "w:gz") as file:
+    with tarfile.open(data / f"Outdoor-Gait/a-002.{suffix}", mode) as file:
         for name in WHOLE[half:]:
             info = tarfile.TarInfo(f"./Outdoor-Gait/{name}")
             info.size = len(PNG)
             file.addfile(info, io.BytesIO(PNG))
     settle(OUTDOOR, lambda _: None)
     assert found(data) == WHOLE
+
+
+def test_names_of_trees_in_upper_case(data):
+    upper = {"im": "IM", "seg": "Seg"}
+    names = [name.replace(tree, upper[tree], 1) for tree in upper for name in WHOLE if name.startswith(tree)]
+    make_zip(data / "Outdoor-Gait/made-on-windows.zip", [f"OutdoorGait\\{name}".replace("/", "\\") for name in names])
+    settle(OUTDOOR, lambda _: None)
+    assert found(data) == WHOLE
+    for tree, name in upper.items():
+        (data / "Outdoor-Gait" / tree).rename(data / "Outdoor-Gait" / name)
+    settle(OUTDOOR, lambda _: None)
+    assert found(data) == WHOLE
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_a_tar_that_is_cut_off_is_one_sentence(data, share):
+    file = data / "Outdoor-Gait/all.tar.xz"
+    file.parent.mkdir()
+    with tarfile.open(file, "w:xz") as out:
+        for name in WHOLE:
+            info = tarfile.TarInfo(name)
+            info.size = len(PNG)
+            out.addfile(info, io.BytesIO(PNG))
+    os.truncate(file, int(share * file.stat().st_size))
+    with pytest.raises(DataError, match="all.tar.xz: cannot be unpacked .* is the download complete"):
+        settle(OUTDOOR, lambda _: None)
 
 
 def test_an_archive_of_each_tree(data):

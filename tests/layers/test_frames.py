@@ -160,3 +160,17 @@ def test_open_frames(tree, monkeypatch, tmp_path):
     assert open_frames("crop-im", "$TREES/crop-seg").length(SEQ) == 12
     with pytest.raises(DataError, match="gt_path nowhere: no such folder"):
         open_frames("crop-im", "nowhere")
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_person_in_the_transparency_of_a_mask_is_told_of(tree, colour):
+    mask = np.full((20, 13, 4), colour, np.uint8)
+    mask[..., 3] = 0
+    mask[5:15, 4:9, 3] = 255
+    cv2.imwrite(mask_file(tree), mask)
+    with pytest.raises(DataError, match=r"003\.png: the person is in the transparency \(alpha\) of this mask"):
+        tree.clip(SEQ, 2, 1)
+    mask[..., :3] = mask[..., 3:]  # with a person in the colours, too, transparency says nothing new
+    cv2.imwrite(mask_file(tree), mask)
+    _, (read,) = tree.clip(SEQ, 2, 1)
+    assert np.array_equal(read, cv2.resize(mask[..., 0], (SIZE, SIZE)))

@@ -1,5 +1,6 @@
 """OpenGait's pickles and silhouettes alone: what is read, and what is refused."""
 
+import gzip
 import os
 import pickle
 
@@ -96,6 +97,20 @@ def test_cut_off_and_strangers(tmp_path):
         open_frames(None, tmp_path).length(SEQ)
     write(tmp_path, "other.pkl", numbers(12, 64, 64))
     with pytest.raises(DataError, match="other.pkl: is a second pickle of the kind"):
+        open_frames(None, tmp_path).length(SEQ)
+
+
+def test_a_walk_of_no_frames_is_short_and_no_error(tmp_path):
+    write(tmp_path, "090.pkl", numbers(0, 64, 44))
+    frames = open_frames(None, tmp_path)
+    assert frames.length(SEQ) == frames.num_masks(SEQ) == 0 and frames.arrays(SEQ)[1].shape == (0, 64, 44)
+
+
+def test_a_compressed_pickle_is_told(tmp_path):
+    write(tmp_path, "090.pkl", numbers(12, 64, 64))
+    file = tmp_path / SEQ / "090.pkl"
+    file.write_bytes(gzip.compress(file.read_bytes()))
+    with pytest.raises(DataError, match="byte 0x1f begins nothing in a pickle; is it compressed"):
         open_frames(None, tmp_path).length(SEQ)
 
 

@@ -68,6 +68,18 @@ def test_excluded_walks(tmp_path, text):
     assert not split.excludes("079/cl-02/0901") and not split.excludes("0811/nm-01/000")
 
 
+def test_exclusions_that_leave_nothing_out_are_told(tmp_path, caplog, monkeypatch):
+    write_walkers(tmp_path / "Walkers", subjects=2)
+    file = tmp_path / "excluded.txt"
+    file.write_text("001/nm-02/090\n001/nm-01\n001-bg-01-000\n001/nm-01/999\n077\n")
+    monkeypatch.chdir(tmp_path)
+    settings = {"dataset": "walkers", "batch_size": 2, "im_path": "Walkers/crop-im", "gt_path": "Walkers/crop-seg"}
+    params = parse(str({**settings, "train_num": 2, "excluded": "excluded.txt"}), "GaitNet")
+    training_sequences(params, frames := open_frames(params.im_path, params.gt_path))
+    assert split_of(CASIAB, ["001", "002"], 1, excluded=file).idle(frames) == ["001-bg-01-000", "001/nm-01/999", "077"]
+    assert "excluded.txt: 3 excluded walks are not there under such a name" in caplog.text
+
+
 def test_training_draws_from_the_partition_alone(tmp_path):
     root = write_walkers(tmp_path / "Walkers", subjects=4)
     (tmp_path / "excluded.txt").write_text("004/nm-02\n")

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from layers.datasets import DATASETS
-from layers.frames import Tree
+from layers.frames import DataError, Tree
 from tests.tools.people import CROP, HEIGHT, WIDTH, crop, crop_command, figure, person, picture
 from tools import check_data
+from tools.raw import find_walks
 from tools.walkers.sequence import render_sequence
 
 
@@ -382,6 +383,66 @@ def test_silhouettes_alone(tmp_path):
     assert names == [f"{i:03d}" for i in KEPT]
     mask = cv2.imread(str(tmp_path / "out/crop-seg/001/nm-01/090/010.png"), cv2.IMREAD_GRAYSCALE)
     assert mask.shape == (72, 72) and mask.any(axis=1).sum() == 64
+
+
+@pytest.mark.medium
+def test_a_mask_of_another_size_is_told_wherever_it_is(tmp_path):
+    """The box of such a mask would jump off the walk's course, which is no reason to leave the frame out."""
+    write_folders(tmp_path, "017/1")
+    for name in ("009", "019"):
+        file = str(tmp_path / f"masks/017/1/{name}.png")
+        cv2.imwrite(file, cv2.resize(cv2.imread(file, cv2.IMREAD_GRAYSCALE), (WIDTH // 2, HEIGHT // 2)))
+    done = run("szu", tmp_path)
+    assert done.returncode == 1
+    assert f"017/1/009.png: the mask is {HEIGHT // 2, WIDTH // 2}, its frame {HEIGHT, WIDTH}, wanted" in done.stderr
+    done = crop("szu", masks=tmp_path / "masks", out=tmp_path / "out", words=["--jobs", "1"])
+    assert f"009.png: the mask is {HEIGHT // 2, WIDTH // 2}, the first of the walk {HEIGHT, WIDTH}" in done.stderr
+
+
+@pytest.mark.medium
+def test_walks_that_fail_take_no_folder_from_those_that_do_not(tmp_path):
+    """Several processes work on the walks of one person, half of whom have no mask at all."""
+    for number in range(1, 9):
+        write_folders(tmp_path, f"017/{number}")
+    for number in (1, 2, 3, 5, 6, 7):
+        for file in (tmp_path / f"masks/017/{number}").iterdir():
+            file.unlink()
+    done = run("szu", tmp_path, "frames", "--jobs", "4")
+    assert done.returncode == 1 and "2 of 8 sequences are cropped" in done.stdout, done.stderr
+    assert sorted(os.listdir(tmp_path / "out/crop-im/017")) == ["4", "8"]
+
+
+@pytest.fixture
+def owned(tmp_path):
+    """Names alone of what owners hand out: videos of two walks, masks of one of them."""
+    for name in ("video/001-nm-01-090.avi", "video/002-nm-01-090.avi", "sil/001/nm-01/090/001-nm-01-090-001.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_videos_that_are_not_read_are_told(owned, capsys):
+    (owned / "video/more").mkdir()
+    (owned / "video/more/003-nm-01-090.AVI").touch()
+    (owned / "video/004-nm-01-090.avi").symlink_to("nowhere.avi")
+    walks = find_walks(DATASETS["casiab"], [owned / "video"], [owned / "sil"])
+    assert [walk.path for walk in walks] == ["001/nm-01/090", "002/nm-01/090"]
+    told = capsys.readouterr().err
+    assert "1 videos are links to what is not there: 004-nm-01-090.avi" in told
+    assert "1 videos lie in folders below and are not read: more/003-nm-01-090.AVI" in told
+
+
+@pytest.mark.parametrize(
+    "frames, masks, message",
+    [
+        (".", "sil", r"its 2 videos lie in folders below \(video/001-nm-01-090.avi, .*\); name these instead"),
+        ("video", ".", r"holds masks of none of the 2 walks, such as 001/nm-01/090/; it holds sil, video"),
+        ("sil", "sil", "is named both as frames and as masks; silhouettes alone: leave --frames out"),
+    ],
+)
+def test_folders_that_are_not_those_that_are_meant(owned, frames, masks, message):
+    with pytest.raises(DataError, match=message):
+        find_walks(DATASETS["casiab"], [owned / frames], [owned / masks])
 
 
 def write_figures(root, path, legs_alone=False):

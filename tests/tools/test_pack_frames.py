@@ -103,7 +103,7 @@ def test_pack_with_other_masks_is_refused(root):
 
 def test_clip_beyond_the_end_and_unknown_sequence(root):
     packed = open_frames(root / "pack")
-    with pytest.raises(DataError, match="001/nm-01/000 holds 1[123] frames, wanted 9..14"):
+    with pytest.raises(DataError, match="001/nm-01/000: holds 1[123] frames, wanted 9..14"):
         packed.clip("001/nm-01/000", 9, 6)
     with pytest.raises(DataError, match="holds no sequence 009/nm-01/000"):
         packed.clip("009/nm-01/000", 0, 6)

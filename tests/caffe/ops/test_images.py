@@ -41,6 +41,12 @@ def test_batches_go_on_across_the_end(folder):
     assert labels(net, 3) == [[12, 13], [14, 10], [11, 12]]
 
 
+def test_a_list_as_editors_on_windows_write_it(folder):
+    text = (folder / "list.txt").read_bytes()
+    (folder / "list.txt").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
+    assert labels(net_of(layer(folder)), 3) == [[10, 11], [12, 13], [14, 10]]
+
+
 def test_resize_and_grey(folder):
     (x,) = forward(net_of(layer(folder, "batch_size: 1 new_height: 3 new_width: 8 is_color: false")), "data")
     grey = cv2.imread(str(folder / "a.png"), cv2.IMREAD_GRAYSCALE)

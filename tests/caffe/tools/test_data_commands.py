@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe.binaryproto import read_array
 from caffe.io import datum_to_array
 from caffe.proto import caffe_pb2
 from caffe.tools import classify, compute_image_mean, convert_imageset, extract_features
+from caffe.weights import read_array
 
 
 @pytest.fixture
