@@ -4,8 +4,12 @@ torch.export traces the net's module (`caffe.to_torch`), torch.onnx writes it, a
 with the Caffe net's before the file gets its name.
 """
 
+import contextlib
+import glob
 import importlib
 import logging
+import os
+import tempfile
 import warnings
 from typing import Any
 
@@ -127,11 +131,25 @@ def _needed(name):
         raise CaffeError(f"ONNX needs the package {e.name}: pip install {' '.join(PACKAGES)}") from e
 
 
+@contextlib.contextmanager
+def _no_folder_left():
+    """torch makes a folder for compiled code in TMPDIR as soon as its exporter is loaded, and leaves it there empty."""
+    before = _compiled()
+    yield
+    for folder in _compiled() - before:
+        with contextlib.suppress(OSError):  # it is in use by now
+            os.rmdir(folder)
+
+
+def _compiled():
+    return set(glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), "torchinductor_*")))
+
+
 def _export(module, inputs, path, free):
     """Write the module, which takes `inputs`, as ONNX; `free`: see torch.export's dynamic_shapes."""
     for name in ("torch.onnx", "onnx_ir", "torch.fx.experimental.symbolic_shapes"):
         logging.getLogger(name).setLevel(logging.ERROR)  # no lines about packages that are not needed
-    with warnings.catch_warnings():
+    with _no_folder_left(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own use of old functions
         try:
             torch.backends.cudnn.allow_tf32 = False  # read by this name, which torch refuses once newer ones were set

@@ -100,6 +100,7 @@ BEFORE = {
     "crop": ["cropped"],
     "validate": ["scored"],
     "identify": ["people.npz"],
+    "study": ["study"],
 }
 
 

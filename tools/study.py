@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 import argparse
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import re
 import shlex
 import time
@@ -169,6 +170,7 @@ def start(one):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tools.ablation.unit", "caffe.solver"])
     child = context.Process(target=unit.run, args=(one,))
+    multiprocessing.resource_tracker.ensure_running()  # else the server starts it, and hears Ctrl-C from then on
     with program.kept_from_children():
         child.start()
     return child

@@ -1,5 +1,10 @@
 """`caffe.to_onnx`: what it makes of a net; layers of detection: tests/caffe/forks/test_onnx.py."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +13,8 @@ from google.protobuf import text_format
 import caffe
 from caffe import onnx_file
 from caffe.proto import caffe_pb2
+
+ROOT = Path(__file__).resolve().parents[2]
 
 UNEQUAL = """layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 3 dim: 2 } } }
 layer { name: "cut" type: "Slice" bottom: "x" top: "a" top: "b" slice_param { axis: 0 slice_point: 1 slice_point: 9 } }
@@ -183,3 +190,18 @@ class Untraceable:
         if torch.compiler.is_exporting():
             raise ValueError("no graph holds this")
         return x + 1
+
+
+@pytest.mark.medium
+def test_nothing_stays_in_tmpdir(tmp_path):
+    """Where torch's exporter is loaded for the first time: it makes a folder there."""
+    pytest.importorskip("onnxscript")
+    (tmp_path / "net.prototxt").write_text(
+        DATA + 'layer { name: "f" type: "InnerProduct" bottom: "x" top: "f" inner_product_param { num_output: 2 } }'
+    )
+    caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST).save(str(tmp_path / "w.caffemodel"))
+    (tmp_path / "temporary").mkdir()
+    words = [sys.executable, "-c", "import caffe; caffe.to_onnx('net.prototxt', 'w.caffemodel', 'a.onnx')"]
+    environment = dict(os.environ, TMPDIR=str(tmp_path / "temporary"), PYTHONPATH=str(ROOT))
+    subprocess.run(words, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "a.onnx").exists() and not os.listdir(tmp_path / "temporary")

@@ -1,6 +1,7 @@
 """tools/demo.py: its server by requests, its page by clicking through it in Chromium (where that is installed)."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -146,13 +147,14 @@ def test_too_large(monkeypatch):
 
 
 @pytest.mark.skipif(not shutil.which("chromium") or not shutil.which("chromedriver"), reason="needs Chromium")
-def test_clicking_through(desk, address):
+def test_clicking_through(desk, address, tmp_path):
     webdriver = pytest.importorskip("selenium.webdriver")
     ui = pytest.importorskip("selenium.webdriver.support.ui")
     options = webdriver.ChromeOptions()
     for word in ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1000,1400"):
         options.add_argument(word)
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    environment = dict(os.environ, TMPDIR=str(tmp_path))  # it leaves something there
+    service = webdriver.ChromeService(shutil.which("chromedriver"), env=environment)
     with webdriver.Chrome(options, service) as browser:
         wait = ui.WebDriverWait(browser, 60)
         find = lambda name: browser.find_element("id", name)  # noqa: E731

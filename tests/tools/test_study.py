@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 from tools import study
 from tools.ablation import folder, unit
 from tools.ablation.plan import ARMS, QUICK
+
+ROOT = Path(__file__).resolve().parents[2]
 
 STUDY = Path(__file__).resolve().parents[2] / "tools" / "study.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -156,3 +159,22 @@ def test_arms_bring_what_they_need():
     assert study.with_parents(["rec-more"]) == ["seg", "rec", "rec-more"]
     assert study.with_parents(["true-more"]) == ["true-rec", "true-more"]
     assert study.with_parents(["one-step"]) == ["one-step"]
+
+
+SERVER = """
+import multiprocessing.forkserver, os, sys
+sys.path.insert(0, {root!r})
+from tools import study
+study.unit.run = os._exit
+study.start(0).join()
+print(open(f"/proc/{{multiprocessing.forkserver._forkserver._forkserver_pid}}/status").read())
+"""
+
+
+@pytest.mark.medium
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc tells which signals a process hears")
+def test_the_server_of_processes_does_not_hear_ctrl_c():
+    """While it imports what they need it would end with a traceback."""
+    words = [sys.executable, "-c", SERVER.format(root=str(ROOT))]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert int(re.search(r"SigBlk:\s*(\w+)", told)[1], 16) & 1 << signal.SIGINT - 1
