@@ -24,6 +24,10 @@ def atomic_path(path):
     try:
         yield temporary
         put(temporary, path)
+    except OSError as e:
+        if e.errno and e.filename is None:  # a write tells no name
+            raise OSError(e.errno, os.strerror(e.errno), path) from e
+        raise
     finally:
         with contextlib.suppress(OSError):  # gone, or the disk cannot be written to at all
             os.unlink(temporary)

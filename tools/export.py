@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 import argparse
 import importlib
+import io
 import tempfile
 
 import torch
@@ -45,14 +46,15 @@ def main(argv=None) -> int:
             raise caffe.CaffeError(f"{args.weights}: no weights for {', '.join(missing)} of {args.model}")
         if args.torch:
             state = state_dict(net)
-            with atomic_path(args.torch) as temporary:
-                torch.save(state, temporary)
+            with atomic_path(args.torch) as temporary, open(temporary, "wb") as file:
+                file.write(_torch_bytes(state))
             print(f"{args.torch}: {len(state)} tensors")
         if args.safetensors:
             state = state_dict(net)
-            with atomic_path(args.safetensors) as temporary:
-                save = _need("safetensors.torch", "--safetensors").save_file
-                save(state, temporary, metadata={"format": "pt", "source": os.path.basename(args.weights)})
+            save = _need("safetensors.torch", "--safetensors").save
+            content = save(state, metadata={"format": "pt", "source": os.path.basename(args.weights)})
+            with atomic_path(args.safetensors) as temporary, open(temporary, "wb") as file:
+                file.write(content)
             print(f"{args.safetensors}: {len(state)} tensors")
         outputs = args.outputs.split(",") if args.outputs else None
         if args.onnx:
@@ -72,6 +74,13 @@ def main(argv=None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 1
     return 0
+
+
+def _torch_bytes(state):
+    """What torch.save writes of it; where a disk is full torch itself says something else."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
 
 
 def _need(name, option):

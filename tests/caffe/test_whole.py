@@ -73,6 +73,13 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
 
 
+def test_a_write_that_fails_tells_the_name(tmp_path):
+    """Also where it is HDF5 that writes, which tells of itself on three lines."""
+    with pytest.raises(OSError) as told, whole.atomic_path(tmp_path / "a"):
+        raise OSError(errno.EFBIG, "Unable to extend file\nproperly")
+    assert (told.value.filename, told.value.strerror) == (tmp_path / "a", os.strerror(errno.EFBIG))
+
+
 def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
     """Root would make a file of /dev/null; of a pipe, whoever waits for it would never hear."""
     os.mkfifo(tmp_path / "pipe")

@@ -1,7 +1,9 @@
 """export and import_weights: GaitNet in onnxruntime, in plain PyTorch, and back, with the golden data's weights."""
 
+import os
 import random
 import re
+import resource
 import subprocess
 import sys
 import zipfile
@@ -250,3 +252,25 @@ def test_a_state_dict_that_unpacks_to_more_than_it_has_is_refused(tmp_path):
             packed.writestr(name, plain.read(name))
     with pytest.raises(caffe.CaffeError, match=r"packed.pt: has \d+ bytes and unpacks to 12\d+; wanted"):
         import_weights.read_state(tmp_path / "packed.pt")
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("form", ["torch", "safetensors"])
+def test_a_full_disk_is_one_sentence(tmp_path, form):
+    """Here no file may be longer than 100 bytes. What was there before stays."""
+    pytest.importorskip("safetensors")
+    net = 'input: "x" input_shape { dim: 1 dim: 9 } layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" '
+    (tmp_path / "net.prototxt").write_text(net + "inner_product_param { num_output: 90 } }")
+    caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST).save(str(tmp_path / "w.caffemodel"))
+    (tmp_path / "out").write_text("before")
+    words = [sys.executable, ROOT / "tools/export.py", "--model", "net.prototxt", "--weights", "w.caffemodel"]
+    done = subprocess.run(
+        [*words, f"--{form}", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+    )
+    assert (done.returncode, done.stderr) == (1, "error: cannot write out: File too large\n")
+    assert sorted(os.listdir(tmp_path)) == ["net.prototxt", "out", "w.caffemodel"]
+    assert (tmp_path / "out").read_text() == "before"
