@@ -302,9 +302,9 @@ def unpack(archive, place, tell, path=None, called=None, deep=0):
             unpack(staging / INNER / path, place, tell, path, f"{called}: {name}", deep + 1)
             (staging / INNER / path).unlink()
     except BROKEN as e:
-        page = path is None and begins_as_page(archive)
+        reason = "it is a web page" if begins_as_page(archive) else " ".join(str(e).split())
         raise DataError(
-            f"{called}: cannot be unpacked ({'it is a web page' if page else ' '.join(str(e).split())}); is the download complete? Fetch it again, or "
+            f"{called}: cannot be unpacked ({reason}); is the download complete? Fetch it again, or "
             f"unpack it yourself into {place.home}"
         ) from e
 
