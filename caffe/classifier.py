@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from caffe.errors import CaffeError
 from caffe.io import Transformer, oversample, resize_image
 from caffe.layer import TEST
 from caffe.net import Net
@@ -9,6 +10,8 @@ from caffe.net import Net
 
 def image_transformer(net, mean=None, input_scale=None, raw_scale=None, channel_swap=None):
     """A Transformer for the first input of `net`, from height x width x channels, with the settings that are given."""
+    if not net.inputs:
+        raise CaffeError(f"net '{net.name}' has no input for images; wanted a deploy net, whose data is an Input layer")
     name = net.inputs[0]
     transformer = Transformer({name: net.blobs[name].data.shape})
     transformer.set_transpose(name, (2, 0, 1))

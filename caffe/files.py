@@ -1,17 +1,15 @@
 """Files that are whole or not there, and that tell when they were damaged afterwards."""
 
 import contextlib
-import errno
 import glob
 import os
 import re
-import stat
-import sys
 import zlib
 
 from caffe import whole
 from caffe.errors import CaffeError
 from caffe.locks import Held, hold
+from caffe.regular import open_file
 
 # A seal begins a binary protobuf file: field `checksum` (1001) with these words, then length and CRC32 of all that
 # follows. Other readers, BVLC Caffe's too, skip a field that they do not know. Who parses the file, edits the message
@@ -73,22 +71,6 @@ def _reading(path):
             yield f
     except OSError as e:
         raise CaffeError(f"Cannot read {path}: {e.strerror or e}") from e
-
-
-def open_file(path, most=sys.maxsize):
-    """The regular file `path` of `most` bytes at most, open for reading bytes; OSError: it is none, or longer.
-
-    A pipe would be waited for and a device read from without end."""
-    try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
-    except ValueError as e:  # a zero byte in the path
-        raise OSError(errno.EINVAL, str(e)) from e
-    about = os.fstat(file.fileno())
-    if stat.S_ISREG(about.st_mode) and about.st_size <= most:
-        return file
-    file.close()
-    told = f"it is longer than {most} bytes" if stat.S_ISREG(about.st_mode) else "it is no regular file"
-    raise OSError(errno.EINVAL, told)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 from caffe import glog, packed
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
+from caffe.regular import MOST_IMAGE, open_file
 
 INTERPOLATION = {0: cv2.INTER_NEAREST, 1: cv2.INTER_LINEAR, 3: cv2.INTER_CUBIC}
 MOST_SCANS = 100  # of a JPEG; encoders write ten or so, and a hundred kB hold enough for hours
@@ -121,7 +122,11 @@ def load_image(filename, color=True):
         told = os.fsdecode(filename)
         if not os.path.isfile(told):
             raise CaffeError(f"File not found: {told}")
-        content = np.fromfile(told, np.uint8)
+        try:
+            with open_file(told, MOST_IMAGE) as file:
+                content = file.read()
+        except OSError as e:
+            raise CaffeError(f"{told}: {e.strerror}") from e
     pixels = decode(content, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise CaffeError(f"Could not decode image file: {told}")

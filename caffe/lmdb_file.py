@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterator
 
 from caffe.errors import CaffeError
-from caffe.files import open_file
+from caffe.regular import open_file
 
 FILE = "data.mdb"
 MAGIC, FORMAT = 0xBEEFC0DE, 1

@@ -9,10 +9,11 @@ from google.protobuf.message import DecodeError, Message
 
 from caffe import fork_words, options, words
 from caffe.errors import CaffeError
-from caffe.files import check_seal, open_file
+from caffe.files import check_seal
 from caffe.fork_wire import renumbered
 from caffe.glog import info
 from caffe.proto import caffe_pb2
+from caffe.regular import open_file
 from caffe.upgrade import upgrade_net, upgrade_solver
 
 # Text is parsed at about 1 MB a second; real prototxts stay below 1 MB.

@@ -14,6 +14,7 @@ from caffe.errors import CaffeError
 from caffe.files import atomic_path, write_sealed
 from caffe.proto import caffe_pb2
 from caffe.read import read_binary, read_net_binary
+from caffe.regular import open_file
 
 # ---- one blob
 
@@ -93,7 +94,7 @@ def copy_from(net, path):
 
     A warning where the file has no layer that the net could learn: it is of another net, or names were changed."""
     # Caffe, too, takes a missing file for HDF5.
-    hdf5 = not os.path.exists(path) or (os.path.isfile(path) and h5py.is_hdf5(path))
+    hdf5 = not os.path.exists(path) or is_hdf5(path)
     copied = copy_from_hdf5(net, path) if hdf5 else _copy_from_binary(net, path)
     wanted = [node.name for node in net.nodes if node.layer.blobs]
     if wanted and not copied & set(wanted):
@@ -199,13 +200,20 @@ def hdf5_values(dataset):
     return np.asarray(dataset, np.float32)
 
 
+def is_hdf5(path):
+    """Whether the file begins as HDF5 does. Not so what is no regular file, or cannot be read: its reader tells why."""
+    with contextlib.suppress(OSError):
+        return os.path.isfile(path) and h5py.is_hdf5(path)
+    return False
+
+
 @contextlib.contextmanager
 def open_hdf5(path, what):
     """The HDF5 file `path`, which should hold Caffe `what`; whatever goes wrong in reading it is one CaffeError."""
     if not os.path.exists(path):
         raise CaffeError(f"Couldn't open {path} (no such file)")
     try:
-        with h5py.File(path, "r") as f:
+        with open_file(path), h5py.File(path, "r") as f:  # the first opens no pipe or device
             yield f
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as e:
         raise CaffeError(f"{path}: not a file of Caffe {what}, or damaged ({' '.join(str(e).split())})") from e

@@ -18,7 +18,8 @@ LONGEST = 255  # bytes of a file's name
 def atomic_path(path):
     """Give a temporary name beside `path`; when all went well, the file written there takes the real name.
 
-    OSError: it cannot be written; what was at `path` is there still."""
+    OSError: it cannot be written, or no file is there; what was at `path` is there still."""
+    _require_replaceable(path)
     temporary = _beside(path)
     try:
         yield temporary
@@ -79,6 +80,16 @@ def sync_folder(path):
             raise
     finally:
         os.close(number)
+
+
+def _require_replaceable(path):
+    """OSError: a folder, a pipe or a device is at `path`. It would be in vain to write beside a folder; of a device,
+    such as /dev/null, root would make a file."""
+    if os.path.isdir(path):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    of_process = os.path.islink(path) and os.readlink(path).startswith("/proc/")  # /dev/stdout is
+    if of_process or (os.path.exists(path) and not os.path.isfile(path)):
+        raise OSError(errno.EINVAL, "it is no regular file", path)
 
 
 def _beside(path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from layers import people
-from layers.bundled import whole
+from layers.bundled import regular, whole
 
 NOT_FOR = """## What it must not be used for
 
@@ -34,7 +34,7 @@ def write_card(weights, dataset, result=None):
 
     Gives its path, or None where the folder cannot be written to, or somebody's own text lies there."""
     path = card_path(weights)
-    if path.exists() and OURS not in path.read_text(encoding="utf-8", errors="replace"):
+    if path.exists() and OURS not in regular.read_text(path, errors="replace"):
         return None
     try:
         whole.write(path, card(weights, dataset, result))

@@ -15,6 +15,7 @@ import numpy as np
 
 from eval.runtime import load_caffe
 from eval.weights import read_weights
+from layers.bundled import regular
 from layers.datasets import NUM_FRAMES, SIZE
 from layers.frames import fill_image_blob
 
@@ -132,8 +133,7 @@ def read_net(path):
 
     net = caffe_pb2.NetParameter()
     try:
-        with open(path, encoding="utf-8") as file:
-            text_format.Parse(file.read(), net)
+        text_format.Parse(regular.read_text(path), net)
     except text_format.ParseError as e:
         raise ValueError(f"{path}: not a prototxt: {e}") from e
     return net

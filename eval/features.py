@@ -10,9 +10,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from layers.bundled import whole
+from layers.bundled import regular, whole
 from layers.datasets import Sequence
 from layers.names import some
+from layers.unpickle import MOST_BYTES as MOST_PICKLED
 from layers.unpickle import UnsafePickleError, load_arrays
 
 TRAINING = ("training", "training_told", "training_leaked")  # what a cache's key says of it, see eval.seen
@@ -141,13 +142,13 @@ def training_told(path):
 
 def is_embeddings(path):
     """Is it a file of OpenGait's form, .npz or a pickled dict? OSError: it cannot be read."""
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as file:
-                return "embeddings.npy" in file.namelist()
-        except zipfile.BadZipFile:
-            return False
-    with open(path, "rb") as file:
+    with regular.open_file(path, MOST_PICKLED) as file:
+        if zipfile.is_zipfile(file):
+            try:
+                return "embeddings.npy" in zipfile.ZipFile(file).namelist()
+            except zipfile.BadZipFile:
+                return False
+        file.seek(0)
         content = file.read()
     return b"embeddings" in content and b"gallery_features" not in content
 
@@ -221,7 +222,7 @@ def read_cache(path, key=None):
 def arrays_of(path, what, remedy=""):
     """{name: array} of our .npz, which is `what`. Any exception, those of the `with` block too, is a FeatureFileError
     that ends with the `remedy`."""
-    with open(path, "rb") as file:
+    with regular.open_file(path, MOST_PICKLED) as file:
         try:
             with zipfile.ZipFile(file) as members:
                 unpacked = sum(member.file_size for member in members.infolist())

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from eval import plots
 from eval.ending import exit_status
+from layers.bundled import regular
 
 STEPS = {"rec": "after-rec", "joint": "after-joint", "sia": "."}  # step -> folder of its evaluation
 COVARIATES = ("NM", "BG", "CL")
@@ -41,7 +42,7 @@ def show(folder):
 def read(path):
     """The result in a metrics.json. ValueError: there is none, or none by covariates."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(regular.read_text(path))
         result["covariates"]["NM"]["without_identical"]["rank1_95"]
     except OSError as e:
         raise ValueError(f"{path}: {e.strerror}; evaluate the weights of that step with --out {path.parent}") from e

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from layers.bundled import wire_format
+from layers.bundled import regular, wire_format
+from layers.digest import MOST_BYTES
 
 LAYERS = {100: (1, 7), 2: (4, 6)}  # field of NetParameter: in it, the fields of a layer's name and of its blobs
 DATA, DOUBLE_DATA, SHAPE = 5, 8, 7  # fields of BlobProto; 1..4 are num, channels, height, width of old files
@@ -69,7 +70,7 @@ def read_weights(path) -> Weights:
 
 @functools.lru_cache(maxsize=1)
 def _read(path, _size, _time):
-    with open(path, "rb") as file:
+    with regular.open_file(path, MOST_BYTES) as file:
         content = file.read()
     try:
         blobs = hdf5_blobs(content) if path.endswith(".h5") else message_blobs(content)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from layers.bundled import load, whole
+from layers.bundled import load, regular, whole
 from layers.datasets import data_root
 from layers.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, DataError
 from layers.names import folders, some
@@ -352,7 +352,7 @@ def move_into(source, target):
 def read_record(home):
     """{archive: [size, time]} of the archives that are done with; None where nobody has kept a record."""
     try:
-        found = json.loads((home / RECORD).read_text(encoding="utf-8"))
+        found = json.loads(regular.read_text(home / RECORD))
         return found if isinstance(found, dict) else None
     except (OSError, ValueError):
         return None

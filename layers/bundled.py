@@ -17,7 +17,7 @@ program = load("program")  # alone at first: until a command is guarded by it, C
 
 
 def __getattr__(name):
-    if name in ("revision", "whole", "wire_format"):
+    if name in ("regular", "revision", "whole", "wire_format"):
         module = globals()[name] = load(name)
         return module
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

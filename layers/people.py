@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from layers.bundled import whole
+from layers.bundled import regular, whole
 from layers.digest import sha256
 
 ENDING = ".people.json"
@@ -50,8 +50,7 @@ def read(weights, digest=None):
     digest: the weights' SHA-256, where it is known. ValueError: the record is damaged."""
     path = record_path(weights)
     try:
-        with open(path, encoding="utf-8") as file:
-            told = json.loads(file.read(LONGEST))
+        told = json.loads(regular.read_text(path, LONGEST))
         here, everybody, unknown, of = (told[key] for key in ("here", "all", "unknown", "weights_sha256"))
         for people in (here, everybody):
             if not all(type(x) is str for ids in people.values() for x in ids):

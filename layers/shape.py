@@ -9,6 +9,8 @@ import json
 
 import numpy as np
 
+from layers.bundled import regular
+
 STRIPS = 16  # of the height
 HEAD = 2  # of them, an eighth of the height
 WIDEST_HEAD = 0.2  # heights; heads have 0.08 to 0.13 of them, hips and chests at the top 0.2 to 0.7
@@ -76,7 +78,7 @@ def write_shape(file, shape):
 def read_shape(file):
     """What `write_shape` wrote; None where it is not there, or is none."""
     try:
-        shape = np.array(json.loads(file.read_text(encoding="utf-8")), float)
+        shape = np.array(json.loads(regular.read_text(file)), float)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return shape if shape.shape == (STRIPS,) and np.isfinite(shape).all() else None

@@ -8,6 +8,7 @@
 import json
 from dataclasses import dataclass
 
+from layers.bundled import regular
 from layers.frames import DataError
 from layers.names import some
 
@@ -107,8 +108,7 @@ def read_excluded(path):
 
 def _read(path):
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.read(LONGEST)
+        return regular.read_text(path, LONGEST, "utf-8-sig")
     except UnicodeDecodeError as e:
         raise DataError(f"{path}: is not text ({e.reason})") from e
     except OSError as e:

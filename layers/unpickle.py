@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from layers.bundled import regular
+
 NUMERIC_KINDS = "biuf"
 MOST_AXES, LONGEST_AXIS = 32, 2**31
 MOST_BYTES = 2**31  # of a file with one array
@@ -29,7 +31,7 @@ def load_arrays(path):
 
     Raises UnsafePickleError, which names the file, for anything else, and OSError if it cannot be read.
     """
-    with open(path, "rb") as file:
+    with regular.open_file(path, MOST_BYTES) as file:
         content = file.read()
     try:
         check_memo(content)
@@ -56,7 +58,7 @@ def array_like(path):
 def _one_array(path, opened):
     if not os.path.isfile(path):
         raise UnsafePickleError(f"{path}: is no regular file")
-    with open(path, "rb") as file:
+    with regular.open_file(path) as file:
         try:
             size = os.fstat(file.fileno()).st_size
             if size > MOST_BYTES:

@@ -25,6 +25,7 @@ import zipfile
 import torch
 
 import caffe
+from caffe.regular import open_file
 from caffe.state_dict import load_state_dict
 from eval.deploy import PROTOTXT
 
@@ -58,10 +59,12 @@ def read_state(path):
             if str(path).endswith(".safetensors"):
                 from safetensors.torch import load_file  # an optional package
 
-                state = load_file(path)
+                with open_file(path):  # which is no pipe
+                    state = load_file(path)
             else:
-                require_stored(path)
-                state = torch.load(path, map_location="cpu", weights_only=True)
+                with open_file(path) as file:
+                    require_stored(path, file)
+                    state = torch.load(file, map_location="cpu", weights_only=True)
     except ImportError as e:
         raise caffe.CaffeError(f"{path}: needs the package safetensors: pip install safetensors") from e
     except OSError as e:
@@ -80,14 +83,16 @@ def read_state(path):
     return state
 
 
-def require_stored(path):
+def require_stored(path, file):
     """CaffeError: the file is an archive that unpacks to more bytes than it has, which torch.save writes none of."""
-    with open(path, "rb") as file:
-        if file.read(4) != ZIP:
-            return
-        with zipfile.ZipFile(file) as members:
-            unpacked = sum(member.file_size for member in members.infolist())
-        size = os.fstat(file.fileno()).st_size
+    begin = file.read(len(ZIP))
+    file.seek(0)
+    if begin != ZIP:
+        return
+    with zipfile.ZipFile(file) as members:
+        unpacked = sum(member.file_size for member in members.infolist())
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
     if unpacked > size:
         raise caffe.CaffeError(
             f"{path}: has {size} bytes and unpacks to {unpacked}; wanted a file as torch.save writes it"

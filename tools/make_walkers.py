@@ -39,7 +39,7 @@ import numpy as np
 
 from eval.ending import exit_status
 from eval.progress import Progress
-from layers.bundled import whole
+from layers.bundled import regular, whole
 from layers.datasets import DATASETS, SIZE, data_root
 from tools.one_run import only_run
 from tools.walkers.card import card
@@ -143,7 +143,9 @@ def claim(store, args):
     file = store.folder / MANIFEST
     if file.exists():
         try:
-            found = {"scene": "usual", "looks": "drawn"} | json.loads(file.read_text())  # of before there were others
+            found = {"scene": "usual", "looks": "drawn"} | json.loads(
+                regular.read_text(file)
+            )  # of before there were others
             differing = [f"{k} {found.get(k)} there, {v} wanted" for k, v in options.items() if found.get(k) != v]
         except (ValueError, TypeError) as e:
             raise FolderError(f"{file}: not the record of an earlier run; remove {store.folder} or change --out") from e

@@ -49,6 +49,7 @@ from eval.segmentation import THRESHOLD, agreement
 from eval.walks import described
 from eval.weights import read_weights
 from layers import people
+from layers.bundled import regular
 from layers.datasets import DATASETS, MIN_FRAMES, Dataset
 from layers.frames import expand
 from layers.params import parse
@@ -241,7 +242,7 @@ def open_record(file, jury):
     if not file.exists():
         return fresh
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(regular.read_text(file))
         theirs = found["people"], found["walks"], found["scored"]
         for one in found["scored"]:
             float(one["iteration"]), one["step"], one["weights_sha256"], one["rank1"], one["iou"]

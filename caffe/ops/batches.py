@@ -9,11 +9,10 @@ from caffe.blob import Blob, require_memory
 from caffe.builtin_layer import BuiltinLayer
 from caffe.data_transformer import Transformer
 from caffe.errors import CaffeError
-from caffe.files import open_file
 from caffe.ranks import solver_count, solver_rank
+from caffe.regular import MOST_IMAGE, MOST_LIST, open_file
 
 MOST_ITEMS = 2**20  # of a batch: they are read one by one
-MOST_LIST_BYTES, MOST_IMAGE_BYTES = 2**30, 2**28
 COPIES = 3  # of a batch that are held at a time: its items, their array, the blob
 
 
@@ -83,7 +82,7 @@ class BatchLayer(BuiltinLayer):
     def lines(self, path):
         """The lines of the text file `path` that are not empty; at least one."""
         try:
-            with open_file(path, MOST_LIST_BYTES) as f:
+            with open_file(path, MOST_LIST) as f:
                 text = io.TextIOWrapper(f, encoding="utf-8-sig", errors="surrogateescape")
                 lines = [line.rstrip("\n") for line in text if line.strip()]
         except OSError as e:
@@ -97,7 +96,7 @@ class BatchLayer(BuiltinLayer):
     def image_file(self, path):
         """The bytes of the image file `path`."""
         try:
-            with open_file(path, MOST_IMAGE_BYTES) as f:
+            with open_file(path, MOST_IMAGE) as f:
                 return f.read()
         except OSError as e:
             self.fail(f"Could not open or find file {path}: {e.strerror}")

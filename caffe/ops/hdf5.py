@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 
 from caffe.builtin_layer import BuiltinLayer
-from caffe.files import open_file
 from caffe.layer import register
 from caffe.ops.batches import BatchLayer, Order
+from caffe.regular import open_file
 
 
 @register("HDF5Data")

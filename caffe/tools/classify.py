@@ -17,6 +17,7 @@ import numpy as np
 from caffe import program
 from caffe.errors import CaffeError
 from caffe.files import atomic_path
+from caffe.regular import MOST_LIST, open_file, read_text
 from caffe.tools import command
 
 
@@ -104,8 +105,7 @@ def show(names, scores, labels):
     words = [f"class {k}" for k in range(scores.shape[1])]
     if labels is not None:
         try:
-            with open(labels, encoding="utf-8-sig", errors="replace") as f:
-                words = f.read().splitlines()
+            words = read_text(labels, MOST_LIST, "utf-8-sig", "replace").splitlines()
         except OSError as e:
             raise CaffeError(f"cannot read {labels}: {e.strerror}") from e
         if len(words) != scores.shape[1]:
@@ -118,8 +118,9 @@ def show(names, scores, labels):
 
 def _load(path):
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as e:
+        with open_file(path) as file:
+            return np.load(file, allow_pickle=False)
+    except Exception as e:  # a damaged file raises nearly any exception
         raise CaffeError(f"{path}: no array can be read from it ({e})") from e
 
 

@@ -14,9 +14,9 @@ import cv2
 
 from caffe import glog, program
 from caffe.errors import CaffeError
-from caffe.files import open_file
 from caffe.io import array_to_datum, decode, planes
 from caffe.proto import caffe_pb2
+from caffe.regular import MOST_IMAGE, MOST_LIST, open_file
 from caffe.tools import command
 
 
@@ -75,7 +75,7 @@ def read_list(path):
     """[(path, label)] of a list file; the last blank of a line stands before the label, so paths may have some."""
     items = []
     try:
-        with open_file(path) as f:
+        with open_file(path, MOST_LIST) as f:
             lines = f.read().decode("utf-8-sig", "surrogateescape").splitlines()
     except OSError as e:
         raise CaffeError(f"cannot read {path}: {e.strerror or e}") from e
@@ -98,7 +98,7 @@ def to_datum(args, name, label):
     """The image as a Datum; None: it cannot be read."""
     path = args.root + name  # as in Caffe, where the folder is written with its slash
     try:
-        with open_file(path if os.path.exists(path) else os.path.join(args.root, name)) as f:
+        with open_file(path if os.path.exists(path) else os.path.join(args.root, name), MOST_IMAGE) as f:
             content = f.read()
     except OSError:
         return None

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from caffe import program
 from caffe.errors import CaffeError
-from caffe.files import atomic_path, open_file
+from caffe.files import atomic_path
+from caffe.regular import MOST_LIST, open_file
 from caffe.tools import command
 
 NUMBER = r"([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))"
@@ -92,7 +93,7 @@ def table(told, phase):
 def read(path) -> Iterator[Told]:
     """What the lines of the log file `path` tell, in their order."""
     try:
-        with open_file(path) as f:
+        with open_file(path, MOST_LIST) as f:
             lines = f.read().decode(errors="replace").splitlines()
     except OSError as e:
         raise CaffeError(f"{path}: {e.strerror}; wanted the log of a Caffe training") from e

@@ -73,6 +73,26 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
 
 
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    """Root would make a file of /dev/null; of a pipe, whoever waits for it would never hear."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    os.symlink("/dev/null", tmp_path / "null")
+    os.symlink("/proc/self/fd/1", tmp_path / "stdout")  # as /dev/stdout is
+    before = {path.name: path.lstat() for path in tmp_path.iterdir()}
+    for name in before:
+        with pytest.raises(OSError, match="it is no regular file" if name != "folder" else "Is a directory"):
+            whole.write(tmp_path / name, b"new")
+    assert {path.name: path.lstat() for path in tmp_path.iterdir()} == before
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "elsewhere").write_bytes(b"old")
+    os.symlink("elsewhere", tmp_path / "a")
+    whole.write(tmp_path / "a", b"new")
+    assert not (tmp_path / "a").is_symlink() and (tmp_path / "elsewhere").read_bytes() == b"old"
+
+
 @pytest.mark.parametrize("name", ["n" * 255, "ä" * 127, "with 'quotes\"\nand a line"])
 def test_names_as_long_as_can_be(tmp_path, name):
     whole.write(tmp_path / name, b"x")
