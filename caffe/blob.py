@@ -6,6 +6,7 @@ so a view taken before `net.forward()` shows the new values afterwards. What nob
 """
 
 import math
+import operator
 import weakref
 from operator import attrgetter
 from typing import Any
@@ -325,10 +326,24 @@ def _free_memory():
         return math.inf  # not Linux
 
 
+def _whole(size) -> int:
+    """64 / 2 is 32.0 in Python 3, and meant as 32."""
+    try:
+        number = math.nan if isinstance(size, str) else float(size)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number.is_integer():
+        raise TypeError(f"a blob's size is {size!r}; wanted whole numbers (in Python 3, // divides to such)")
+    return int(number)
+
+
 def _checked(shape) -> tuple:
     if len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray)):
         raise TypeError(f"a blob's sizes are given one by one: blob.reshape(*{shape[0]})")
-    shape = tuple(int(d) for d in shape)
+    try:
+        shape = tuple(map(operator.index, shape))
+    except TypeError:
+        shape = tuple(map(_whole, shape))
     if len(shape) > MAX_AXES:
         raise CaffeError(f"a blob has at most {MAX_AXES} axes, not {len(shape)}")
     if any(d < 0 for d in shape):

@@ -94,6 +94,7 @@ def test(model, weights, gpu, precision, deterministic, iterations, level, stage
     if not weights:
         raise CaffeError("Need model weights to score.")
 
+    from caffe.files import listed
     from caffe.layer import TEST
     from caffe.net import Net
     from caffe.provenance import log_header
@@ -102,7 +103,7 @@ def test(model, weights, gpu, precision, deterministic, iterations, level, stage
     _choose_device(gpu_numbers(gpu), precision, deterministic, None, "caffe.cpp:275")
     log_header(typed)
     net = Net(model, TEST, level=level, stages=stage.split(","))
-    for path in weights.split(","):
+    for path in listed(weights):
         net.copy_from(path)
     net.frugal(backward=False)
     log.info("caffe.cpp:281", f"Running for {iterations} iterations.")

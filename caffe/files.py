@@ -73,6 +73,11 @@ def _reading(path):
         raise CaffeError(f"Cannot read {path}: {e.strerror or e}") from e
 
 
+def listed(paths) -> list[str]:
+    """The paths in a text that separates them by commas, as Caffe's --weights does; blanks around them are none."""
+    return [path for path in map(str.strip, paths.split(",")) if path]
+
+
 @contextlib.contextmanager
 def only_run(prefix):
     """Hold the snapshots named `prefix`: a second run that would write the same files gets a CaffeError.

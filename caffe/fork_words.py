@@ -45,6 +45,7 @@ MARGIN = ("SphereFace", f"a deploy net does without; to train, {OWN_TYPE}")
 SEG_ACCURACY = ("DeepLab", "leave it out, or see Accuracy, with ignore_label in accuracy_param")
 MAT_FILES = ("DeepLab", "leave it out, and write the blob's array from a script")
 
+UNPOOLING = ("DeconvNet", f"see Upsample, which puts values where the mask of a Pooling says; else {OWN_TYPE}")
 FLOWNET = ("FlowNet", OWN_TYPE)
 CPM_DATA = ("OpenPose", SEGNET_DATA[1])
 
@@ -74,6 +75,7 @@ FIELDS = {
     ("ImageDataParameter", "label_type"): DEEPLAB_DATA,
     ("LayerParameter", "region_param"): YOLO_REGION,
     ("LayerParameter", "multi_stage_meanfield_param"): MEANFIELD,
+    ("LayerParameter", "unpooling_param"): UNPOOLING,
     **{
         ("LayerParameter", f"{name}_param"): FLOWNET
         for name in ("correlation", "resample", "l1_loss", "augmentation", "coeff_schedule")
@@ -111,6 +113,7 @@ TYPES = {
     **dict.fromkeys(("Correlation", "FlowWarp", "Resample", "L1Loss", "ChannelNorm", "Downsample"), FLOWNET),
     **dict.fromkeys(("DataAugmentation", "FlowAugmentation", "GenerateAugmentationParameters", "CustomData"), FLOWNET),
     "CPMData": CPM_DATA,
+    "Unpooling": UNPOOLING,
     "MarginInnerProduct": MARGIN,
 }
 # module of a Python layer: what to write where it cannot be had

@@ -24,6 +24,8 @@ def hold(path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if not os.path.lexists(path):  # nobody's: what keeps it from being made?
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR))
         raise Held(path, _written_in(path)) from None
     try:
         with contextlib.suppress(OSError):  # no room for it; on Windows nobody could read it

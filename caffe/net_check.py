@@ -141,14 +141,8 @@ def _unknown(path, text, message_type):
     for word in types:
         if word.message == "LayerParameter" and word.value not in known:
             fork, advice = fork_words.TYPES.get(word.value, ("", fork_words.OWN_TYPE))
-            older = _older_names().get(_one_word(word.value))
-            close = (
-                [older.lower()]
-                if older
-                else difflib.get_close_matches((word.value or "").lower(), [name.lower() for name in known], 1, 0.8)
-            )
-            if close and not fork:
-                advice = f"is it {next(name for name in known if name.lower() == close[0])}? Else {advice}"
+            if not fork and (near := _meant(word.value or "", known)):
+                advice = f"is it {near}? Else {advice}"
             found.append(Finding(path, word.line, f"layer type {word.value} is not known", fork, advice))
     return sorted(found, key=lambda finding: finding.line or 0)
 
@@ -175,6 +169,16 @@ def _old_type(word):
     if (word.message, word.field) != ("V1LayerParameter", "type"):
         return "", ""
     return {name.lower(): said for name, said in fork_words.TYPES.items()}.get(_one_word(word.value), ("", ""))
+
+
+def _meant(name, known):
+    """The layer type that `name` may be an older name or a misspelling of, or None. Misspelt types keep their first
+    letter and about their length: SELU is no ELU, ConvolutionData no Convolution."""
+    if older := _older_names().get(_one_word(name)):
+        return older
+    lower = {kind.lower(): kind for kind in known if kind[:1].lower() == name[:1].lower()}
+    near = difflib.get_close_matches(name.lower(), lower, 1, 0.8)
+    return lower[near[0]] if near and abs(len(near[0]) - len(name)) <= 2 else None
 
 
 def _older_names():

@@ -175,6 +175,10 @@ class NetSpec:
 
     def to_proto(self):
         """The NetParameter: each layer after those it needs, named as the attribute that holds its first top."""
+        for name, top in self.tops.items():
+            if not isinstance(top, (Top, Function)):
+                several = f"{len(top)} tops; name each: n.a, n.b = L.." if isinstance(top, tuple) else "no top"
+                raise TypeError(f"what the net has as {name!r} is {several} (type is {type(top)})")
         return _net(self.tops.values(), {top: name for name, top in self.tops.items()})
 
 

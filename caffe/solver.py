@@ -10,6 +10,7 @@ from caffe import device, snapshot
 from caffe import glog as log
 from caffe.cuda.graph import CudaEngine, GraphIteration
 from caffe.errors import CaffeError, NotPickled
+from caffe.files import listed
 from caffe.forks.evaluation import MeanPrecision
 from caffe.iteration import Iteration
 from caffe.lr_policy import learning_rate
@@ -431,7 +432,7 @@ def _made(source, phase, state, param, seed):
     net_param.state.MergeFrom(state)
     net_param.state.phase = phase
     net = Net.from_proto(net_param, seed)
-    for path in (path.strip() for paths in param.weights for path in paths.split(",")):
+    for path in (path for paths in param.weights for path in listed(paths)):
         log.info("solver.cpp:72", f"Finetuning from {path}")
         net.copy_from(path)
     return net

@@ -33,5 +33,5 @@ class Progress:
     def _say(self):
         self.said = time.monotonic()
         rate = self.done / max(self.said - self.begin, 1e-9)
-        told = f"{self.label}: {self.done} of {self.total} {self.unit}, {rate:.3g} a second"
-        print(told, file=sys.stderr, flush=True)
+        speed = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"  # never as 1.13e+04
+        print(f"{self.label}: {self.done} of {self.total} {self.unit}, {speed} a second", file=sys.stderr, flush=True)

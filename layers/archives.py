@@ -302,10 +302,18 @@ def unpack(archive, place, tell, path=None, called=None, deep=0):
             unpack(staging / INNER / path, place, tell, path, f"{called}: {name}", deep + 1)
             (staging / INNER / path).unlink()
     except BROKEN as e:
+        reason = "it is a web page" if begins_as_page(archive) else " ".join(str(e).split())
         raise DataError(
-            f"{called}: cannot be unpacked ({' '.join(str(e).split())}); is the download complete? Fetch it again, or "
+            f"{called}: cannot be unpacked ({reason}); is the download complete? Fetch it again, or "
             f"unpack it yourself into {place.home}"
         ) from e
+
+
+def begins_as_page(archive):
+    """Is it a page that says why there is no download, as Google Drive's is?"""
+    with contextlib.suppress(OSError), open(archive, "rb") as file:
+        return file.read(100).lstrip().startswith(b"<")
+    return False
 
 
 def nothing_in(called, members, dataset):

@@ -48,6 +48,8 @@ def classify(args):
     import caffe
 
     dims, swap = _numbers(args.images_dim, "--images_dim"), _numbers(args.channel_swap, "--channel_swap")
+    if len(dims) != 2 or min(dims) < 1:
+        raise CaffeError(f"--images_dim is {args.images_dim}; wanted height,width, such as 256,256")
     if args.gpu:
         caffe.set_mode_gpu()
     names, images = read_images(args.input_file, args.ext)
@@ -56,9 +58,9 @@ def classify(args):
         net = caffe.Classifier(
             args.model_def, args.pretrained_model, dims, mean, args.input_scale, args.raw_scale, swap
         )
+        scores = net.predict(images, not args.center_only)
     except ValueError as e:  # of the Transformer: what was given does not fit the net's input
         raise CaffeError(f"{args.model_def}: {e}") from e
-    scores = net.predict(images, not args.center_only)
     if args.output_file == "-":
         show(names, scores, args.labels)
         return

@@ -43,6 +43,8 @@ def convert(args):
     if args.shuffle:
         random.Random(args.seed).shuffle(items)
     glog.info("convert_imageset.cpp:89", f"A total of {len(items)} images.")
+    if bool(args.resize_width) != bool(args.resize_height):
+        glog.warning(glog.here(), "--resize_width and --resize_height change nothing but together")
     size, done = None, 0
     with command.new_database(args.database, args.backend) as put:
         for number, (name, label) in enumerate(items):

@@ -302,7 +302,7 @@ def test_weights_are_a_list(capfd):
     net.params["ip"][0].data[...] = 2
     net.save_hdf5("two.h5")
     Path("solver.prototxt").write_text(SOLVER.replace("base_lr: 0.1", "base_lr: 0"))
-    status, _, log = run(capfd, "train", "--solver=solver.prototxt", "--weights=one.caffemodel,two.h5")
+    status, _, log = run(capfd, "train", "--solver=solver.prototxt", "--weights=one.caffemodel, two.h5,")
     assert status == 0
     both = ["Finetuning from one.caffemodel", "Finetuning from two.h5"]
     assert [line for line in log if "Finetuning" in line] == both * 2  # the train net, the test net

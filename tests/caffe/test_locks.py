@@ -97,3 +97,12 @@ def test_nothing_of_unix_alone_is_needed(tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="wants a folder in which nobody, not even root, makes files"
+)
+def test_a_lock_that_nobody_holds_and_that_cannot_be_made(tmp_path):
+    with pytest.raises(OSError) as error, hold("/proc/run.lock"):
+        pass
+    assert not isinstance(error.value, Held)

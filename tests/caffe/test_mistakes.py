@@ -50,6 +50,9 @@ def made(*args, **kwargs):
         (lambda net: net.forward_all(), "wants an array for each input of the net: x, label"),
         (lambda net: net.forward_backward_all(), "wants an array for each input of the net: x, label"),
         (lambda net: net.blobs["x"].reshape((2, 3)), r"one by one: blob.reshape\(\*\(2, 3\)\)"),
+        (lambda net: net.blobs["x"].reshape(5 / 2, 3), r"size is 2.5; wanted whole numbers \(in Python 3, //"),
+        (lambda net: net.blobs["x"].reshape("2", 3), "size is '2'; wanted whole numbers"),
+        (lambda net: net.blobs["x"].reshape(np.float32("inf"), 3), r"size is .*inf.*; wanted whole numbers"),
         (lambda net: caffe.to_proto(L.Convolution(L.Input(), num_output=64 / 2)), "Parameter.num_output is 32.0"),
         (
             lambda net: caffe.to_proto(L.Convolution(L.Input(), weight_filler="xavier")),
@@ -137,6 +140,12 @@ def test_a_rate_that_is_no_number(rate, iteration, told):
     with pytest.raises(caffe.CaffeError, match=f"Iteration {iteration}: the learning rate of lr_policy {told}; check"):
         mine.step(4)
     assert mine.iter == iteration and np.isfinite(mine.net.params["ip"][0].data).all()
+
+
+def test_halves_of_whole_numbers_are_sizes():
+    blob = caffe.Net("net.prototxt", caffe.TEST).blobs["x"]
+    blob.reshape(64 / 2, 3, np.float32(2), np.int64(5))
+    assert blob.shape == (32, 3, 2, 5)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,8 @@ layer { name: "f" type: "ReLU" bottom: "c" top: "f" forward_type: FLOAT16 color:
     [
         ("Correlation", "correlation_param { pad: 20 }", ("FlowNet", "@caffe.layer")),
         ("CPMData", "cpm_transform_param { stride: 8 }", ("OpenPose", "write Input layers")),
+        ("Unpooling", "unpooling_param { unpool_size: 14 }", ("DeconvNet", "see Upsample")),
+        ("Convolutoin", "", ("", "is it Convolution?")),
         ("conv", "", ("", "is it Convolution?")),
         ("innerproduct", "", ("", "is it InnerProduct?")),
         ("softmax_loss", "", ("", "is it SoftmaxWithLoss?")),
@@ -87,6 +89,12 @@ def test_advice_about_types(tmp_path, kind, field, told):
     findings = found(tmp_path, f'layer {{ name: "a" type: "{kind}" bottom: "x" top: "a" {field} }}')
     assert len(findings) == 1 + bool(field)
     assert all(f.fork == told[0] and told[1] in f.advice and "Else" not in f.advice[:5] for f in findings)
+
+
+@pytest.mark.parametrize("kind", ["SELU", "CReLU", "SoftmaxWithFocalLoss", "ConvolutionData", "Resize", "A", ""])
+def test_another_type_is_no_misspelling(tmp_path, kind):
+    (finding,) = found(tmp_path, f'layer {{ name: "a" type: "{kind}" bottom: "x" top: "a" }}')
+    assert finding.advice.startswith("declare the type with @caffe.layer")
 
 
 def test_a_solver_whose_net_is_in_it(tmp_path):

@@ -122,6 +122,14 @@ def test_mistakes_are_named():
         n.fc2  # noqa: B018
 
 
+@pytest.mark.parametrize("value, told", [(L.Data(ntop=2), "2 tops; name each"), (3, "no top"), ("data", "no top")])
+def test_what_is_no_top_is_told_with_its_name(value, told):
+    n = NetSpec()
+    n.data = value
+    with pytest.raises(TypeError, match=rf"has as 'data' is {told}.* \(type is <class '"):
+        n.to_proto()
+
+
 def test_words_of_forks():
     """ceil_mode and its like, as in prototxts; SSD's layers as its own scripts write them."""
     n = NetSpec()

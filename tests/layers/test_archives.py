@@ -156,6 +156,11 @@ def test_what_cannot_be_unpacked_is_one_sentence(data):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match="cannot be unpacked .* Fetch it again"):
         settle(OUTDOOR)
+    path.write_text("<!DOCTYPE html><html>Google Drive: too many users have viewed this file</html>")
+    with pytest.raises(
+        DataError, match=r"whole.zip: cannot be unpacked \(it is a web page\); is the download complete"
+    ):
+        settle(OUTDOOR)
     path.rename(data / "Outdoor-Gait/whole.rar")
     with pytest.raises(DataError, match="whole.rar: cannot be unpacked here"):
         settle(OUTDOOR)

@@ -64,6 +64,13 @@ def test_flags(images, flags, shape):
         assert datum.data == (folder / "im/x.png").read_bytes()
 
 
+def test_one_side_alone_resizes_nothing_and_is_told(images, capfd):
+    folder, pictures = images
+    assert convert(folder, "-resize_height", "8") == 0
+    assert "--resize_width and --resize_height change nothing but together" in capfd.readouterr().err
+    assert datum_to_array(records(folder / "db")[0][1]).shape == (3, 5, 4)
+
+
 def test_shuffling_keeps_labels(images):
     folder, pictures = images
     assert convert(folder, "--shuffle", "--seed=3") == 0
@@ -179,3 +186,13 @@ def test_classes(images, capsys):
     best = ["cat", "dog", "owl"][int(scores[0].argmax())]
     assert f'{scores[0].max():.4f} - "{best}"' in capsys.readouterr().out.splitlines()[1]
     assert classify.main([str(folder / "list.txt"), "-", *words]) == 1
+    np.save(folder / "two.npy", np.zeros((2, 5, 5, 2)))
+    for mistake, told in (
+        ([str(folder / "im"), "-", *words, "--images_dim", "12"], "--images_dim is 12; wanted height,width"),
+        ([str(folder / "im"), "-", *words, "--images_dim", "0,4"], "--images_dim is 0,4; wanted height,width"),
+        ([str(folder / "two.npy"), "-", *words], "deploy.prototxt: "),  # of two channels
+    ):
+        capsys.readouterr()
+        assert classify.main(mistake) == 1
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("error: ") and told in last
