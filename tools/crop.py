@@ -186,7 +186,8 @@ def crop_walk(walk, trees, told):
             csv.writer(out).writerows(outcome.left_out)
         shape.write_shape(unfinished[-1] / shape.FILE, shape.shape_of_walk(outcome.shapes))
     except (DataError, OSError) as e:
-        outcome.failure = str(e)
+        no_name = isinstance(e, OSError) and e.filename is None  # a write to a full disk tells none
+        outcome.failure = f"cannot write into {trees.folders(walk.path)[-1]}: {e}" if no_name else str(e)
         for folder in unfinished:
             shutil.rmtree(folder)
         return outcome

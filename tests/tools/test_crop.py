@@ -1,6 +1,7 @@
 """Cropping: boxes of known people, both kinds of source, what is left out and why, going on after a kill."""
 
 import csv
+import errno
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from layers.datasets import DATASETS
 from layers.frames import DataError, Tree
 from tests.tools.people import CROP, HEIGHT, WIDTH, crop, crop_command, figure, person, picture
 from tools import check_data
+from tools.crop import main
 from tools.raw import find_walks
 from tools.walkers.sequence import render_sequence
 
@@ -410,6 +412,19 @@ def test_walks_that_fail_take_no_folder_from_those_that_do_not(tmp_path):
     done = run("szu", tmp_path, "frames", "--jobs", "4")
     assert done.returncode == 1 and "2 of 8 sequences are cropped" in done.stdout, done.stderr
     assert sorted(os.listdir(tmp_path / "out/crop-im/017")) == ["4", "8"]
+
+
+def test_a_full_disk_is_told_with_the_folder(tmp_path, monkeypatch, capsys):
+    def full(file, image):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_folders(tmp_path, "017/1")
+    monkeypatch.setattr("tools.crop._write_image", full)
+    words = ["szu", "--frames", "frames", "--masks", "masks", "--out", "out", "--jobs", "1"]
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    assert "cannot write into out/crop-im/017/1: [Errno 28] No space left" in capsys.readouterr().err
+    assert not (tmp_path / "out/crop-im/017").exists()
 
 
 @pytest.fixture
