@@ -34,6 +34,7 @@ class BuiltinLayer(Layer):
     differentiable = True  # False: has no backward at all (Accuracy, ArgMax)
     no_gradient: tuple[int, ...] = ()  # bottoms that never get a gradient: labels, size references
     gradient_checked = True  # no_gradient bottoms: asking for their gradient is an error (labels), else it is ignored
+    by_item = False  # each item of a top is of that of the bottom alone; the same bits, however many at once
     saves_output = True  # backward reads the top's values, so they must not be overwritten in place
     no_onnx: Any = ""  # why it cannot become ONNX
     reads_top = False  # Caffe's backward reads the top's data

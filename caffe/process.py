@@ -28,12 +28,10 @@ def on_large_pages(deterministic=False):
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, name: wanted})
 
 
-def tune_allocator(largest=32 << 20, idle=-1):
-    """Keep freed memory in the process: a training step, or a pass of a net, frees and takes back the same large arrays
-    every time, and glibc would otherwise return them to the system and fault their pages in again.
-
-    largest: bytes of an array from which on it still goes back. In training those of 32 MB do: kept, they would leave
-    holes that cost a fifth more memory. idle: bytes that may lie free at the end of the heap; -1: any number."""
+def tune_allocator():
+    """Keep freed memory in the process: a training step frees and takes back the same large arrays every iteration,
+    and glibc would otherwise return them to the system and fault their pages in again. Only the largest, from 32 MB on
+    (the most glibc lets one choose), still go back: kept, they would leave holes that cost a fifth more memory."""
     import ctypes
 
     try:
@@ -41,8 +39,8 @@ def tune_allocator(largest=32 << 20, idle=-1):
     except OSError:
         return  # not glibc: nothing to tune
     mmap_threshold, trim_threshold = -3, -1
-    libc.mallopt(mmap_threshold, largest)
-    libc.mallopt(trim_threshold, idle)
+    libc.mallopt(mmap_threshold, 32 << 20)
+    libc.mallopt(trim_threshold, -1)
 
 
 @contextlib.contextmanager

@@ -10,11 +10,10 @@ from caffe.blob import Blob
 from caffe.errors import note_layer
 from caffe.layer import TEST
 from caffe.prepared import stamps_of, stand
-from caffe.process import tune_allocator
 from caffe.torch_layer import several
 
-# Bytes: an array that glibc gives back to the system unless told, and one that it should.
-LARGE, LARGEST = 32 << 20, 1 << 30
+LARGE = 32 << 20  # bytes of an array from which on glibc gives it back to the system, to be faulted in again
+PIECE = 4 << 20  # bytes of a piece of one
 
 
 def record(executor, chained):
@@ -37,8 +36,6 @@ def record(executor, chained):
             steps.append((node, again, followers[-1].tops, []))
         if steps and not executor.keep:
             steps[-1][-1].extend(node.last_reads)
-    if any(4 * blob.count > LARGE for _, _, tops, _ in steps for blob in tops):
-        tune_allocator(LARGEST, LARGEST)
     return Replay(executor, steps, stamps)
 
 
@@ -68,17 +65,38 @@ class Replay:
         with torch.no_grad():
             for node, again, tops, released in self._steps:
                 try:
-                    bottoms = [blob.tensor() for blob in node.bottoms]
-                    for blob in tops:  # the new values then take the memory of the old
-                        if not any(blob.memory is bottom.memory for bottom in node.bottoms):
-                            blob.memory.release()
-                    if again is None:
-                        node.layer.forward(node.bottoms, node.tops)
-                    else:
-                        for blob, value in zip(tops, several(again(*bottoms))):
-                            blob.memory.assign(value)
+                    _compute(node, again, tops)
                 except Exception as e:
                     note_layer(e, node)
                     raise
                 for blob in released:
                     blob.memory.release()
+
+
+def _compute(node, again, tops):
+    """Run the layer of `node`, by `again` where there is that."""
+    bottoms = [blob.tensor() for blob in node.bottoms]
+    if again is not None and node.builtin.by_item and len(bottoms) == 1 and _in_pieces(again, bottoms[0], tops[0]):
+        return
+    for blob in tops:  # the new values then take the memory of the old
+        if not any(blob.memory is bottom.memory for bottom in node.bottoms):
+            blob.memory.release()
+    if again is None:
+        node.layer.forward(node.bottoms, node.tops)
+    else:
+        for blob, value in zip(tops, several(again(*bottoms))):
+            blob.memory.assign(value)
+
+
+def _in_pieces(again, x, blob):
+    """Compute a large top, some items at a time, into the array that it has from the pass before; False: not done. A
+    copy from the processor's cache costs less than new pages."""
+    top = blob.memory.placed
+    size = 4 * blob.count
+    if size <= LARGE or top is None or blob.memory.exposed or top.shape != blob.shape:
+        return False
+    step = max(1, PIECE * len(x) // size)
+    for part, found in zip(x.split(step), top.split(step)):
+        found.copy_(again(part))
+    blob.memory.assign(top)
+    return True

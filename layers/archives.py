@@ -311,7 +311,7 @@ def unpack(archive, place, tell, path=None, called=None, deep=0):
 
 def begins_as_page(archive):
     """Is it a page that says why there is no download, as Google Drive's is?"""
-    with contextlib.suppress(OSError), open(archive, "rb") as file:
+    with contextlib.suppress(OSError), regular.open_file(archive) as file:
         return file.read(100).lstrip().startswith(b"<")
     return False
 

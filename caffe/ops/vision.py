@@ -198,6 +198,10 @@ class Convolution(_Learned):
         once = self.infers and self.axis == 1 and len(self._ways) == 1 and all(self._ways.values())
         return self.prepared.kept if once and len(self._top_shapes) == 1 and self.prepared else None
 
+    @property
+    def by_item(self):  # type: ignore[override]  # a constant elsewhere
+        return "product" not in self._ways.values()  # its sums may depend on the number of rows
+
     def _way(self, x):
         """How oneDNN computes the top of x: as a "product" or in "windows"; "" where torch does better."""
         if not prepared.available(x):

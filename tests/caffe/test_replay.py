@@ -1,17 +1,21 @@
 """A pass that is repeated as a flat list of calls gives what a net gives that is made anew for it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import caffe
+from caffe import replay
 from tests.caffe.test_prepared import NET, built, frames
 
 AFTER = ["conv", "deep", "whole", "norm", "up", "ip"]
+
+
+@pytest.fixture(autouse=True, params=["whole", "in pieces"])
+def pieces(request, monkeypatch):
+    """Each test also with blobs that are computed an item at a time, as large ones are."""
+    if request.param == "in pieces":
+        monkeypatch.setattr(replay, "LARGE", 0)
+        monkeypatch.setattr(replay, "PIECE", 1)
 
 
 def twin(net):
@@ -153,26 +157,11 @@ def test_a_net_that_keeps_little_releases_as_much(monkeypatch):
     assert replays(net)
 
 
-LARGE_BLOBS = """
-import resource, caffe
-net = caffe.Net("net.prototxt", caffe.TEST)
-faults = []
-for _ in range(6):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    net.forward()
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(min(faults[3:]))
-"""
-
-
-@pytest.mark.medium
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
-def test_large_blobs_keep_their_memory_from_pass_to_pass(tmp_path):
-    (tmp_path / "net.prototxt").write_text(
-        """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 11 dim: 1000 dim: 1000 } } }
-        layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" }"""
-    )
-    environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0", "PYTHONPATH": str(Path(caffe.__file__).parents[1])}
-    command = [sys.executable, "-c", LARGE_BLOBS]
-    faults = int(subprocess.run(command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE).stdout)
-    assert faults < 1000  # the blob's 44 MB are 10,742 pages
+def test_a_piece_is_computed_into_the_array_that_is_there(pieces, request):
+    net = ready()
+    before = net.blobs["conv"].memory.placed
+    net.forward(data=frames(3))
+    assert (net.blobs["conv"].memory.placed is before) == ("in pieces" in request.node.name)
+    held = net.blobs["conv"].data
+    net.forward(data=frames(4))
+    assert np.array_equal(held, all_blobs(twin(net), frames(4))["conv"])

@@ -36,11 +36,12 @@ def test_v1_prototxt_becomes_what_caffe_makes_of_it():
     assert text == (GOLDEN / "legacy_upgraded.prototxt").read_text()
 
 
-def test_solver_type_becomes_what_caffe_makes_of_it():
+def test_solver_type_becomes_what_caffe_makes_of_it(monkeypatch):
+    monkeypatch.chdir(GOLDEN)  # where its net is
     solver = read_text(GOLDEN / "legacy_solver.prototxt", caffe_pb2.SolverParameter)
     upgrade_solver(solver, "s")
     assert message_to_text(solver) == (GOLDEN / "legacy_solver_upgraded.prototxt").read_text()
-    assert read_solver_file(GOLDEN / "legacy_solver.prototxt").type == "Nesterov"
+    assert read_solver_file("legacy_solver.prototxt").type == "Nesterov"
 
 
 def test_v1_weights_keep_their_values():

@@ -45,7 +45,8 @@ import os, sys
 log = os.open(os.environ["OPENED"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 def watch(event, args):
-    if event == "open" and isinstance(args[0], (str, os.PathLike)):
+    mode = args[1] if event == "open" else None  # of open(); os.open, which it may call, has none
+    if mode is not None and isinstance(args[0], (str, os.PathLike)):
         os.write(log, os.fsencode(args[0]) + b"\\n")
 
 sys.addaudithook(watch)
