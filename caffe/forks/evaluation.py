@@ -11,6 +11,8 @@ from caffe.layer import register
 
 VERSIONS = ("11point", "Integral")
 
+MOST_CLASSES = 2**20
+
 
 @register("DetectionEvaluate")
 class DetectionEvaluate(Rows):
@@ -27,8 +29,8 @@ class DetectionEvaluate(Rows):
 
     def configure(self, bottom):
         p = self.param.detection_evaluate_param
-        if p.num_classes < 1:
-            self.fail("detection_evaluate_param: num_classes must be given, and at least 1")
+        if not 1 <= p.num_classes <= MOST_CLASSES:
+            self.fail(f"detection_evaluate_param: num_classes must be given, from 1 to {MOST_CLASSES}")
         if p.name_size_file or p.HasField("resize_param"):
             self.fail(
                 "detection_evaluate_param: boxes are not measured in pixels of the first images here; leave "

@@ -26,6 +26,11 @@ class Proposal(Rows):
         p = self.param.proposal_param
         if not p.ratio or not p.scale:
             self.fail("proposal_param: give ratio and scale, at least one each")
+        if p.base_size < 1 or not all(0 < x < math.inf for x in (*p.ratio, *p.scale)):
+            self.fail(
+                f"proposal_param: base_size {p.base_size}, ratio {list(p.ratio)}, scale {list(p.scale)}; wanted are a "
+                "base_size of at least 1, and ratios and scales above 0"
+            )
         self.anchors = anchors(p.base_size, p.ratio, p.scale)
 
     def top_shapes(self, scores, codes, info):

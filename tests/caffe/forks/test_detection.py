@@ -239,3 +239,16 @@ def test_proposal():
 def test_prior_box_guesses_no_size(given, words):
     with pytest.raises(CaffeError, match=words):
         layer_net(f'type: "PriorBox" prior_box_param {{ min_size: 9 {given} }}', (1, 4, 2, 3), (1, 3, 40, 50))
+
+
+@pytest.mark.parametrize("own", ["ratio: -1 scale: 8", "ratio: 0 scale: 8", "ratio: 1 scale: inf", "base_size: 0"])
+def test_anchors_that_have_no_size_are_refused(own):
+    own = own if "ratio" in own else f"{own} ratio: 1 scale: 1"
+    with pytest.raises(CaffeError, match="base_size of at least 1, and ratios and scales above 0"):
+        layer_net(f'type: "Proposal" proposal_param {{ {own} }}', (1, 2, 3, 3), (1, 4, 3, 3), (1, 3), phase=caffe.TEST)
+
+
+def test_classes_without_number_are_refused():
+    own = "num_classes: 4000000000 background_label_id: 0"
+    with pytest.raises(CaffeError, match="num_classes must be given, from 1 to 1048576"):
+        layer_net(f'type: "DetectionEvaluate" detection_evaluate_param {{ {own} }}', (1, 1, 2, 7), (1, 1, 2, 8))
