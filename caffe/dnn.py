@@ -21,7 +21,7 @@ import numpy as np
 from caffe import dnn_costs
 from caffe import net as caffe_net
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files import write
 from caffe.net_state import filter_net
 from caffe.proto import caffe_pb2
 from caffe.read import parse_text, read_net_binary, read_net_file
@@ -356,8 +356,7 @@ class Net:
 
     def dumpToFile(self, path) -> None:
         """Write `dump()` to the file `path`."""
-        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
-            f.write(self.dump())
+        write(path, self.dump())
 
     # ---- what OpenCV chooses, and here there is no choice
 

@@ -10,7 +10,7 @@ import os
 import sys
 
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files import write
 from caffe.proto import caffe_pb2
 from caffe.read import read_net_file
 
@@ -134,8 +134,7 @@ def draw_net_to_file(caffe_net, filename, rankdir="LR", phase=None, display_lrm=
     """Draw a NetParameter into `filename`; its ending says the format."""
     ext = os.path.splitext(filename)[1][1:] or "png"
     picture = draw_net(caffe_net, rankdir, ext, phase, display_lrm)
-    with atomic_path(filename) as temporary, open(temporary, "wb") as f:
-        f.write(picture)
+    write(filename, picture)
 
 
 def main(argv=None) -> int:

@@ -22,9 +22,20 @@ _SEAL_BYTES = len(_WORDS) + 12
 @contextlib.contextmanager
 def atomic_path(path):
     """As `caffe.whole.atomic_path`; what cannot be written is a CaffeError."""
+    with _writing(path), whole.atomic_path(path) as temporary:
+        yield temporary
+
+
+def write(path, content) -> None:
+    """As `caffe.whole.write`; what cannot be written is a CaffeError."""
+    with _writing(path):
+        whole.write(path, content)
+
+
+@contextlib.contextmanager
+def _writing(path):
     try:
-        with whole.atomic_path(path) as temporary:
-            yield temporary
+        yield
     except OSError as e:
         raise CaffeError(f"cannot write {path}: {e.strerror or e}") from e
 

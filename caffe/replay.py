@@ -29,14 +29,21 @@ def record(executor, chained):
     steps: list[tuple] = []
     for node in nodes:
         if node.bottoms and node.index not in chained:
-            steps.append((node, node.layer.again(), node.tops, []))
+            steps.append(_step(node, node.layer.again(), node.tops))
         elif node.bottoms and (followers := chained[node.index]):
             if not (again := node.layer.again()):
                 return None
-            steps.append((node, again, followers[-1].tops, []))
+            steps.append(_step(node, again, followers[-1].tops))
         if steps and not executor.keep:
             steps[-1][-1].extend(node.last_reads)
     return Replay(executor, steps, stamps)
+
+
+def _step(node, again, tops):
+    """How the layer runs: also how many items of a large top at a time, 0 for all; and the blobs to release then."""
+    size = 4 * tops[0].count if tops else 0
+    pieces = size > LARGE and again is not None and node.builtin.by_item and len(node.bottoms) == 1
+    return node, again, tops, max(1, PIECE * tops[0].shape[0] // size) if pieces else 0, []
 
 
 def _varies(node):
@@ -63,9 +70,9 @@ class Replay:
     def run(self):
         """Compute all blobs, from those of the net's inputs."""
         with torch.no_grad():
-            for node, again, tops, released in self._steps:
+            for node, again, tops, items, released in self._steps:
                 try:
-                    _compute(node, again, tops)
+                    _compute(node, again, tops, items)
                 except Exception as e:
                     note_layer(e, node)
                     raise
@@ -73,10 +80,10 @@ class Replay:
                     blob.memory.release()
 
 
-def _compute(node, again, tops):
+def _compute(node, again, tops, items):
     """Run the layer of `node`, by `again` where there is that."""
     bottoms = [blob.tensor() for blob in node.bottoms]
-    if again is not None and node.builtin.by_item and len(bottoms) == 1 and _in_pieces(again, bottoms[0], tops[0]):
+    if items and _in_pieces(again, bottoms[0], tops[0], items):
         return
     for blob in tops:  # the new values then take the memory of the old
         if not any(blob.memory is bottom.memory for bottom in node.bottoms):
@@ -88,15 +95,13 @@ def _compute(node, again, tops):
             blob.memory.assign(value)
 
 
-def _in_pieces(again, x, blob):
-    """Compute a large top, some items at a time, into the array that it has from the pass before; False: not done. A
-    copy from the processor's cache costs less than new pages."""
+def _in_pieces(again, x, blob, items):
+    """Compute a top, some items at a time, into the array that it has from the pass before; False: not done. A copy
+    from the processor's cache costs less than new pages."""
     top = blob.memory.placed
-    size = 4 * blob.count
-    if size <= LARGE or top is None or blob.memory.exposed or top.shape != blob.shape:
+    if top is None or blob.memory.exposed or top.shape != blob.shape:
         return False
-    step = max(1, PIECE * len(x) // size)
-    for part, found in zip(x.split(step), top.split(step)):
+    for part, found in zip(x.split(items), top.split(items)):
         found.copy_(again(part))
     blob.memory.assign(top)
     return True

@@ -4,7 +4,7 @@ import argparse
 
 from caffe import program
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files import write
 from caffe.glog import info
 from caffe.proto import caffe_pb2
 from caffe.read import read_binary, read_text
@@ -53,8 +53,7 @@ def _run(name, message_type, upgrade, argv, binary=False):
         complete = upgrade(message, args.input)
         if message.SerializeToString(deterministic=True) == before:
             info(f"{name}.cpp:48", f"File already in latest proto format: {args.input}")
-        with atomic_path(args.output) as temporary, open(temporary, "wb") as f:
-            f.write(_bytes(message, binary))
+        write(args.output, _bytes(message, binary))
         info(f"{name}.cpp:54", f"Wrote upgraded {kind} to {args.output}")
         if complete is False:
             raise CaffeError(f"{args.input}: something in it has no place in the new format; see above")

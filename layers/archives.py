@@ -27,10 +27,8 @@ from layers.names import folders, some
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 UNREADABLE = (".rar", ".7z", ".001", ".part", ".crdownload", ".zst", ".gz", ".xz", ".bz2")
-BROKEN = (  # what reading one may raise
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
-    *(EOFError, RuntimeError, NotImplementedError, OSError),
-)
+DAMAGED = zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError
+BROKEN = (*DAMAGED, RuntimeError, OSError)  # what reading one may raise; a RuntimeError for a password or an odd method
 STAGING, INNER = ".unpacking", ".archives"  # the second in the first: archives out of archives
 RECORD = ".unpacked.json"  # in data/<folder>: {archive: [size, time of change]} of those that are done with
 DEEPEST = 4  # folders above the trees

@@ -56,13 +56,9 @@ def array_like(path):
 
 
 def _one_array(path, opened):
-    if not os.path.isfile(path):
-        raise UnsafePickleError(f"{path}: is no regular file")
-    with regular.open_file(path) as file:
+    with regular.open_file(path, MOST_BYTES) as file:
         try:
             size = os.fstat(file.fileno()).st_size
-            if size > MOST_BYTES:
-                raise UnsafePickleError(f"it has {size} bytes, wanted {MOST_BYTES} at most")
             return as_array("", ArrayUnpickler(opened(file, size), encoding="latin1").load(), "it")
         except Exception as e:  # a damaged pickle raises nearly any exception
             raise UnsafePickleError(f"{path}: not a pickle of one array of numbers: {_reason(e)}") from e

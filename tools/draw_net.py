@@ -23,7 +23,7 @@ import argparse
 
 from caffe import draw
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files import write
 from caffe.net import Net
 from caffe.net_state import filter_net
 from caffe.proto import caffe_pb2
@@ -44,8 +44,7 @@ def main(argv=None) -> int:
     try:
         graph = annotated(read_net_file(args.prototxt), caffe_pb2.Phase.Value(args.phase), args.rankdir)
         picture = draw.render(graph, Path(args.picture).suffix[1:] or "png")
-        with atomic_path(args.picture) as temporary, open(temporary, "wb") as f:
-            f.write(picture)
+        write(args.picture, picture)
     except CaffeError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

@@ -27,7 +27,7 @@ import tempfile
 import torch
 
 import caffe
-from caffe.files import atomic_path
+from caffe.files import atomic_path, write
 from caffe.state_dict import state_dict
 from caffe.user_layer import load_layers
 from eval.deploy import PROTOTXT
@@ -46,15 +46,13 @@ def main(argv=None) -> int:
             raise caffe.CaffeError(f"{args.weights}: no weights for {', '.join(missing)} of {args.model}")
         if args.torch:
             state = state_dict(net)
-            with atomic_path(args.torch) as temporary, open(temporary, "wb") as file:
-                file.write(_torch_bytes(state))
+            write(args.torch, _torch_bytes(state))
             print(f"{args.torch}: {len(state)} tensors")
         if args.safetensors:
             state = state_dict(net)
             save = _need("safetensors.torch", "--safetensors").save
             content = save(state, metadata={"format": "pt", "source": os.path.basename(args.weights)})
-            with atomic_path(args.safetensors) as temporary, open(temporary, "wb") as file:
-                file.write(content)
+            write(args.safetensors, content)
             print(f"{args.safetensors}: {len(state)} tensors")
         outputs = args.outputs.split(",") if args.outputs else None
         if args.onnx:

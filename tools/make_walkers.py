@@ -143,9 +143,8 @@ def claim(store, args):
     file = store.folder / MANIFEST
     if file.exists():
         try:
-            found = {"scene": "usual", "looks": "drawn"} | json.loads(
-                regular.read_text(file)
-            )  # of before there were others
+            before = {"scene": "usual", "looks": "drawn"}  # of a record from when there were no others
+            found = before | json.loads(regular.read_text(file))
             differing = [f"{k} {found.get(k)} there, {v} wanted" for k, v in options.items() if found.get(k) != v]
         except (ValueError, TypeError) as e:
             raise FolderError(f"{file}: not the record of an earlier run; remove {store.folder} or change --out") from e

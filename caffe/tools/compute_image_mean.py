@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from caffe import glog, program
 from caffe.errors import CaffeError
-from caffe.files import atomic_path
+from caffe.files import write
 from caffe.io import datum_to_array
 from caffe.ops.records import Records
 from caffe.proto import caffe_pb2
@@ -35,8 +35,7 @@ def compute(args):
         glog.info("compute_image_mean.cpp:99", f"Write to {args.output}")
         blob = caffe_pb2.BlobProto(num=1, channels=mean.shape[0], height=mean.shape[1], width=mean.shape[2])
         blob.data.extend(mean.ravel())
-        with atomic_path(args.output) as temporary, open(temporary, "wb") as f:
-            f.write(blob.SerializeToString())
+        write(args.output, blob.SerializeToString())
     glog.info("compute_image_mean.cpp:106", f"Number of channels: {len(mean)}")
     for number, plane in enumerate(mean):
         glog.info("compute_image_mean.cpp:110", f"mean_value channel [{number}]: {glog.number(float(plane.mean()))}")
